@@ -1,0 +1,51 @@
+use std::io::Write;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Failure, ServeArguments, block_on};
+use crate::{
+    config::{Config, Environment, Overrides},
+    gateway::Gateway,
+    server::Server,
+    telemetry,
+};
+
+/// The process's environment, as far as it is text.
+pub fn environment() -> Environment {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+/// Runs the gateway until SIGTERM or Ctrl-C.
+pub fn run(arguments: &ServeArguments) -> Result<(), Failure> {
+    let overrides = Overrides { listen: arguments.listen };
+    let config = Config::load(arguments.config.config.as_deref(), &environment(), &overrides)?;
+    telemetry::start_logging(config.log.format, config.log.level);
+    block_on(serve(&config))
+}
+
+async fn serve(config: &Config) -> Result<(), Failure> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let options = config.server();
+    let (listen, grace) = (options.listen, options.shutdown_grace);
+    let gateway = Gateway::open(&config.store(), config.gateway()).await?;
+    let server = match Server::bind(gateway.clone(), options).await {
+        Ok(server) => server,
+        Err(error) => {
+            gateway.stop(grace).await;
+            return Err(format!("cannot listen on {listen} (server.listen): {error}").into());
+        }
+    };
+    let mut out = std::io::stdout();
+    // Whoever started the process may have closed its end; the gateway serves all the same.
+    let _told = writeln!(out, "listening on http://{}", server.address()).and_then(|()| out.flush());
+    tracing::info!(address = %server.address(), node = gateway.node(), "serving");
+    let shutdown = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    Ok(server.run(shutdown).await?)
+}

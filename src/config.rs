@@ -1,0 +1,294 @@
+//! The configuration: the sum of the components' options, read from a file and the environment (contract,
+//! section 11). Precedence: flags, environment, file, defaults.
+
+mod parse;
+mod sources;
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use bytesize::ByteSize;
+use serde::Deserialize;
+
+pub use self::sources::{ConfigError, Environment};
+use crate::{
+    gateway::GatewayOptions,
+    http::{CorsOptions, HttpOptions},
+    server::ServerOptions,
+    socketio::SocketIoOptions,
+    store::{Backend, HistoryOptions, RedisOptions, StoreOptions},
+    telemetry::LogFormat,
+};
+
+/// The file that is read from the working directory when it is there and no other is named.
+pub const DEFAULT_FILE: &str = "config.toml";
+
+/// All that can be configured. Every value in it is possible by itself.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    server: Server,
+    /// How to log.
+    pub log: Log,
+    cors: Cors,
+    store: Store,
+    redis: Redis,
+    history: History,
+    auth: Auth,
+    limits: Limits,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Server {
+    #[serde(deserialize_with = "parse::text")]
+    listen: SocketAddr,
+    #[serde(deserialize_with = "parse::size::<_, 1024, 1_073_741_824>")]
+    max_payload: ByteSize,
+    #[serde(deserialize_with = "parse::size::<_, 1024, 1_073_741_824>")]
+    max_batch: ByteSize,
+    #[serde(deserialize_with = "parse::span::<_, 0, 3_600_000>")]
+    shutdown_grace: Duration,
+    #[serde(deserialize_with = "parse::span::<_, 100, 3_600_000>")]
+    ping_interval: Duration,
+    #[serde(deserialize_with = "parse::span::<_, 100, 3_600_000>")]
+    ping_timeout: Duration,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 3000)),
+            max_payload: ByteSize::kib(128),
+            max_batch: ByteSize::mib(8),
+            shutdown_grace: Duration::from_secs(10),
+            ping_interval: Duration::from_secs(25),
+            ping_timeout: Duration::from_secs(20),
+        }
+    }
+}
+
+/// How to log.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// For people or for machines.
+    pub format: LogFormat,
+    /// What is worth a line.
+    #[serde(deserialize_with = "parse::level")]
+    pub level: tracing::level_filters::LevelFilter,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, level: tracing::level_filters::LevelFilter::INFO }
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Cors {
+    #[serde(deserialize_with = "parse::origins")]
+    origins: Vec<String>,
+    credentials: bool,
+}
+
+impl Default for Cors {
+    fn default() -> Self {
+        let CorsOptions { origins, credentials } = CorsOptions::default();
+        Self { origins, credentials }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum BackendName {
+    Embedded,
+    Redis,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Store {
+    backend: BackendName,
+    #[serde(deserialize_with = "parse::path")]
+    path: PathBuf,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self { backend: BackendName::Embedded, path: "data".into() }
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Redis {
+    #[serde(deserialize_with = "parse::redis_url")]
+    url: String,
+    ca_file: Option<PathBuf>,
+    #[serde(deserialize_with = "parse::key_prefix")]
+    key_prefix: String,
+}
+
+impl Default for Redis {
+    fn default() -> Self {
+        Self { url: "redis://127.0.0.1:6379".to_owned(), ca_file: None, key_prefix: String::new() }
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct History {
+    #[serde(deserialize_with = "parse::whole::<_, 1, 100_000>")]
+    max_events: u64,
+    #[serde(deserialize_with = "parse::span::<_, 1_000, 31_536_000_000>")]
+    retention: Duration,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        let HistoryOptions { max_events, retention } = HistoryOptions::default();
+        Self { max_events: max_events as u64, retention }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum AuthMode {
+    None,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Auth {
+    #[serde(rename = "mode")]
+    _mode: AuthMode,
+    allow_anonymous: bool,
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self { _mode: AuthMode::None, allow_anonymous: false }
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Limits {
+    #[serde(deserialize_with = "parse::whole::<_, 1, 1_000_000>")]
+    rooms_per_client: u64,
+    #[serde(deserialize_with = "parse::whole::<_, 1, 1_000_000>")]
+    messages_per_second: u64,
+    #[serde(deserialize_with = "parse::whole::<_, 128, 1_000_000>")]
+    outbox: u64,
+    #[serde(deserialize_with = "parse::span::<_, 1_000, 3_600_000>")]
+    behind: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let (gateway, socketio) = (GatewayOptions::default(), SocketIoOptions::default());
+        Self {
+            rooms_per_client: gateway.rooms_per_client as u64,
+            messages_per_second: socketio.messages_per_second.into(),
+            outbox: socketio.outbox as u64,
+            behind: gateway.behind,
+        }
+    }
+}
+
+/// What flags say; they win over everything else.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// `--listen`
+    pub listen: Option<SocketAddr>,
+}
+
+impl Config {
+    /// Reads the file (the default one if it is there, the named one in any case) and the environment.
+    ///
+    /// # Errors
+    /// [`ConfigError`] says which file or variable, which key, and what would be right.
+    pub fn load(
+        file: Option<&Path>,
+        environment: &Environment,
+        overrides: &Overrides,
+    ) -> Result<Self, ConfigError> {
+        let mut config = sources::read(file, environment)?;
+        if let Some(listen) = overrides.listen {
+            config.server.listen = listen;
+        }
+        config.check()?;
+        Ok(config)
+    }
+
+    /// What is impossible only together.
+    fn check(&self) -> Result<(), ConfigError> {
+        if !self.server.listen.ip().is_loopback() && !self.auth.allow_anonymous {
+            return Err(ConfigError::new(format!(
+                "server.listen: with auth.mode = \"none\" anybody who reaches {} could read and publish everything; \
+                 listen on a loopback address such as 127.0.0.1, or set auth.allow_anonymous = true to mean it",
+                self.server.listen
+            )));
+        }
+        if self.cors.credentials && self.cors.origins.iter().any(|origin| origin == "*") {
+            return Err(ConfigError::new(
+                "cors.origins: \"*\" cannot go with cors.credentials = true; name the origins, or set it to false",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The options of the store.
+    pub fn store(&self) -> StoreOptions {
+        let backend = match self.store.backend {
+            BackendName::Redis => Backend::Redis(RedisOptions {
+                url: self.redis.url.clone(),
+                ca_file: self.redis.ca_file.clone(),
+                key_prefix: self.redis.key_prefix.clone(),
+            }),
+            BackendName::Embedded if self.store.path.as_os_str() == ":memory:" => Backend::Memory,
+            BackendName::Embedded => Backend::Embedded(self.store.path.clone()),
+        };
+        let History { max_events, retention } = self.history;
+        StoreOptions { backend, history: HistoryOptions { max_events: count(max_events), retention } }
+    }
+
+    /// The options of the gateway itself.
+    pub fn gateway(&self) -> GatewayOptions {
+        GatewayOptions { rooms_per_client: count(self.limits.rooms_per_client), behind: self.limits.behind }
+    }
+
+    /// The options of the server and its edges.
+    pub fn server(&self) -> ServerOptions {
+        let Server { listen, max_payload, max_batch, shutdown_grace, ping_interval, ping_timeout } =
+            self.server.clone();
+        let (max_payload, max_batch) = (count(max_payload.as_u64()), count(max_batch.as_u64()));
+        let outbox = count(self.limits.outbox);
+        let messages_per_second = u32::try_from(self.limits.messages_per_second).unwrap_or(u32::MAX);
+        ServerOptions {
+            listen,
+            shutdown_grace,
+            cors: CorsOptions { origins: self.cors.origins.clone(), credentials: self.cors.credentials },
+            http: HttpOptions { max_payload, max_batch, outbox },
+            socketio: SocketIoOptions {
+                ping_interval,
+                ping_timeout,
+                max_payload,
+                outbox,
+                messages_per_second,
+            },
+        }
+    }
+}
+
+fn count(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests;

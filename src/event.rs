@@ -1,0 +1,224 @@
+//! Job events: what the store has accepted, and the drafts that publishers send.
+
+mod draft;
+
+use std::{fmt, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+pub use draft::{Draft, IdempotencyKey, InvalidDraft};
+
+use crate::{
+    id::{JobId, TenantId, UserId},
+    room::Room,
+    timestamp::Timestamp,
+};
+
+/// The four kinds of job events, by the names that cross the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum EventKind {
+    /// The job changed, in the publisher's own words.
+    #[serde(rename = "job:update")]
+    Update,
+    /// The job got further.
+    #[serde(rename = "job:progress")]
+    Progress,
+    /// The job ended well.
+    #[serde(rename = "job:completed")]
+    Completed,
+    /// The job failed.
+    #[serde(rename = "job:error")]
+    Error,
+}
+
+impl EventKind {
+    /// All of them.
+    pub const ALL: [EventKind; 4] =
+        [EventKind::Update, EventKind::Progress, EventKind::Completed, EventKind::Error];
+
+    /// The event's name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            EventKind::Update => "job:update",
+            EventKind::Progress => "job:progress",
+            EventKind::Completed => "job:completed",
+            EventKind::Error => "job:error",
+        }
+    }
+
+    /// Whether the job is finished after it.
+    pub fn is_terminal(self) -> bool {
+        matches!(self, EventKind::Completed | EventKind::Error)
+    }
+
+    /// Whether a finished job refuses it: only an update reopens a job.
+    pub fn needs_open_job(self) -> bool {
+        self != EventKind::Update
+    }
+}
+
+impl fmt::Display for EventKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// An event's number within its job: strictly increasing, by one while the job's history lives.
+pub type Seq = u64;
+
+/// Whose job it is, as far as its events have named anybody.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Owner {
+    /// The user.
+    pub user: Option<UserId>,
+    /// The tenant.
+    pub tenant: Option<TenantId>,
+}
+
+impl Owner {
+    /// The owner after an event that names `named`: what is known stays, what was unknown is learnt. `None`
+    /// where the two contradict each other (contract: `owner_mismatch`).
+    pub fn joined(&self, named: &Owner) -> Option<Owner> {
+        fn sticky<T: Clone + PartialEq>(known: &Option<T>, named: &Option<T>) -> Option<Option<T>> {
+            match (known, named) {
+                (Some(known), Some(named)) if known != named => None,
+                (Some(id), _) | (None, Some(id)) => Some(Some(id.clone())),
+                (None, None) => Some(None),
+            }
+        }
+        Some(Owner { user: sticky(&self.user, &named.user)?, tenant: sticky(&self.tenant, &named.tenant)? })
+    }
+}
+
+/// An event that the store has accepted.
+///
+/// Its JSON is written once, when it is accepted, and shared by everything that passes it on; cloning is cheap.
+#[derive(Debug, Clone)]
+pub struct JobEvent(Arc<Accepted>);
+
+#[derive(Debug)]
+struct Accepted {
+    kind: EventKind,
+    job: JobId,
+    seq: Seq,
+    timestamp: Timestamp,
+    owner: Owner,
+    json: Box<RawValue>,
+}
+
+/// What the gateway itself reads of an event.
+#[derive(Deserialize)]
+struct Envelope {
+    event: EventKind,
+    #[serde(rename = "jobId")]
+    job: JobId,
+    seq: Seq,
+    timestamp: Timestamp,
+    // Not one flattened `Owner`: flattening would buffer the payload, which may be large, deep or beyond f64.
+    #[serde(rename = "userId", default)]
+    user: Option<UserId>,
+    #[serde(rename = "tenantId", default)]
+    tenant: Option<TenantId>,
+}
+
+impl JobEvent {
+    /// Reads the JSON of an accepted event, as it stands in history or crossed the feed.
+    ///
+    /// # Errors
+    /// Whatever is missing or of the wrong form: another program may have written it.
+    pub fn parse(json: String) -> Result<Self, serde_json::Error> {
+        let Envelope { event: kind, job, seq, timestamp, user, tenant } = serde_json::from_str(&json)?;
+        let json = RawValue::from_string(json)?;
+        Ok(Self(Arc::new(Accepted { kind, job, seq, timestamp, owner: Owner { user, tenant }, json })))
+    }
+
+    /// The job that it is about.
+    pub fn job(&self) -> &JobId {
+        &self.0.job
+    }
+
+    /// Its kind.
+    pub fn kind(&self) -> EventKind {
+        self.0.kind
+    }
+
+    /// Its number within the job.
+    pub fn seq(&self) -> Seq {
+        self.0.seq
+    }
+
+    /// When the gateway accepted it.
+    pub fn timestamp(&self) -> Timestamp {
+        self.0.timestamp
+    }
+
+    /// Whose job it is.
+    pub fn owner(&self) -> &Owner {
+        &self.0.owner
+    }
+
+    /// The event as it reaches every client, to the byte.
+    pub fn json(&self) -> &RawValue {
+        &self.0.json
+    }
+
+    /// The rooms that it reaches: the job's, its owners' where known, and `all-jobs`.
+    pub fn rooms(&self) -> impl Iterator<Item = Room> + '_ {
+        rooms(self.job(), self.owner())
+    }
+}
+
+/// The rooms that the events of a job reach.
+pub fn rooms<'a>(job: &'a JobId, owner: &'a Owner) -> impl Iterator<Item = Room> + 'a {
+    [
+        Some(Room::Job(job.clone())),
+        owner.user.clone().map(Room::User),
+        owner.tenant.clone().map(Room::Tenant),
+        Some(Room::AllJobs),
+    ]
+    .into_iter()
+    .flatten()
+}
+
+impl Serialize for JobEvent {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.json().serialize(serializer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_owner_is_sticky() {
+        let owner = |user: Option<&str>, tenant: Option<&str>| Owner {
+            user: user.map(|id| id.parse().unwrap()),
+            tenant: tenant.map(|id| id.parse().unwrap()),
+        };
+        let known = owner(Some("u"), None);
+        assert_eq!(known.joined(&owner(None, None)), Some(known.clone()));
+        assert_eq!(known.joined(&owner(None, Some("t"))), Some(owner(Some("u"), Some("t"))));
+        assert_eq!(known.joined(&owner(Some("v"), None)), None);
+    }
+
+    #[test]
+    fn an_event_knows_its_rooms() {
+        let json = r#"{"event":"job:update","jobId":"j","status":"s","data":null,"userId":"u","timestamp":"2023-11-14T22:13:20.123Z","seq":7}"#;
+        let event = JobEvent::parse(json.to_owned()).unwrap();
+        let rooms: Vec<_> = event.rooms().map(|room| room.to_string()).collect();
+        assert_eq!(rooms, ["job:j", "user:u", "all-jobs"]);
+        assert_eq!(event.json().get(), json);
+        assert_eq!((event.seq(), event.timestamp().millis()), (7, 1_700_000_000_123));
+    }
+
+    #[test]
+    fn what_others_wrote_is_no_event() {
+        for json in
+            [r#"{"event":"job:update","jobId":"j"}"#, "{}", "[]", "x", r#"{"event":"x","jobId":"j","seq":1}"#]
+        {
+            assert!(JobEvent::parse(json.to_owned()).is_err(), "{json}");
+        }
+    }
+}

@@ -1,0 +1,393 @@
+//! The gateway: publishers on one side, watchers on the other, the store as the only truth between them.
+
+mod catch_up;
+mod feed;
+mod hub;
+mod live_edge;
+mod outlet;
+mod session;
+mod subscribe;
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use self::hub::Hub;
+pub use self::{
+    outlet::{CloseReason, Delivery, Gap, Offer, Outlet},
+    session::{Peer, Registration, Session},
+    subscribe::{JobResume, Joined, Latest, Resumed, Subscription},
+};
+use crate::{
+    event::{Draft, IdempotencyKey, Owner},
+    id::{ClientId, JobId, UserId},
+    notice::{Audience, Notice, NoticeName},
+    refusal::{Code, Refusal},
+    room::Room,
+    store::{
+        Append, ClientRecord, ClientsPage, Entry, OpenError, Position, Store, StoreError, StoreOptions,
+        Window,
+    },
+    tasks::Tasks,
+    telemetry::{KindLabel, Metrics},
+    timestamp::Timestamp,
+};
+
+/// Bounds of the gateway itself.
+#[derive(Debug, Clone, Copy)]
+pub struct GatewayOptions {
+    /// In how many rooms one session may be.
+    pub rooms_per_client: usize,
+    /// For how long a session may stay behind before it is closed.
+    pub behind: Duration,
+}
+
+impl Default for GatewayOptions {
+    fn default() -> Self {
+        Self { rooms_per_client: 100, behind: Duration::from_secs(60) }
+    }
+}
+
+/// A running gateway. Cloning gives another handle on the same one.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use jobcast::{Gateway, GatewayOptions, StoreOptions};
+///
+/// let gateway = Gateway::open(&StoreOptions::default(), GatewayOptions::default()).await?;
+/// gateway.emit_job_progress("import-7", 40.0, Some("reading rows")).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Gateway(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    hub: Mutex<Hub>,
+    options: GatewayOptions,
+    history_cap: usize,
+    node: String,
+    connections: AtomicU64,
+    feed_interrupted: AtomicBool,
+    /// Bounds how many reads of history catch-ups make at once.
+    catch_up_reads: tokio::sync::Semaphore,
+    tasks: Tasks,
+    metrics: Metrics,
+}
+
+impl fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gateway").field("node", &self.0.node).finish_non_exhaustive()
+    }
+}
+
+/// How many catch-ups read history at the same time.
+const CATCH_UP_READS: usize = 32;
+
+/// How many jobs a list of active jobs names at the most.
+pub const MAX_JOBS_LISTED: usize = 1000;
+
+/// The answer to a publish.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Published {
+    /// The job.
+    #[serde(rename = "jobId")]
+    pub job: JobId,
+    /// Where the event stands.
+    pub seq: u64,
+    /// Its time.
+    pub timestamp: Timestamp,
+}
+
+/// A draft with the publisher's own name for the call, if it has one.
+pub type Publication = (Draft, Option<IdempotencyKey>);
+
+impl Gateway {
+    /// Opens the store and starts to follow its feed.
+    ///
+    /// # Errors
+    /// [`OpenError`] says which folder or server could not be opened, and why.
+    pub async fn open(store: &StoreOptions, options: GatewayOptions) -> Result<Self, OpenError> {
+        let tasks = Tasks::new();
+        let node = node_name();
+        let (opened, feed) = Store::open(store, &node, &tasks).await?;
+        let gateway = Self(Arc::new(Inner {
+            store: opened,
+            hub: Mutex::default(),
+            options,
+            history_cap: store.history.max_events,
+            node,
+            connections: AtomicU64::new(0),
+            feed_interrupted: AtomicBool::new(false),
+            catch_up_reads: tokio::sync::Semaphore::new(CATCH_UP_READS),
+            metrics: Metrics::new(&tasks),
+            tasks,
+        }));
+        gateway.0.tasks.spawn_until_stop("live", feed::follow(gateway.clone(), feed));
+        gateway.0.tasks.spawn_until_stop("hub-sweeper", feed::sweep(gateway.clone()));
+        Ok(gateway)
+    }
+
+    /// Stops everything that the gateway runs, after what is accepted is stored; at most `patience`. Says
+    /// whether all of it ended in time.
+    pub async fn stop(&self, patience: Duration) -> bool {
+        self.0.tasks.stop(patience).await
+    }
+
+    /// Accepts one event.
+    ///
+    /// # Errors
+    /// A [`Refusal`]; with [`Code::Unavailable`] the outcome is unknown, and the call may be repeated under the
+    /// same key.
+    pub async fn publish(&self, draft: Draft, key: Option<IdempotencyKey>) -> Result<Published, Refusal> {
+        let mut outcomes = self.publish_all(vec![(draft, key)]).await;
+        outcomes.pop().unwrap_or_else(|| Err(Refusal::new(Code::Unavailable, "the store gave no answer")))
+    }
+
+    /// Accepts events, each on its own, those of one job in the order given. The answers are in order.
+    pub async fn publish_all(&self, publications: Vec<Publication>) -> Vec<Result<Published, Refusal>> {
+        let (at, begun) = (Timestamp::now(), Instant::now());
+        let facts: Vec<_> =
+            publications.iter().map(|(draft, _)| (draft.job().clone(), draft.kind())).collect();
+        let appends = publications.into_iter().map(|(draft, key)| Append { draft, at, key }).collect();
+        let outcomes = self.0.store.append(appends).await;
+        self.0.metrics.publish_seconds.observe(begun.elapsed().as_secs_f64());
+        let published = |((job, kind), outcome): ((JobId, _), Result<Position, _>)| {
+            let position = outcome.map_err(|error| self.refused(error))?;
+            if !position.repeated {
+                let label = KindLabel { kind: crate::event::EventKind::name(kind) };
+                self.0.metrics.accepted.get_or_create(&label).inc();
+            }
+            Ok(Published { job, seq: position.seq, timestamp: position.timestamp })
+        };
+        facts.into_iter().zip(outcomes).map(published).collect()
+    }
+
+    /// Counts what the store could not do, on the way to whoever asked.
+    fn refused(&self, error: impl Into<Refusal>) -> Refusal {
+        let refusal = error.into();
+        if refusal.code == Code::Unavailable {
+            self.0.metrics.store_errors.inc();
+        }
+        refusal
+    }
+
+    fn asked<T>(&self, answer: Result<T, StoreError>) -> Result<T, Refusal> {
+        answer.map_err(|error| self.refused(error))
+    }
+
+    /// Publishes a `job:update` with a status of the publisher's own (1 to 64 characters) and any data.
+    ///
+    /// # Errors
+    /// As [`Gateway::publish`]; also for an invalid job id, status or data.
+    pub async fn emit_job_update(
+        &self,
+        job: &str,
+        status: &str,
+        data: &impl Serialize,
+    ) -> Result<Published, Refusal> {
+        let data = raw("data", data)?;
+        self.publish(Draft::update(job_id(job)?, status, Some(&data), Owner::default())?, None).await
+    }
+
+    /// Publishes a `job:progress` from 0 to 100.
+    ///
+    /// # Errors
+    /// As [`Gateway::publish`]; also for an invalid job id or number.
+    pub async fn emit_job_progress(
+        &self,
+        job: &str,
+        progress: f64,
+        message: Option<&str>,
+    ) -> Result<Published, Refusal> {
+        self.publish(Draft::progress(job_id(job)?, progress, message, Owner::default())?, None).await
+    }
+
+    /// Publishes a `job:completed` with any result.
+    ///
+    /// # Errors
+    /// As [`Gateway::publish`]; also for an invalid job id or result.
+    pub async fn emit_job_completed(&self, job: &str, result: &impl Serialize) -> Result<Published, Refusal> {
+        let result = raw("result", result)?;
+        self.publish(Draft::completed(job_id(job)?, Some(&result), Owner::default())?, None).await
+    }
+
+    /// Publishes a `job:error`.
+    ///
+    /// # Errors
+    /// As [`Gateway::publish`]; also for an invalid job id.
+    pub async fn emit_job_error(&self, job: &str, error: &str) -> Result<Published, Refusal> {
+        self.publish(Draft::error(job_id(job)?, error, Owner::default()), None).await
+    }
+
+    /// The newest `limit` events of a job (at most `history.max_events`), oldest first; with `since`, the
+    /// oldest `limit` after that number.
+    ///
+    /// # Errors
+    /// A [`Refusal`] when the store does not answer.
+    pub async fn job_history(
+        &self,
+        job: &JobId,
+        limit: Option<usize>,
+        since: Option<u64>,
+    ) -> Result<Vec<Entry>, Refusal> {
+        let limit = limit.unwrap_or(usize::MAX).min(self.0.history_cap);
+        let window = since.map_or(Window::Newest(limit), |seq| Window::After { seq, limit });
+        self.asked(self.0.store.history(job, window).await)
+    }
+
+    /// The newest event of a job.
+    ///
+    /// # Errors
+    /// A [`Refusal`] when the store does not answer.
+    pub async fn job(&self, job: &JobId) -> Result<Option<Entry>, Refusal> {
+        Ok(self.asked(self.0.store.latest(std::slice::from_ref(job)).await)?.pop())
+    }
+
+    /// The newest event of each of the most recently active jobs of a room, most recent first.
+    ///
+    /// # Errors
+    /// A [`Refusal`] when the store does not answer.
+    pub async fn jobs(&self, room: &Room, limit: usize) -> Result<Vec<Entry>, Refusal> {
+        let limit = limit.min(MAX_JOBS_LISTED);
+        let jobs = self.asked(self.0.store.active(room, Timestamp::default(), limit).await)?;
+        self.asked(self.0.store.latest(&jobs).await)
+    }
+
+    /// Sends an event of one's own to every connected client, now. Answers its time.
+    ///
+    /// # Errors
+    /// A [`Refusal`] when the store does not answer.
+    pub async fn broadcast_to_all(
+        &self,
+        name: NoticeName,
+        data: &impl Serialize,
+    ) -> Result<Timestamp, Refusal> {
+        self.notify(Audience::Everyone, name, data).await
+    }
+
+    /// Sends an event of one's own to every client in the user's room, now. Answers its time.
+    ///
+    /// # Errors
+    /// A [`Refusal`] when the store does not answer.
+    pub async fn emit_to_user(
+        &self,
+        user: UserId,
+        name: NoticeName,
+        data: &impl Serialize,
+    ) -> Result<Timestamp, Refusal> {
+        self.notify(Audience::User(user), name, data).await
+    }
+
+    async fn notify(
+        &self,
+        audience: Audience,
+        name: NoticeName,
+        data: &impl Serialize,
+    ) -> Result<Timestamp, Refusal> {
+        let timestamp = Timestamp::now();
+        let notice = Notice { audience, name, data: raw("data", data)?.into(), timestamp };
+        self.asked(self.0.store.notify(&notice).await).map(|()| timestamp)
+    }
+
+    /// The connected clients of all nodes, by id, after the one named.
+    ///
+    /// # Errors
+    /// A [`Refusal`] when the store does not answer.
+    pub async fn clients(&self, after: Option<&ClientId>, limit: usize) -> Result<ClientsPage, Refusal> {
+        self.asked(self.0.store.clients(after, limit).await)
+    }
+
+    /// One connected client of whatever node.
+    ///
+    /// # Errors
+    /// A [`Refusal`] when the store does not answer.
+    pub async fn client(&self, id: &ClientId) -> Result<Option<ClientRecord>, Refusal> {
+        self.asked(self.0.store.client(id).await)
+    }
+
+    /// How many sessions of all nodes are in a room.
+    ///
+    /// # Errors
+    /// A [`Refusal`] when the store does not answer.
+    pub async fn sessions_in(&self, room: &Room) -> Result<usize, Refusal> {
+        self.asked(self.0.store.sessions_in(room).await)
+    }
+
+    /// Whether the store answers and the feed is whole.
+    ///
+    /// # Errors
+    /// A [`Refusal`] says what is missing.
+    pub async fn ready(&self) -> Result<(), Refusal> {
+        self.asked(self.0.store.ping().await)?;
+        match self.0.feed_interrupted.load(Ordering::Acquire) {
+            true => Err(Refusal::new(Code::Unavailable, "the store's feed is interrupted")),
+            false => Ok(()),
+        }
+    }
+
+    /// The name of this node.
+    pub fn node(&self) -> &str {
+        &self.0.node
+    }
+
+    /// The gateway's metrics.
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    /// The gateway's metrics in the text format of Prometheus, as of now.
+    pub fn metrics_text(&self) -> String {
+        let [sessions, rooms, edges, behind] = self.hub(|hub| hub.counts());
+        let metrics = &self.0.metrics;
+        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        metrics.sessions.set(gauge(sessions));
+        metrics.rooms.set(gauge(rooms));
+        metrics.live_edges.set(gauge(edges));
+        metrics.sessions_behind.set(gauge(behind));
+        metrics.feed_rooms.set(gauge(self.0.store.covered_rooms().unwrap_or(rooms)));
+        metrics.text()
+    }
+
+    /// The tasks that the gateway owns; edges add theirs.
+    pub fn tasks(&self) -> &Tasks {
+        &self.0.tasks
+    }
+
+    /// One step of the hub, under its lock. Whoever fell behind by it is looked after from here on.
+    fn hub<T>(&self, step: impl FnOnce(&mut Hub) -> T) -> T {
+        let (result, woken) = {
+            let mut hub = self.0.hub.lock().unwrap_or_else(PoisonError::into_inner);
+            let result = step(&mut hub);
+            (result, hub.take_woken())
+        };
+        for (key, reason) in woken {
+            catch_up::start(self, key, reason);
+        }
+        result
+    }
+}
+
+fn job_id(text: &str) -> Result<JobId, Refusal> {
+    text.parse().map_err(|error| Refusal::invalid(format!("jobId: {error}")))
+}
+
+fn raw(field: &str, value: &impl Serialize) -> Result<Box<RawValue>, Refusal> {
+    serde_json::value::to_raw_value(value).map_err(|error| Refusal::invalid(format!("{field}: {error}")))
+}
+
+/// A name that no other node has: the host's, and something that tells its processes apart.
+fn node_name() -> String {
+    let host = std::env::var("HOSTNAME").ok().or_else(|| std::fs::read_to_string("/etc/hostname").ok());
+    let host = host.as_deref().map(str::trim).filter(|host| !host.is_empty()).unwrap_or("node").to_owned();
+    format!("{host}-{}-{:x}", std::process::id(), Timestamp::now().millis())
+}

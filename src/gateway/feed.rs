@@ -1,0 +1,119 @@
+//! The node's side of the feed: every event through the hub, gaps filled from history, and after an
+//! interruption everything that may have been missed.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use super::{CloseReason, Gateway, catch_up, hub::Receipt};
+use crate::{
+    event::{JobEvent, Seq},
+    id::JobId,
+    notice::Notice,
+    room::Room,
+    store::{Entry, Feed, FeedItem, MAX_ACTIVE_JOBS, StoreError, Window},
+    telemetry::ReasonLabel,
+    timestamp::Timestamp,
+};
+
+/// How many items are delivered before other tasks get their turn. Together they reach a connection in one
+/// write; but the writers must run before an outbox of a healthy client is full.
+const BATCH: usize = 64;
+
+/// How often live edges of idle jobs are looked for. Longer than any margin of [`FeedItem::Restored`].
+const SWEEP_INTERVAL: Duration = Duration::from_secs(300);
+
+/// Follows the feed until it ends.
+pub async fn follow(gateway: Gateway, mut feed: Feed) {
+    let mut items = Vec::with_capacity(BATCH);
+    while feed.recv_many(&mut items, BATCH).await > 0 {
+        for item in items.drain(..) {
+            take(&gateway, item);
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+fn take(gateway: &Gateway, item: FeedItem) {
+    match item {
+        FeedItem::Event(event) => receive(gateway, &event),
+        FeedItem::Notice(notice) => notify(gateway, &notice),
+        FeedItem::Interrupted => {
+            gateway.0.metrics.feed_interruptions.inc();
+            gateway.0.feed_interrupted.store(true, Ordering::Release);
+        }
+        FeedItem::Restored { since } => {
+            gateway.0.feed_interrupted.store(false, Ordering::Release);
+            gateway.0.tasks.spawn_until_stop("resync", resync(gateway.clone(), since));
+        }
+    }
+}
+
+fn receive(gateway: &Gateway, event: &JobEvent) {
+    if let Receipt::Gap { after } = gateway.hub(|hub| hub.receive(event)) {
+        tracing::debug!(job = %event.job(), after, got = event.seq(), "filling a gap of the feed from history");
+        gateway.0.tasks.spawn_until_stop("fill", fill(gateway.clone(), event.job().clone(), after));
+    }
+}
+
+/// Fetches what the feed left out of a job, until its live edge meets what the feed brought.
+async fn fill(gateway: Gateway, job: JobId, mut after: Seq) {
+    loop {
+        let page = catch_up::page(&gateway, &job, after).await;
+        match gateway.hub(|hub| hub.fill(&job, &page)) {
+            Receipt::Gap { after: next } => after = next,
+            Receipt::Done => return,
+        }
+    }
+}
+
+fn notify(gateway: &Gateway, notice: &Notice) {
+    let reason = CloseReason::TooManyNotices;
+    for outlet in gateway.hub(|hub| hub.notify(notice)) {
+        tracing::info!(reason = reason.as_str(), "closing a session that cannot be caught up");
+        gateway.0.metrics.closed.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc();
+        outlet.close(reason);
+    }
+}
+
+/// Brings every joined room up to date after an interruption of the feed.
+async fn resync(gateway: Gateway, since: Timestamp) {
+    for room in gateway.hub(|hub| hub.rooms()) {
+        let mut pause = Duration::from_millis(50);
+        while let Err(error) = resync_room(&gateway, &room, since).await {
+            gateway.0.metrics.store_errors.inc();
+            tracing::debug!(%error, %room, "a room cannot be resynced yet");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(1));
+        }
+    }
+}
+
+async fn resync_room(gateway: &Gateway, room: &Room, since: Timestamp) -> Result<(), StoreError> {
+    for job in gateway.0.store.active(room, since, MAX_ACTIVE_JOBS).await? {
+        if gateway.hub(|hub| hub.live_edge(&job)).is_none() {
+            adopt(gateway, &job, since).await?;
+        }
+        let newest = gateway.0.store.latest(std::slice::from_ref(&job)).await?;
+        for event in newest.into_iter().filter_map(Entry::event) {
+            receive(gateway, &event);
+        }
+    }
+    Ok(())
+}
+
+/// Begins the live edge of a job that had none before the interruption, just before its first event since.
+async fn adopt(gateway: &Gateway, job: &JobId, since: Timestamp) -> Result<(), StoreError> {
+    let entries = gateway.0.store.history(job, Window::Newest(gateway.0.history_cap)).await?;
+    let first = entries.into_iter().filter_map(Entry::event).find(|event| event.timestamp() >= since);
+    if let Some(first) = first {
+        gateway.hub(|hub| hub.adopt(&first, first.seq() - 1));
+    }
+    Ok(())
+}
+
+/// Keeps the hub from remembering idle jobs for ever.
+pub async fn sweep(gateway: Gateway) {
+    loop {
+        tokio::time::sleep(SWEEP_INTERVAL).await;
+        gateway.hub(|hub| hub.sweep());
+    }
+}

@@ -1,0 +1,486 @@
+//! The hub: which sessions of this node are in which room, how far each job is delivered, and who is behind.
+//!
+//! It is a plain state machine: no clock, no network, no await. Every rule that must hold is kept here, under one
+//! lock that its owner holds for the length of one call.
+
+mod member;
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use indexmap::IndexSet;
+use slotmap::{SlotMap, new_key_type};
+
+use self::member::{Cursor, Member};
+use super::{
+    live_edge::{Step, decide},
+    outlet::{Delivery, Gap, Offer, Outlet},
+};
+use crate::{
+    event::{JobEvent, Seq},
+    id::JobId,
+    notice::{Audience, Notice},
+    room::Room,
+};
+
+new_key_type! {
+    /// Names a session of this node; never given to another one.
+    pub struct SessionKey;
+}
+
+/// One attempt of a session to join a room.
+pub type JoinId = u64;
+
+/// How many notices wait for a session that is full.
+const MAX_WAITING_NOTICES: usize = 64;
+
+/// Sessions, rooms and live edges of one node.
+#[derive(Default)]
+pub struct Hub {
+    sessions: SlotMap<SessionKey, Member>,
+    rooms: HashMap<Room, Occupants>,
+    edges: HashMap<JobId, LiveEdge>,
+    /// Tells deliveries apart, so that a session in several of an event's rooms gets it once.
+    deliveries: u64,
+    joins: JoinId,
+    /// Sessions that have fallen behind and that nobody looks after yet.
+    woken: Vec<(SessionKey, &'static str)>,
+}
+
+/// Who is in a room, and which jobs have a live edge because of it.
+#[derive(Default)]
+struct Occupants {
+    live: IndexSet<SessionKey>,
+    joining: Vec<SessionKey>,
+    jobs: HashSet<JobId>,
+}
+
+/// How far this node has delivered a job that some joined room covers without interruption.
+struct LiveEdge {
+    seq: Seq,
+    /// The joined rooms that cover the job.
+    rooms: Vec<Room>,
+    /// The newest event that waits while what came before it is fetched.
+    filling: Option<JobEvent>,
+    /// Whether the job was active since the last sweep.
+    active: bool,
+}
+
+/// What became of an event that was received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Receipt {
+    /// Nothing more is to be done.
+    Done,
+    /// The history after this number has to be fetched and handed to [`Hub::fill`].
+    Gap { after: Seq },
+}
+
+/// What a catching-up session needs next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Need {
+    /// The history of a job after a number, for [`Hub::replay`].
+    History { job: JobId, after: Seq },
+    /// Place for waiting notices, for [`Hub::flush_notices`].
+    Notices,
+}
+
+/// What became of an attempt to hand a session what it needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// It took all of it.
+    Moved,
+    /// It has no place now.
+    Full,
+}
+
+/// A job that a session starts to watch.
+#[derive(Debug, Clone)]
+pub struct Starting {
+    /// The job's newest event, as told to the session.
+    pub latest: JobEvent,
+    /// Where to resume from, if that was asked for.
+    pub after: Option<Seq>,
+}
+
+impl Hub {
+    /// Adds a session that is in no room.
+    pub fn connect(&mut self, outlet: Arc<dyn Outlet>) -> SessionKey {
+        self.sessions.insert(Member::new(outlet))
+    }
+
+    /// Removes a session, and tells which rooms it was in.
+    pub fn disconnect(&mut self, key: SessionKey) -> Vec<Room> {
+        let Some(member) = self.sessions.remove(key) else { return Vec::new() };
+        for (_, room, _) in &member.joining {
+            self.vacate(key, room, |occupants, key| drop_one(&mut occupants.joining, key));
+        }
+        for room in &member.live {
+            self.vacate(key, room, |occupants, key| {
+                occupants.live.swap_remove(&key);
+            });
+        }
+        member.live.into_iter().collect()
+    }
+
+    /// In how many rooms a session is or is about to be.
+    pub fn room_count(&self, key: SessionKey) -> usize {
+        self.sessions.get(key).map_or(0, |member| member.live.len() + member.joining.len())
+    }
+
+    /// Whether a session is in a room.
+    pub fn is_in(&self, key: SessionKey, room: &Room) -> bool {
+        self.sessions.get(key).is_some_and(|member| member.live.contains(room))
+    }
+
+    /// Begins to join: from now on the hub notes for this session what happens in the room, and delivers nothing
+    /// of it until [`Hub::start`].
+    pub fn begin_join(&mut self, key: SessionKey, room: &Room) -> Option<JoinId> {
+        self.joins += 1;
+        let member = self.sessions.get_mut(key)?;
+        member.joining.push((self.joins, room.clone(), HashMap::new()));
+        self.rooms.entry(room.clone()).or_default().joining.push(key);
+        Some(self.joins)
+    }
+
+    /// Gives up joining.
+    pub fn cancel_join(&mut self, key: SessionKey, join: JoinId) {
+        if let Some((room, _)) = self.sessions.get_mut(key).and_then(|member| member.take_join(join)) {
+            self.vacate(key, &room, |occupants, key| drop_one(&mut occupants.joining, key));
+        }
+    }
+
+    /// Completes joining: everything after `jobs` reaches the session from here on, and nothing before does,
+    /// except what it resumes from. Says whether the session was not in the room before.
+    pub fn start(&mut self, key: SessionKey, join: JoinId, jobs: Vec<Starting>) -> bool {
+        let Some(member) = self.sessions.get_mut(key) else { return false };
+        let Some((room, mut noted)) = member.take_join(join) else { return false };
+        for job in &jobs {
+            noted.remove(job.latest.job());
+            self.start_job(key, job);
+        }
+        let Some(member) = self.sessions.get_mut(key) else { return false };
+        for (job, seq) in noted {
+            if let Some(edge) = self.edges.get(&job) {
+                member.cursors.entry(job.clone()).or_insert(Cursor::new(seq - 1, edge.seq));
+                member.queue(job);
+            }
+        }
+        let newly = member.live.insert(room.clone());
+        let occupants = self.rooms.entry(room).or_default();
+        drop_one(&mut occupants.joining, key);
+        occupants.live.insert(key);
+        self.wake(key, "resume");
+        newly
+    }
+
+    fn start_job(&mut self, key: SessionKey, job: &Starting) {
+        let Starting { latest, after } = job;
+        let rooms = self.joined_rooms(latest);
+        let watching = |member: &Member| rooms.iter().any(|room| member.live.contains(room));
+        if after.is_none() && self.sessions.get(key).is_some_and(watching) {
+            return;
+        }
+        // With nobody else here, nothing that is on its way can be due to anybody: the edge may begin at once.
+        let alone = || rooms.iter().all(|room| self.rooms.get(room).is_none_or(|at| at.live.is_empty()));
+        if !self.edges.contains_key(latest.job()) && alone() {
+            self.advance(latest.job(), latest.seq(), &rooms);
+        }
+        let edge = self.edges.get(latest.job()).map(|edge| edge.seq);
+        let target = latest.seq().max(edge.unwrap_or(0));
+        let seq = after.unwrap_or(latest.seq());
+        let Some(member) = self.sessions.get_mut(key) else { return };
+        if edge == Some(seq) && !member.cursors.contains_key(latest.job()) {
+            return;
+        }
+        let cursor = member.cursors.entry(latest.job().clone()).or_insert(Cursor::new(seq, target));
+        cursor.seq = cursor.seq.min(seq);
+        cursor.target = cursor.target.max(target);
+        member.queue(latest.job().clone());
+    }
+
+    /// Takes a session out of a room. Says whether it was there.
+    pub fn leave(&mut self, key: SessionKey, room: &Room) -> bool {
+        let Some(member) = self.sessions.get_mut(key) else { return false };
+        if !member.live.remove(room) {
+            return false;
+        }
+        let still_watched = |job: &JobId| {
+            let by_edge =
+                self.edges.get(job).map(|edge| edge.rooms.iter().any(|room| member.live.contains(room)));
+            let by_guess =
+                || member.live.iter().any(|room| !matches!(room, Room::Job(other) if other != job));
+            by_edge.unwrap_or_else(by_guess)
+        };
+        let lost: Vec<_> = member.cursors.keys().filter(|job| !still_watched(job)).cloned().collect();
+        for job in lost {
+            member.cursors.remove(&job);
+        }
+        self.vacate(key, room, |occupants, key| {
+            occupants.live.swap_remove(&key);
+        });
+        true
+    }
+
+    /// Removes a session from a room's occupants, and with the last of them the room and its live edges.
+    fn vacate(&mut self, key: SessionKey, room: &Room, remove: impl FnOnce(&mut Occupants, SessionKey)) {
+        let Some(occupants) = self.rooms.get_mut(room) else { return };
+        remove(occupants, key);
+        if !occupants.live.is_empty() || !occupants.joining.is_empty() {
+            return;
+        }
+        for job in self.rooms.remove(room).into_iter().flat_map(|occupants| occupants.jobs) {
+            let Some(edge) = self.edges.get_mut(&job) else { continue };
+            edge.rooms.retain(|covering| covering != room);
+            if edge.rooms.is_empty() {
+                self.edges.remove(&job);
+            }
+        }
+    }
+
+    fn joined_rooms(&self, event: &JobEvent) -> Vec<Room> {
+        event.rooms().filter(|room| self.rooms.contains_key(room)).collect()
+    }
+
+    /// Takes an event that the feed brought, in whatever order and however often.
+    pub fn receive(&mut self, event: &JobEvent) -> Receipt {
+        let rooms = self.joined_rooms(event);
+        if rooms.is_empty() {
+            return Receipt::Done;
+        }
+        let edge = self.edges.get_mut(event.job());
+        if let Some(held) = edge.as_ref().and_then(|edge| edge.filling.as_ref()) {
+            if held.seq() < event.seq()
+                && let Some(edge) = edge
+            {
+                edge.filling = Some(event.clone());
+            }
+            return Receipt::Done;
+        }
+        match (decide(edge.as_ref().map(|edge| edge.seq), event.seq()), edge) {
+            (Step::Gap { after }, Some(edge)) => {
+                edge.filling = Some(event.clone());
+                Receipt::Gap { after }
+            }
+            (Step::First | Step::Next, _) => {
+                self.deliver(event, &rooms);
+                Receipt::Done
+            }
+            _ => {
+                // Old news for the node, but perhaps not for a session whose snapshot is older still.
+                self.note(event, &rooms);
+                Receipt::Done
+            }
+        }
+    }
+
+    /// Begins the live edge of a job at a number, where it has none and a joined room covers it.
+    pub fn adopt(&mut self, event: &JobEvent, seq: Seq) {
+        let rooms = self.joined_rooms(event);
+        if !rooms.is_empty() && !self.edges.contains_key(event.job()) {
+            self.advance(event.job(), seq, &rooms);
+        }
+    }
+
+    /// Takes the history after the live edge of a job that has a gap. Answers whether more is needed.
+    pub fn fill(&mut self, job: &JobId, page: &[JobEvent]) -> Receipt {
+        for event in page {
+            self.pass(event);
+        }
+        let Some(edge) = self.edges.get_mut(job) else { return Receipt::Done };
+        let Some(held) = edge.filling.take() else { return Receipt::Done };
+        if held.seq() <= edge.seq {
+            return Receipt::Done;
+        }
+        if page.is_empty() {
+            // History has lost what came before: say so, and go on with what is in hand.
+            self.pass(&held);
+            return Receipt::Done;
+        }
+        edge.filling = Some(held);
+        Receipt::Gap { after: edge.seq }
+    }
+
+    /// Delivers an event that is due or beyond, after a gap notice where something is missing.
+    fn pass(&mut self, event: &JobEvent) {
+        let Some(edge) = self.edges.get(event.job()) else { return };
+        let due = edge.seq + 1;
+        if event.seq() < due {
+            return;
+        }
+        let rooms = self.joined_rooms(event);
+        if event.seq() > due {
+            self.announce(&Gap { job: event.job().clone(), from: due, to: event.seq() - 1 }, &rooms);
+        }
+        self.deliver(event, &rooms);
+    }
+
+    fn advance(&mut self, job: &JobId, seq: Seq, rooms: &[Room]) {
+        let fresh = || LiveEdge { seq, rooms: Vec::new(), filling: None, active: true };
+        let edge = self.edges.entry(job.clone()).or_insert_with(fresh);
+        edge.seq = seq;
+        edge.active = true;
+        for room in rooms {
+            if !edge.rooms.contains(room) {
+                edge.rooms.push(room.clone());
+                if let Some(occupants) = self.rooms.get_mut(room) {
+                    occupants.jobs.insert(job.clone());
+                }
+            }
+        }
+    }
+
+    fn deliver(&mut self, event: &JobEvent, rooms: &[Room]) {
+        self.advance(event.job(), event.seq(), rooms);
+        self.deliveries += 1;
+        for room in rooms {
+            let Some(occupants) = self.rooms.get(room) else { continue };
+            for key in &occupants.live {
+                let Some(member) = self.sessions.get_mut(*key) else { continue };
+                if member.first_sight(self.deliveries) && member.offer_live(event) {
+                    self.woken.push((*key, "slow"));
+                }
+            }
+        }
+        self.note(event, rooms);
+    }
+
+    /// Notes an event for the sessions that are joining one of its rooms, unless another room brought it.
+    fn note(&mut self, event: &JobEvent, rooms: &[Room]) {
+        for room in rooms {
+            let Some(occupants) = self.rooms.get(room) else { continue };
+            for key in &occupants.joining {
+                if let Some(member) = self.sessions.get_mut(*key)
+                    && !rooms.iter().any(|room| member.live.contains(room))
+                {
+                    member.note(room, event);
+                }
+            }
+        }
+    }
+
+    /// Tells the live sessions of a job about events that cannot be had any more.
+    fn announce(&mut self, gap: &Gap, rooms: &[Room]) {
+        self.deliveries += 1;
+        for room in rooms {
+            let Some(occupants) = self.rooms.get(room) else { continue };
+            for key in &occupants.live {
+                let Some(member) = self.sessions.get_mut(*key) else { continue };
+                if member.first_sight(self.deliveries) && member.offer_gap(gap) {
+                    self.woken.push((*key, "slow"));
+                }
+            }
+        }
+    }
+
+    /// Delivers a notice to its audience. Answers the sessions that have to be closed, because more notices wait
+    /// for them than may.
+    pub fn notify(&mut self, notice: &Notice) -> Vec<Arc<dyn Outlet>> {
+        let audience: Vec<SessionKey> = match &notice.audience {
+            Audience::Everyone => self.sessions.keys().collect(),
+            Audience::User(user) => {
+                let occupants = self.rooms.get(&Room::User(user.clone()));
+                occupants.into_iter().flat_map(|at| at.live.iter().copied()).collect()
+            }
+        };
+        let mut overrun = Vec::new();
+        for key in audience {
+            let Some(member) = self.sessions.get_mut(key) else { continue };
+            if !member.outlet.takes_notices() {
+                continue;
+            }
+            let waiting = !member.notices.is_empty();
+            if !waiting && member.outlet.offer(Delivery::Notice(notice)) != Offer::Full {
+                continue;
+            }
+            if member.notices.len() >= MAX_WAITING_NOTICES {
+                overrun.push(member.outlet.clone());
+                continue;
+            }
+            member.notices.push_back(notice.clone());
+            self.woken.push((key, "slow"));
+        }
+        overrun
+    }
+
+    fn wake(&mut self, key: SessionKey, reason: &'static str) {
+        self.woken.push((key, reason));
+    }
+
+    /// Takes the sessions that have fallen behind since the last call, each with the reason, and marks them as
+    /// looked after until [`Hub::next_need`] answers `None`.
+    pub fn take_woken(&mut self) -> Vec<(SessionKey, &'static str)> {
+        let mut woken = std::mem::take(&mut self.woken);
+        woken.retain(|(key, _)| self.sessions.get_mut(*key).is_some_and(Member::begin_catch_up));
+        woken
+    }
+
+    /// What a session that catches up needs next; `None` once it is behind on nothing.
+    pub fn next_need(&mut self, key: SessionKey) -> Option<Need> {
+        self.sessions.get_mut(key)?.next_need()
+    }
+
+    /// Hands a session the history of a job after a number, oldest first; an empty page says that there is none.
+    pub fn replay(&mut self, key: SessionKey, job: &JobId, after: Seq, page: &[JobEvent]) -> Progress {
+        let edge = self.edges.get(job).map(|edge| edge.seq);
+        match self.sessions.get_mut(key) {
+            Some(member) => member.replay(job, after, page, edge),
+            None => Progress::Moved,
+        }
+    }
+
+    /// Hands a session the notices that wait for it.
+    pub fn flush_notices(&mut self, key: SessionKey) -> Progress {
+        self.sessions.get_mut(key).map_or(Progress::Moved, Member::flush_notices)
+    }
+
+    /// The sending end of a session.
+    pub fn outlet(&self, key: SessionKey) -> Option<Arc<dyn Outlet>> {
+        self.sessions.get(key).map(|member| member.outlet.clone())
+    }
+
+    /// The rooms that sessions of this node are in.
+    pub fn rooms(&self) -> Vec<Room> {
+        self.rooms.keys().cloned().collect()
+    }
+
+    /// The live edge of a job.
+    pub fn live_edge(&self, job: &JobId) -> Option<Seq> {
+        self.edges.get(job).map(|edge| edge.seq)
+    }
+
+    /// Forgets the live edges of jobs that were idle since the last call, except where somebody watches that very
+    /// job. Sound while the feed is not interrupted, because then the next event is the next one.
+    pub fn sweep(&mut self) {
+        let edges = &mut self.edges;
+        let rooms = &mut self.rooms;
+        edges.retain(|job, edge| {
+            let watched = edge.rooms.iter().any(|room| matches!(room, Room::Job(_)));
+            let keep = std::mem::take(&mut edge.active) || watched || edge.filling.is_some();
+            if !keep {
+                for room in &edge.rooms {
+                    if let Some(occupants) = rooms.get_mut(room) {
+                        occupants.jobs.remove(job);
+                    }
+                }
+            }
+            keep
+        });
+    }
+
+    /// Counts: sessions, rooms, live edges, sessions behind.
+    pub fn counts(&self) -> [usize; 4] {
+        let behind = self.sessions.values().filter(|member| member.is_catching_up()).count();
+        [self.sessions.len(), self.rooms.len(), self.edges.len(), behind]
+    }
+}
+
+fn drop_one(keys: &mut Vec<SessionKey>, key: SessionKey) {
+    if let Some(place) = keys.iter().position(|other| *other == key) {
+        keys.swap_remove(place);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,217 @@
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::Arc,
+};
+
+use super::{
+    super::outlet::{Delivery, Gap, Offer, Outlet},
+    JoinId, Need, Progress,
+};
+use crate::{
+    event::{JobEvent, Seq},
+    id::JobId,
+    notice::Notice,
+    room::Room,
+};
+
+/// Where a session stands with a job that it does not follow in step with the node's live edge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cursor {
+    /// The last number that it got.
+    pub seq: Seq,
+    /// The last number that has to come from history; what is beyond comes live.
+    pub target: Seq,
+    /// Whether the job waits for its turn to be caught up on.
+    queued: bool,
+}
+
+impl Cursor {
+    pub fn new(seq: Seq, target: Seq) -> Self {
+        Self { seq, target, queued: false }
+    }
+
+    fn is_behind(&self) -> bool {
+        self.seq < self.target
+    }
+}
+
+/// What the hub keeps of a session. For each job that its rooms bring it is in step (no cursor), behind (it reads
+/// history from its cursor up to the target) or ahead (it got from history what the feed has yet to bring).
+pub struct Member {
+    pub outlet: Arc<dyn Outlet>,
+    pub live: HashSet<Room>,
+    /// Joins under way, with the first number of each job that the room brought meanwhile.
+    pub joining: Vec<(JoinId, Room, HashMap<JobId, Seq>)>,
+    pub cursors: HashMap<JobId, Cursor>,
+    pub notices: VecDeque<Notice>,
+    pub seen: u64,
+    behind: VecDeque<JobId>,
+    catching_up: bool,
+}
+
+impl Member {
+    pub fn new(outlet: Arc<dyn Outlet>) -> Self {
+        Self {
+            outlet,
+            live: HashSet::new(),
+            joining: Vec::new(),
+            cursors: HashMap::new(),
+            notices: VecDeque::new(),
+            seen: 0,
+            behind: VecDeque::new(),
+            catching_up: false,
+        }
+    }
+
+    pub fn take_join(&mut self, join: JoinId) -> Option<(Room, HashMap<JobId, Seq>)> {
+        let place = self.joining.iter().position(|(id, ..)| *id == join)?;
+        let (_, room, noted) = self.joining.swap_remove(place);
+        Some((room, noted))
+    }
+
+    /// Notes an event that a joining session must not miss.
+    pub fn note(&mut self, room: &Room, event: &JobEvent) {
+        for (_, joining, noted) in &mut self.joining {
+            if joining == room {
+                let first = noted.entry(event.job().clone()).or_insert(event.seq());
+                *first = event.seq().min(*first);
+            }
+        }
+    }
+
+    /// Whether this delivery has not been here before.
+    pub fn first_sight(&mut self, delivery: u64) -> bool {
+        std::mem::replace(&mut self.seen, delivery) != delivery
+    }
+
+    /// Puts a job into the queue of those to catch up on.
+    pub fn queue(&mut self, job: JobId) {
+        if let Some(cursor) = self.cursors.get_mut(&job)
+            && cursor.is_behind()
+            && !std::mem::replace(&mut cursor.queued, true)
+        {
+            self.behind.push_back(job);
+        }
+    }
+
+    /// Offers an event that the node delivers now. Answers whether the session fell behind by it.
+    pub fn offer_live(&mut self, event: &JobEvent) -> bool {
+        let (job, seq) = (event.job(), event.seq());
+        let cursor = self.cursors.get(job).copied();
+        match cursor {
+            Some(Cursor { seq: got, .. }) if got >= seq => {
+                if got == seq {
+                    self.cursors.remove(job);
+                }
+                false
+            }
+            Some(Cursor { seq: got, .. }) if got + 1 < seq => self.fall_behind(job, got, seq),
+            _ => match self.outlet.offer(Delivery::Event(event)) {
+                Offer::Full => self.fall_behind(job, seq - 1, seq),
+                Offer::Taken | Offer::Closed => {
+                    self.cursors.remove(job);
+                    false
+                }
+            },
+        }
+    }
+
+    /// Offers a gap before an event that the node delivers now. Answers whether the session fell behind by it.
+    pub fn offer_gap(&mut self, gap: &Gap) -> bool {
+        if self.cursors.contains_key(&gap.job) {
+            // Its own catch-up meets the same gap.
+            return false;
+        }
+        self.outlet.offer(Delivery::Gap(gap)) == Offer::Full
+            && self.fall_behind(&gap.job, gap.from - 1, gap.to)
+    }
+
+    fn fall_behind(&mut self, job: &JobId, got: Seq, target: Seq) -> bool {
+        let cursor = self.cursors.entry(job.clone()).or_insert(Cursor::new(got, target));
+        cursor.target = cursor.target.max(target);
+        self.queue(job.clone());
+        true
+    }
+
+    pub fn is_catching_up(&self) -> bool {
+        self.catching_up
+    }
+
+    /// Whether somebody has to look after this session, and nobody does yet.
+    pub fn begin_catch_up(&mut self) -> bool {
+        let needed = !self.behind.is_empty() || !self.notices.is_empty();
+        needed && !std::mem::replace(&mut self.catching_up, true)
+    }
+
+    pub fn next_need(&mut self) -> Option<Need> {
+        if !self.notices.is_empty() {
+            return Some(Need::Notices);
+        }
+        while let Some(job) = self.behind.pop_front() {
+            if let Some(cursor) = self.cursors.get(&job).filter(|cursor| cursor.is_behind()) {
+                let after = cursor.seq;
+                self.behind.push_front(job.clone());
+                return Some(Need::History { job, after });
+            }
+        }
+        self.catching_up = false;
+        None
+    }
+
+    pub fn flush_notices(&mut self) -> Progress {
+        while let Some(notice) = self.notices.front() {
+            if self.outlet.offer(Delivery::Notice(notice)) == Offer::Full {
+                return Progress::Full;
+            }
+            self.notices.pop_front();
+        }
+        Progress::Moved
+    }
+
+    pub fn replay(&mut self, job: &JobId, after: Seq, page: &[JobEvent], edge: Option<Seq>) -> Progress {
+        // Moved or left in the meantime: the page is no longer the one that is needed.
+        let Some(cursor) = self.cursors.get_mut(job).filter(|cursor| cursor.seq == after) else {
+            return Progress::Moved;
+        };
+        for event in page.iter().filter(|event| event.seq() > after) {
+            if !skip_to(&self.outlet, job, cursor, event.seq() - 1) {
+                return Progress::Full;
+            }
+            if self.outlet.offer(Delivery::Event(event)) == Offer::Full {
+                return Progress::Full;
+            }
+            cursor.seq = event.seq();
+        }
+        if page.is_empty() {
+            // History has lost what was promised.
+            let target = cursor.target;
+            if !skip_to(&self.outlet, job, cursor, target) {
+                return Progress::Full;
+            }
+        }
+        if edge == Some(cursor.seq) {
+            self.cursors.remove(job);
+        }
+        // The next job's turn.
+        if let Some(job) = self.behind.pop_front() {
+            if let Some(cursor) = self.cursors.get_mut(&job) {
+                cursor.queued = false;
+            }
+            self.queue(job);
+        }
+        Progress::Moved
+    }
+}
+
+/// Moves a cursor over numbers that cannot be had, and says so to the session; `false` if it has no place.
+fn skip_to(outlet: &Arc<dyn Outlet>, job: &JobId, cursor: &mut Cursor, seq: Seq) -> bool {
+    if seq <= cursor.seq {
+        return true;
+    }
+    let gap = Gap { job: job.clone(), from: cursor.seq + 1, to: seq };
+    let taken = outlet.offer(Delivery::Gap(&gap)) != Offer::Full;
+    if taken {
+        cursor.seq = seq;
+    }
+    taken
+}

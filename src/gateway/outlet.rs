@@ -1,0 +1,77 @@
+//! What the core knows of an edge: something that takes deliveries for one session, or has no place for them.
+
+use serde::Serialize;
+
+use crate::{
+    event::{JobEvent, Seq},
+    id::JobId,
+    notice::Notice,
+};
+
+/// Something on its way to a session.
+#[derive(Debug, Clone, Copy)]
+pub enum Delivery<'a> {
+    /// A job event.
+    Event(&'a JobEvent),
+    /// Events that can no longer be had.
+    Gap(&'a Gap),
+    /// An event of a publisher's own.
+    Notice(&'a Notice),
+}
+
+/// The numbers of a job's events that can no longer be had, both inclusive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Gap {
+    /// The job.
+    #[serde(rename = "jobId")]
+    pub job: JobId,
+    /// The first missing number.
+    pub from: Seq,
+    /// The last missing number.
+    pub to: Seq,
+}
+
+/// What became of an offer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offer {
+    /// It is on its way, behind everything taken before.
+    Taken,
+    /// There is no place for it now.
+    Full,
+    /// The session is ending; nothing will be taken any more.
+    Closed,
+}
+
+/// Why the gateway ends a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloseReason {
+    /// It stayed behind for longer than `limits.behind`.
+    TooSlow,
+    /// More notices waited for it than may.
+    TooManyNotices,
+    /// An answer that it waits for could not be sent.
+    Unreachable,
+}
+
+impl CloseReason {
+    /// The reason as a metric's label and in logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CloseReason::TooSlow => "too_slow",
+            CloseReason::TooManyNotices => "too_many_notices",
+            CloseReason::Unreachable => "unreachable",
+        }
+    }
+}
+
+/// The sending end of one session.
+pub trait Outlet: Send + Sync + 'static {
+    /// Takes a delivery or refuses it at once; must not wait. What is taken is sent in the order of the offers.
+    fn offer(&self, delivery: Delivery<'_>) -> Offer;
+
+    /// Whether notices are of interest to it.
+    fn takes_notices(&self) -> bool;
+
+    /// Ends the connection behind it; must not wait.
+    fn close(&self, reason: CloseReason);
+}

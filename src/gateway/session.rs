@@ -1,0 +1,141 @@
+use std::sync::{Arc, atomic::Ordering};
+
+use super::{Gateway, Outlet, hub::SessionKey};
+use crate::{
+    id::{ClientId, UserId},
+    room::Room,
+    store::{ClientRecord, Connection, StoreError},
+    timestamp::Timestamp,
+};
+
+/// Who is at the other end of a connection that gets a record.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// The name of its record.
+    pub client_id: ClientId,
+    /// The user that its token names.
+    pub user_id: Option<UserId>,
+    /// The address that it came from.
+    pub address: String,
+    /// What it calls itself.
+    pub user_agent: String,
+    /// How it is connected.
+    pub transport: &'static str,
+}
+
+/// One connected watcher. Dropping it leaves all rooms and removes its record; no delivery reaches it after.
+pub struct Session {
+    pub(super) gateway: Gateway,
+    pub(super) key: SessionKey,
+    connection: Connection,
+    registration: Option<Registration>,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session")
+            .field("key", &self.key)
+            .field("connection", &self.connection)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The record of a client. Dropping it removes the record, unless a newer connection has taken it over.
+#[derive(Debug)]
+pub struct Registration {
+    gateway: Gateway,
+    connection: Connection,
+    client: ClientId,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.gateway.0.store.directory().disconnect(self.connection, &self.client);
+    }
+}
+
+impl Gateway {
+    /// Records a client, for all nodes to see. It takes the record over from an earlier connection that used the
+    /// same name.
+    pub fn register(&self, peer: Peer) -> Registration {
+        let (connection, client) = (self.next_connection(), peer.client_id.clone());
+        self.0.store.directory().connect(connection, self.record(peer));
+        Registration { gateway: self.clone(), connection, client }
+    }
+
+    /// Connects a watcher; one without a record is, for instance, a stream of one request.
+    pub fn connect(&self, outlet: Arc<dyn Outlet>, registration: Option<Registration>) -> Session {
+        let connection =
+            registration.as_ref().map_or_else(|| self.next_connection(), |found| found.connection);
+        Session { gateway: self.clone(), key: self.hub(|hub| hub.connect(outlet)), connection, registration }
+    }
+
+    fn next_connection(&self) -> Connection {
+        self.0.connections.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Waits until what this node records of its clients is visible to all nodes.
+    ///
+    /// # Errors
+    /// [`StoreError`] when that takes too long.
+    pub async fn records_published(&self) -> Result<(), StoreError> {
+        self.0.store.publish_directory().await
+    }
+
+    fn record(&self, peer: Peer) -> ClientRecord {
+        ClientRecord {
+            client_id: peer.client_id,
+            connected_at: Timestamp::now(),
+            user_id: peer.user_id,
+            address: peer.address,
+            user_agent: peer.user_agent,
+            transport: peer.transport.to_owned(),
+            node: self.node().to_owned(),
+            subscriptions: Vec::new(),
+        }
+    }
+}
+
+impl Session {
+    /// Notes the transport that the connection uses by now.
+    pub fn set_transport(&self, transport: &'static str) {
+        if let Some(client) = self.client() {
+            self.gateway.0.store.directory().set_transport(self.connection, client, transport);
+        }
+    }
+
+    /// Leaves a room. Not having been there is fine.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the session's record could not be updated in time; the room is left all the same.
+    pub async fn leave(&self, room: &Room) -> Result<(), StoreError> {
+        if !self.gateway.hub(|hub| hub.leave(self.key, room)) {
+            return Ok(());
+        }
+        self.forget(room);
+        self.gateway.records_published().await
+    }
+
+    fn client(&self) -> Option<&ClientId> {
+        self.registration.as_ref().map(|registration| &registration.client)
+    }
+
+    /// Counts this session into a room.
+    pub(super) fn enter(&self, room: &Room) {
+        self.gateway.0.store.directory().enter(self.connection, self.client(), room);
+    }
+
+    /// Takes back one [`Session::enter`] and one cover of the room.
+    pub(super) fn forget(&self, room: &Room) {
+        self.gateway.0.store.directory().leave(self.connection, self.client(), room);
+        self.gateway.0.store.uncover(room);
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        for room in self.gateway.hub(|hub| hub.disconnect(self.key)) {
+            self.forget(&room);
+        }
+    }
+}

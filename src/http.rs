@@ -1,0 +1,134 @@
+//! The HTTP edge (contract, section 3).
+
+mod clients;
+mod dashboard;
+mod events;
+mod extract;
+mod health;
+mod jobs;
+mod notices;
+mod openapi;
+mod origin;
+mod problem;
+mod publish;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use axum::{Router, http::HeaderValue, middleware, routing::get};
+use tower::ServiceBuilder;
+use tower_http::{
+    compression::{
+        CompressionLayer,
+        predicate::{DefaultPredicate, NotForContentType, Predicate},
+    },
+    request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer},
+};
+use utoipa::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+pub use self::origin::CorsOptions;
+use crate::{
+    gateway::Gateway,
+    refusal::{Code, Refusal},
+};
+
+/// The bounds of HTTP requests.
+#[derive(Debug, Clone, Copy)]
+pub struct HttpOptions {
+    /// The largest body of one event, in bytes.
+    pub max_payload: usize,
+    /// The largest body of a batch, in bytes.
+    pub max_batch: usize,
+    /// How many deliveries wait for a slow stream before it has to catch up from history.
+    pub outbox: usize,
+}
+
+impl Default for HttpOptions {
+    fn default() -> Self {
+        Self { max_payload: 128 * 1024, max_batch: 8 * 1024 * 1024, outbox: 1024 }
+    }
+}
+
+/// What every handler has at hand.
+#[derive(Debug, Clone)]
+pub(crate) struct HttpState {
+    gateway: Gateway,
+    options: HttpOptions,
+    draining: Draining,
+}
+
+/// Whether the process is about to end: then it is not ready any more.
+#[derive(Debug, Clone, Default)]
+pub struct Draining(Arc<AtomicBool>);
+
+impl Draining {
+    /// From now on `/readyz` says no.
+    pub fn begin(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    fn has_begun(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+fn described() -> OpenApiRouter<HttpState> {
+    OpenApiRouter::with_openapi(openapi::Description::openapi())
+        .routes(routes!(publish::update))
+        .routes(routes!(publish::progress))
+        .routes(routes!(publish::completed))
+        .routes(routes!(publish::error))
+        .routes(routes!(publish::batch, events::all))
+        .routes(routes!(jobs::newest))
+        .routes(routes!(jobs::history))
+        .routes(routes!(jobs::list))
+        .routes(routes!(events::of_job))
+        .routes(routes!(events::of_user))
+        .routes(routes!(notices::broadcast))
+        .routes(routes!(notices::emit))
+        .routes(routes!(clients::list))
+        .routes(routes!(clients::one))
+        .routes(routes!(clients::room))
+        .routes(routes!(health::alive))
+        .routes(routes!(health::ready))
+        .routes(routes!(health::metrics))
+}
+
+/// The OpenAPI description of the HTTP edge, generated from its routes.
+pub fn description() -> utoipa::openapi::OpenApi {
+    described().split_for_parts().1
+}
+
+/// The routes of the HTTP edge, without what stands before them.
+pub fn routes(gateway: Gateway, options: HttpOptions, draining: Draining) -> Router {
+    let (routes, description) = described().split_for_parts();
+    let description: Arc<str> = description.to_json().unwrap_or_default().into();
+    let unknown =
+        || async { Refusal::new(Code::NotFound, "there is nothing at this path; see /openapi.json") };
+    let other_method =
+        || async { Refusal::new(Code::MethodNotAllowed, "this path has no such method; see /openapi.json") };
+    routes
+        .route("/openapi.json", get(move || openapi::serve(description.clone())))
+        .merge(dashboard::routes())
+        .fallback(unknown)
+        .method_not_allowed_fallback(other_method)
+        .layer(middleware::from_fn_with_state(gateway.clone(), problem::count))
+        .with_state(HttpState { gateway, options, draining })
+}
+
+/// What stands before all edges that speak HTTP: origins, request ids, compression of what is not a stream.
+pub fn with_front(router: Router, cors: &CorsOptions) -> Router {
+    let not_a_stream = DefaultPredicate::new().and(NotForContentType::const_new("text/event-stream"));
+    let front = ServiceBuilder::new()
+        .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
+        .layer(PropagateRequestIdLayer::x_request_id())
+        .layer(middleware::from_fn_with_state(Arc::new(cors.clone()), origin::guard))
+        .layer(origin::layer(cors))
+        .layer(CompressionLayer::new().compress_when(not_a_stream));
+    router.layer(front)
+}
+
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");

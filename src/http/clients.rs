@@ -1,0 +1,86 @@
+use axum::{Json, extract::State};
+use serde::Serialize;
+
+use super::{
+    HttpState,
+    extract::{InPath, Params},
+    openapi::{ClientBody, ClientsBody, RoomBody},
+    problem::Problem,
+};
+use crate::{
+    id::ClientId,
+    refusal::{Code, Refusal},
+    room::Room,
+    store::{ClientRecord, ClientsPage},
+};
+
+/// How many clients one page has where no limit is given, and at the most.
+const PAGE: (usize, usize) = (100, 1000);
+
+/// The connected clients of all nodes, by id
+#[utoipa::path(
+    get,
+    path = "/api/clients",
+    tag = "operating",
+    params(
+        ("limit" = Option<u64>, Query, description = "How many at the most: 100 by default, 1,000 at the most"),
+        ("cursor" = Option<String>, Query, description = "The cursor of the page before"),
+    ),
+    responses(
+        (status = 200, description = "The clients; the cursor is null at the end", body = ClientsBody),
+        (status = 422, description = "A parameter of the wrong form", body = Problem),
+        (status = 503, description = "The store is down", body = Problem),
+    )
+)]
+pub async fn list(State(state): State<HttpState>, params: Params) -> Result<Json<ClientsPage>, Refusal> {
+    let cursor = params.optional::<ClientId>("cursor")?;
+    let limit = params.limit()?.unwrap_or(PAGE.0).min(PAGE.1);
+    state.gateway.clients(cursor.as_ref(), limit).await.map(Json)
+}
+
+/// One connected client
+#[utoipa::path(
+    get,
+    path = "/api/clients/{clientId}",
+    tag = "operating",
+    params(("clientId" = String, Path, description = "The client")),
+    responses(
+        (status = 200, description = "The client", body = ClientBody),
+        (status = 404, description = "No such client is connected", body = Problem),
+        (status = 422, description = "An invalid client id", body = Problem),
+        (status = 503, description = "The store is down", body = Problem),
+    )
+)]
+pub async fn one(
+    State(state): State<HttpState>,
+    InPath(id): InPath<ClientId>,
+) -> Result<Json<ClientRecord>, Refusal> {
+    let client = state.gateway.client(&id).await?;
+    client.map(Json).ok_or_else(|| Refusal::new(Code::NotFound, format!("no client {id} is connected")))
+}
+
+#[derive(Serialize)]
+pub struct Occupancy {
+    room: Room,
+    clients: usize,
+}
+
+/// How many sessions are in a room, across all nodes
+#[utoipa::path(
+    get,
+    path = "/api/rooms/{room}",
+    tag = "operating",
+    params(("room" = String, Path, description = "job:<id>, user:<id>, tenant:<id> or all-jobs")),
+    responses(
+        (status = 200, description = "The count; 0 for an empty room", body = RoomBody),
+        (status = 422, description = "Not the name of a room", body = Problem),
+        (status = 503, description = "The store is down", body = Problem),
+    )
+)]
+pub async fn room(
+    State(state): State<HttpState>,
+    InPath(room): InPath<Room>,
+) -> Result<Json<Occupancy>, Refusal> {
+    let clients = state.gateway.sessions_in(&room).await?;
+    Ok(Json(Occupancy { room, clients }))
+}

@@ -1,0 +1,35 @@
+//! The live dashboard: three files of our own, embedded in the binary.
+
+use axum::{
+    Router,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+
+/// Nothing but what this server itself serves may run or be loaded in the page.
+const POLICY: &str = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+
+fn asset(content_type: &'static str, text: &'static str) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, content_type),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        // A new binary must not be seen with an old page.
+        (header::CACHE_CONTROL, "no-cache"),
+    ];
+    (headers.map(|(name, value)| (name, HeaderValue::from_static(value))), text).into_response()
+}
+
+/// The dashboard's routes.
+pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    let html = || async { asset("text/html; charset=utf-8", include_str!("dashboard/index.html")) };
+    let css = || async { asset("text/css; charset=utf-8", include_str!("dashboard/dashboard.css")) };
+    let script = || async { asset("text/javascript; charset=utf-8", include_str!("dashboard/dashboard.js")) };
+    Router::new()
+        .route("/", get(html))
+        .route("/dashboard.css", get(css))
+        .route("/dashboard.js", get(script))
+        .route("/favicon.ico", get(|| async { StatusCode::NO_CONTENT }))
+}

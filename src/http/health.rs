@@ -1,0 +1,51 @@
+use axum::{
+    Json,
+    extract::State,
+    http::header,
+    response::{IntoResponse, Response},
+};
+use serde_json::json;
+
+use super::{HttpState, problem::Problem};
+use crate::refusal::{Code, Refusal};
+
+/// Whether the process lives
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    tag = "operating",
+    responses((status = 200, description = "It does", body = serde_json::Value))
+)]
+pub async fn alive() -> Response {
+    ([(header::CACHE_CONTROL, super::NO_STORE)], Json(json!({"status": "ok"}))).into_response()
+}
+
+/// Whether the store answers and new clients are welcome
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "operating",
+    responses(
+        (status = 200, description = "It does", body = serde_json::Value),
+        (status = 503, description = "It does not, or the process is about to end", body = Problem),
+    )
+)]
+pub async fn ready(State(state): State<HttpState>) -> Result<Response, Refusal> {
+    if state.draining.has_begun() {
+        return Err(Refusal::new(Code::Unavailable, "the gateway is shutting down"));
+    }
+    state.gateway.ready().await?;
+    Ok(([(header::CACHE_CONTROL, super::NO_STORE)], Json(json!({"status": "ready"}))).into_response())
+}
+
+/// Metrics in the text format of Prometheus
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "operating",
+    responses((status = 200, description = "The metrics", body = String, content_type = "application/openmetrics-text"))
+)]
+pub async fn metrics(State(state): State<HttpState>) -> Response {
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, content_type)], state.gateway.metrics_text()).into_response()
+}

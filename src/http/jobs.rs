@@ -1,0 +1,101 @@
+use axum::{Json, extract::State};
+use serde::Serialize;
+
+use super::{
+    HttpState,
+    extract::{InPath, Params},
+    openapi::{EventBody, HistoryBody, JobsBody},
+    problem::Problem,
+};
+use crate::{
+    event::Seq,
+    id::{JobId, TenantId, UserId},
+    refusal::{Code, Refusal},
+    room::Room,
+    store::Entry,
+};
+
+/// How many jobs are listed where no limit is given.
+const DEFAULT_LISTED: usize = 100;
+
+/// The newest event of a job
+#[utoipa::path(
+    get,
+    path = "/api/jobs/{jobId}",
+    tag = "reading",
+    params(("jobId" = String, Path, description = "The job")),
+    responses(
+        (status = 200, description = "The newest event", body = EventBody),
+        (status = 404, description = "The job has no event", body = Problem),
+        (status = 422, description = "An invalid job id", body = Problem),
+        (status = 503, description = "The store is down", body = Problem),
+    )
+)]
+pub async fn newest(
+    State(state): State<HttpState>,
+    InPath(job): InPath<JobId>,
+) -> Result<Json<Entry>, Refusal> {
+    let newest = state.gateway.job(&job).await?;
+    newest.map(Json).ok_or_else(|| Refusal::new(Code::NotFound, format!("the job {job} has no event")))
+}
+
+#[derive(Serialize)]
+pub struct History {
+    #[serde(rename = "jobId")]
+    job: JobId,
+    events: Vec<Entry>,
+}
+
+/// The retained events of a job, oldest first
+#[utoipa::path(
+    get,
+    path = "/api/jobs/{jobId}/history",
+    tag = "reading",
+    params(
+        ("jobId" = String, Path, description = "The job"),
+        ("limit" = Option<u64>, Query, description = "The newest so many; with since, the oldest so many after it"),
+        ("since" = Option<u64>, Query, description = "Only events with a larger seq"),
+    ),
+    responses(
+        (status = 200, description = "The events; none for an unknown job", body = HistoryBody),
+        (status = 422, description = "A parameter of the wrong form", body = Problem),
+        (status = 503, description = "The store is down", body = Problem),
+    )
+)]
+pub async fn history(
+    State(state): State<HttpState>,
+    InPath(job): InPath<JobId>,
+    params: Params,
+) -> Result<Json<History>, Refusal> {
+    let events = state.gateway.job_history(&job, params.limit()?, params.optional::<Seq>("since")?).await?;
+    Ok(Json(History { job, events }))
+}
+
+#[derive(Serialize)]
+pub struct Jobs {
+    jobs: Vec<Entry>,
+}
+
+/// The newest event of each active job, most recent first
+#[utoipa::path(
+    get,
+    path = "/api/jobs",
+    tag = "reading",
+    params(
+        ("userId" = Option<String>, Query, description = "Only this user's jobs"),
+        ("tenantId" = Option<String>, Query, description = "Only this tenant's jobs"),
+        ("limit" = Option<u64>, Query, description = "How many at the most: 100 by default, 1,000 at the most"),
+    ),
+    responses(
+        (status = 200, description = "The jobs", body = JobsBody),
+        (status = 422, description = "A parameter of the wrong form", body = Problem),
+        (status = 503, description = "The store is down", body = Problem),
+    )
+)]
+pub async fn list(State(state): State<HttpState>, params: Params) -> Result<Json<Jobs>, Refusal> {
+    let user = params.optional::<UserId>("userId")?.map(Room::User);
+    let tenant = params.optional::<TenantId>("tenantId")?.map(Room::Tenant);
+    let limit = params.limit()?.unwrap_or(DEFAULT_LISTED);
+    let room = user.or(tenant).unwrap_or(Room::AllJobs);
+    Ok(Json(Jobs { jobs: state.gateway.jobs(&room, limit).await? }))
+}

@@ -1,0 +1,83 @@
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::{
+    HttpState,
+    extract::{InPath, JsonBody},
+    openapi::{NoticeBody, SentBody},
+    problem::Problem,
+};
+use crate::{id::UserId, json, notice::NoticeName, refusal::Refusal, timestamp::Timestamp};
+
+#[derive(Serialize)]
+pub struct Sent {
+    timestamp: Timestamp,
+}
+
+/// The name and the data of a notice.
+fn read(body: &JsonBody) -> Result<(NoticeName, Box<RawValue>), Response> {
+    let members = body.members()?;
+    let invalid = |field: &str, problem: &dyn std::fmt::Display| {
+        Refusal::invalid(format!("{field}: {problem}")).into_response()
+    };
+    let name = members.get("event").ok_or_else(|| invalid("event", &"is required: a string"))?;
+    let name: String = serde_json::from_str(name.get())
+        .map_err(|_| invalid("event", &format!("must be a string, got {}", json::kind(name))))?;
+    let name = name.parse().map_err(|error| invalid("event", &error))?;
+    let data = members.get("data").map_or(Ok("null".to_owned()), json::compact);
+    let data = data.map_err(|error| invalid("data", &error))?;
+    let data = RawValue::from_string(data).map_err(|error| invalid("data", &error))?;
+    Ok((name, data))
+}
+
+/// Sends an event of one's own to every connected client
+#[utoipa::path(
+    post,
+    path = "/api/broadcast",
+    tag = "notices",
+    request_body = NoticeBody,
+    responses(
+        (status = 200, description = "Sent", body = SentBody),
+        (status = 400, description = "Empty body or malformed JSON", body = Problem),
+        (status = 413, description = "The body is too large", body = Problem),
+        (status = 415, description = "The body is not JSON", body = Problem),
+        (status = 422, description = "An invalid event name", body = Problem),
+        (status = 503, description = "The store is down", body = Problem),
+    )
+)]
+pub async fn broadcast(State(state): State<HttpState>, body: JsonBody) -> Result<Json<Sent>, Response> {
+    let (name, data) = read(&body)?;
+    let sent = state.gateway.broadcast_to_all(name, &data).await;
+    sent.map(|timestamp| Json(Sent { timestamp })).map_err(IntoResponse::into_response)
+}
+
+/// Sends an event of one's own to every client in a user's room
+#[utoipa::path(
+    post,
+    path = "/api/users/{userId}/emit",
+    tag = "notices",
+    params(("userId" = String, Path, description = "The user")),
+    request_body = NoticeBody,
+    responses(
+        (status = 200, description = "Sent", body = SentBody),
+        (status = 400, description = "Empty body or malformed JSON", body = Problem),
+        (status = 413, description = "The body is too large", body = Problem),
+        (status = 415, description = "The body is not JSON", body = Problem),
+        (status = 422, description = "An invalid user id or event name", body = Problem),
+        (status = 503, description = "The store is down", body = Problem),
+    )
+)]
+pub async fn emit(
+    State(state): State<HttpState>,
+    InPath(user): InPath<UserId>,
+    body: JsonBody,
+) -> Result<Json<Sent>, Response> {
+    let (name, data) = read(&body)?;
+    let sent = state.gateway.emit_to_user(user, name, &data).await;
+    sent.map(|timestamp| Json(Sent { timestamp })).map_err(IntoResponse::into_response)
+}

@@ -1,0 +1,193 @@
+use axum::{
+    Json,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::{
+    HttpState,
+    extract::{BatchBody, InPath, JsonBody, OptionalKey},
+    openapi::{
+        CompletedBody, ErrorBody, EventBody, IdempotencyHeader, Outcome, ProgressBody, PublishedBody,
+        UpdateBody,
+    },
+    problem::{Malformed, Problem},
+};
+use crate::{
+    event::{Draft, EventKind, IdempotencyKey},
+    gateway::{Publication, Published},
+    id::JobId,
+    json::{Members, NotAnObject},
+    refusal::{Code, Refusal},
+};
+
+/// How many events one batch may have.
+const MAX_EVENTS: usize = 1000;
+
+async fn publish(
+    state: &HttpState,
+    kind: EventKind,
+    job: JobId,
+    key: Option<IdempotencyKey>,
+    body: &JsonBody,
+) -> Result<Json<Published>, Response> {
+    let draft =
+        Draft::read(kind, job, &body.members()?).map_err(|error| Refusal::from(error).into_response())?;
+    state.gateway.publish(draft, key).await.map(Json).map_err(IntoResponse::into_response)
+}
+
+macro_rules! publisher {
+    ($name:ident, $path:literal, $kind:expr, $body:ty, $summary:literal) => {
+        #[doc = $summary]
+        #[utoipa::path(
+            post,
+            path = $path,
+            tag = "publishing",
+            params(("jobId" = String, Path, description = "The job"), IdempotencyHeader),
+            request_body = $body,
+            responses(
+                (status = 200, description = "Accepted: in history and on its way to all watchers", body = PublishedBody),
+                (status = 400, description = "Empty body or malformed JSON", body = Problem),
+                (status = 409, description = "The job's state forbids it", body = Problem),
+                (status = 413, description = "The body is too large", body = Problem),
+                (status = 415, description = "The body is not JSON", body = Problem),
+                (status = 422, description = "An invalid event", body = Problem),
+                (status = 503, description = "The store is down; the outcome is unknown", body = Problem),
+            )
+        )]
+        pub async fn $name(
+            State(state): State<HttpState>,
+            InPath(job): InPath<JobId>,
+            OptionalKey(key): OptionalKey,
+            body: JsonBody,
+        ) -> Result<Json<Published>, Response> {
+            publish(&state, $kind, job, key, &body).await
+        }
+    };
+}
+
+publisher!(update, "/api/jobs/{jobId}/update", EventKind::Update, UpdateBody, "Publishes a change of a job");
+publisher!(
+    progress,
+    "/api/jobs/{jobId}/progress",
+    EventKind::Progress,
+    ProgressBody,
+    "Publishes how far a job is"
+);
+publisher!(
+    completed,
+    "/api/jobs/{jobId}/completed",
+    EventKind::Completed,
+    CompletedBody,
+    "Publishes that a job ended well"
+);
+publisher!(error, "/api/jobs/{jobId}/error", EventKind::Error, ErrorBody, "Publishes that a job failed");
+
+#[derive(Serialize)]
+struct Results {
+    results: Vec<ItemResult>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum ItemResult {
+    Accepted(Published),
+    Refused { error: ItemError },
+}
+
+#[derive(Serialize)]
+struct ItemError {
+    code: &'static str,
+    message: String,
+}
+
+impl From<Result<Published, Refusal>> for ItemResult {
+    fn from(outcome: Result<Published, Refusal>) -> Self {
+        match outcome {
+            Ok(published) => ItemResult::Accepted(published),
+            Err(Refusal { code, message }) => {
+                ItemResult::Refused { error: ItemError { code: code.as_str(), message } }
+            }
+        }
+    }
+}
+
+/// Publishes up to 1,000 events, each on its own; those of one job in the order given
+#[utoipa::path(
+    post,
+    path = "/api/events",
+    tag = "publishing",
+    request_body(
+        content((Vec<EventBody> = "application/json"), (String = "application/x-ndjson")),
+        description = "An array of whole events, or one event a line"
+    ),
+    responses(
+        (status = 200, description = "What became of each event, in order", body = Outcome),
+        (status = 400, description = "Empty body or malformed JSON", body = Problem),
+        (status = 413, description = "The body is too large, or has more than 1,000 events", body = Problem),
+        (status = 415, description = "The body is neither JSON nor NDJSON", body = Problem),
+        (status = 422, description = "The body is no array", body = Problem),
+        (status = 503, description = "The store is down; the outcome is unknown", body = Problem),
+    )
+)]
+pub async fn batch(State(state): State<HttpState>, body: BatchBody) -> Result<Response, Response> {
+    let items = if body.lines { lines(&body.bytes) } else { array(&body.bytes)? };
+    if items.len() > MAX_EVENTS {
+        let message = format!("a batch may have at most {MAX_EVENTS} events, got {}", items.len());
+        return Err(Refusal::new(Code::TooLarge, message).into_response());
+    }
+    let (mut publications, mut places, mut results) = (Vec::new(), Vec::new(), Vec::new());
+    for (place, item) in items.into_iter().enumerate() {
+        match item {
+            Ok(publication) => {
+                publications.push(publication);
+                places.push(place);
+                results.push(None);
+            }
+            Err(refusal) => results.push(Some(Err(refusal))),
+        }
+    }
+    let outcomes = state.gateway.publish_all(publications).await;
+    if let Some(Err(refusal)) = outcomes.first()
+        && outcomes.iter().all(|outcome| matches!(outcome, Err(Refusal { code: Code::Unavailable, .. })))
+    {
+        return Err(refusal.clone().into_response());
+    }
+    for (place, outcome) in places.into_iter().zip(outcomes) {
+        state.count(&outcome);
+        results[place] = Some(outcome);
+    }
+    let results = results.into_iter().flatten().map(ItemResult::from).collect();
+    Ok((StatusCode::OK, Json(Results { results })).into_response())
+}
+
+impl HttpState {
+    fn count(&self, outcome: &Result<Published, Refusal>) {
+        if let Err(refusal) = outcome {
+            self.gateway.metrics().reject(refusal.code.as_str());
+        }
+    }
+}
+
+fn array(bytes: &[u8]) -> Result<Vec<Result<Publication, Refusal>>, Response> {
+    let value: &RawValue = serde_json::from_slice(bytes)
+        .map_err(|error| Malformed(format!("malformed JSON: {error}")).into_response())?;
+    let items: Vec<&RawValue> = serde_json::from_str(value.get()).map_err(|_| {
+        let message = format!("the body must be an array of events, got {}", crate::json::kind(value));
+        Refusal::invalid(message).into_response()
+    })?;
+    Ok(items.into_iter().map(|item| publication(Members::of(item))).collect())
+}
+
+fn lines(bytes: &[u8]) -> Vec<Result<Publication, Refusal>> {
+    let lines = bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
+    lines.map(|line| publication(Members::read(line))).collect()
+}
+
+fn publication(members: Result<Members<'_>, NotAnObject>) -> Result<Publication, Refusal> {
+    let members = members.map_err(|error| Refusal::invalid(format!("the event: {error}")))?;
+    Ok((Draft::read_whole(&members)?, IdempotencyKey::read(&members)?))
+}

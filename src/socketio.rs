@@ -1,0 +1,157 @@
+//! The Socket.IO edge: the namespace `/jobs` (contract, section 2).
+
+mod inbox;
+mod request;
+mod wire;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::extract::ConnectInfo;
+use http::header;
+use socketioxide::{
+    ParserConfig, SocketIo, TransportType,
+    extract::{SocketRef, TryData},
+    handler::ConnectHandler,
+    layer::SocketIoLayer,
+};
+
+use self::{inbox::Inbox, wire::SocketOutlet};
+use crate::{
+    connection::Connection,
+    gateway::{Gateway, Peer},
+    id::ClientId,
+    json::Members,
+    refusal::{Code, Refusal},
+};
+
+/// How Socket.IO connections are kept.
+#[derive(Debug, Clone, Copy)]
+pub struct SocketIoOptions {
+    /// How often the server asks whether a client lives.
+    pub ping_interval: Duration,
+    /// How long it waits for the answer.
+    pub ping_timeout: Duration,
+    /// The largest message of a client, in bytes.
+    pub max_payload: usize,
+    /// How many packets wait for a slow client before it has to catch up from history.
+    pub outbox: usize,
+    /// How many messages a client may send a second.
+    pub messages_per_second: u32,
+}
+
+impl Default for SocketIoOptions {
+    fn default() -> Self {
+        Self {
+            ping_interval: Duration::from_secs(25),
+            ping_timeout: Duration::from_secs(20),
+            max_payload: 128 * 1024,
+            outbox: 1024,
+            messages_per_second: 1000,
+        }
+    }
+}
+
+/// How long a client waits for its record to be visible to all nodes before it is let in without.
+const RECORD_PATIENCE: Duration = Duration::from_secs(2);
+
+/// The layer that serves `/socket.io`, and a handle on all of its sockets.
+pub fn layer(gateway: &Gateway, options: SocketIoOptions) -> (SocketIoLayer, SocketIo) {
+    let (layer, io) = SocketIo::builder()
+        .ping_interval(options.ping_interval)
+        .ping_timeout(options.ping_timeout)
+        .max_payload(options.max_payload as u64)
+        .ws_max_message_size(options.max_payload)
+        .ws_max_frame_size(options.max_payload)
+        .ws_read_buffer_size(512)
+        .max_buffer_size(options.outbox)
+        // Nothing here takes binary attachments.
+        .with_parser(ParserConfig::common().max_incoming_binaries(0).max_incoming_binary_buf_size(0))
+        .build_layer();
+    let entrance = Arc::new(Entrance { gateway: gateway.clone(), options });
+    let admit = move |socket: SocketRef, auth: TryData<Box<serde_json::value::RawValue>>| {
+        let entrance = entrance.clone();
+        async move { entrance.admit(socket, auth.0.ok().as_deref()).await }
+    };
+    let arrived = |socket: SocketRef| async move {
+        let inbox = socket.extensions.get::<Arc<Inbox>>();
+        if let Some(inbox) = inbox {
+            inbox.open(&socket);
+        }
+    };
+    // A namespace of a fixed name with the adapter of this process cannot fail to be added.
+    io.ns("/jobs", arrived.with(admit));
+    (layer, io)
+}
+
+/// Ends all sockets as a restart does, so that clients come back by themselves; at most `patience`.
+pub async fn close(io: &SocketIo, patience: Duration) {
+    // It waits for writers, and one whose client reads nothing has no end of its own.
+    if tokio::time::timeout(patience, io.close()).await.is_err() {
+        tracing::warn!("some Socket.IO clients did not take their end in time");
+    }
+}
+
+struct Entrance {
+    gateway: Gateway,
+    options: SocketIoOptions,
+}
+
+impl Entrance {
+    /// Lets a socket in, or says why not. All its handlers are in place before the client learns that it is in:
+    /// otherwise a fast client's first event would be lost now and then.
+    async fn admit(
+        &self,
+        socket: SocketRef,
+        auth: Option<&serde_json::value::RawValue>,
+    ) -> Result<(), Refusal> {
+        let peer = peer(&socket, auth)?;
+        let registration = self.gateway.register(peer);
+        // A store that does not answer must not keep watchers out.
+        let _in_time = tokio::time::timeout(RECORD_PATIENCE, self.gateway.records_published()).await;
+        let inbox =
+            Arc::new(Inbox::new(self.gateway.clone(), registration, self.options.messages_per_second));
+        socket.extensions.insert(inbox.clone());
+        socket.on_fallback(inbox::InOrder(inbox.clone()));
+        socket.on_disconnect(move || async move { inbox.close() });
+        Ok(())
+    }
+}
+
+/// Who is at the other end, as far as the first request of the connection tells.
+fn peer(socket: &SocketRef, auth: Option<&serde_json::value::RawValue>) -> Result<Peer, Refusal> {
+    let parts = socket.req_parts();
+    let address = parts.extensions.get::<ConnectInfo<Connection>>().map(|info| info.0.address().to_string());
+    let user_agent = parts.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
+    let client_id = auth.map_or(Ok(None), client_id)?;
+    Ok(Peer {
+        client_id: match client_id {
+            Some(id) => id,
+            // Socket ids have only letters, digits, - and _.
+            None => socket.id.to_string().parse().map_err(Refusal::invalid)?,
+        },
+        user_id: None,
+        address: address.unwrap_or_default(),
+        // Kept in the store: no longer than anyone needs.
+        user_agent: user_agent.unwrap_or_default().chars().take(256).collect(),
+        transport: transport(socket),
+    })
+}
+
+fn client_id(auth: &serde_json::value::RawValue) -> Result<Option<ClientId>, Refusal> {
+    let members = Members::of(auth).map_err(|error| Refusal::invalid(format!("auth: {error}")))?;
+    let Some(value) = members.get("clientId") else { return Ok(None) };
+    let text: String = serde_json::from_str(value.get()).map_err(|_| {
+        Refusal::new(
+            Code::InvalidPayload,
+            format!("clientId: must be a string, got {}", crate::json::kind(value)),
+        )
+    })?;
+    text.parse().map(Some).map_err(|error| Refusal::invalid(format!("clientId: {error}")))
+}
+
+fn transport(socket: &SocketRef) -> &'static str {
+    match socket.transport_type() {
+        TransportType::Websocket => "websocket",
+        TransportType::Polling => "polling",
+    }
+}

@@ -1,0 +1,234 @@
+//! What comes in: an event's arguments as a request to the core.
+
+use serde_json::value::RawValue;
+
+use crate::{
+    event::Seq,
+    gateway::{JobResume, Subscription},
+    id::JobId,
+    json::{self, Members},
+    refusal::{Code, Refusal},
+    room::Room,
+    timestamp::Timestamp,
+};
+
+/// A client's request.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Request {
+    /// `subscribe:jobs`
+    Subscribe(Subscription),
+    /// `unsubscribe:jobs`
+    Unsubscribe(Room),
+    /// `history:jobs`
+    History {
+        /// Whose history.
+        job: JobId,
+        /// How much of it.
+        limit: Option<usize>,
+        /// After which number.
+        since: Option<Seq>,
+    },
+}
+
+impl Request {
+    /// Reads the arguments of an event as they crossed the wire: `["name", payload?, …]`.
+    ///
+    /// # Errors
+    /// [`Code::UnknownEvent`], or [`Code::InvalidPayload`] with the field that is wrong.
+    pub fn read(arguments: &str) -> Result<Self, Refusal> {
+        let arguments: Vec<&RawValue> = serde_json::from_str(arguments)
+            .map_err(|error| Refusal::invalid(format!("malformed: {error}")))?;
+        let mut arguments = arguments.into_iter();
+        let name: String = arguments
+            .next()
+            .and_then(|name| serde_json::from_str(name.get()).ok())
+            .ok_or_else(|| Refusal::invalid("the event has no name"))?;
+        let payload = arguments.next().filter(|payload| payload.get() != "null");
+        match name.as_str() {
+            "subscribe:jobs" => read_members(payload)?
+                .map_or(Ok(Subscription::AllJobs(None)), subscription)
+                .map(Request::Subscribe),
+            "unsubscribe:jobs" => {
+                // Payloads of subscriptions are welcome as they are; what only matters there is not looked at.
+                let members = read_members(payload)?;
+                members.map_or(Ok(Room::AllJobs), |members| room(&members)).map(Request::Unsubscribe)
+            }
+            "history:jobs" => {
+                let members = read_members(payload)?.ok_or_else(|| Refusal::invalid("jobId: is required"))?;
+                history(&members)
+            }
+            other => {
+                let known = "subscribe:jobs, unsubscribe:jobs, history:jobs";
+                let shown: String = other.chars().take(64).collect();
+                Err(Refusal::new(
+                    Code::UnknownEvent,
+                    format!("there is no event {shown:?}; known are {known}"),
+                ))
+            }
+        }
+    }
+}
+
+fn read_members(payload: Option<&RawValue>) -> Result<Option<Members<'_>>, Refusal> {
+    let members = payload.map(Members::of).transpose();
+    members.map_err(|error| Refusal::invalid(format!("the payload {error}")))
+}
+
+fn text(members: &Members<'_>, name: &str) -> Result<Option<String>, Refusal> {
+    let Some(value) = members.get(name) else { return Ok(None) };
+    match json::kind(value) {
+        // A number stands for its decimal string, as in job events.
+        "a number" => Ok(Some(value.get().to_owned())),
+        "a string" => serde_json::from_str(value.get())
+            .map(Some)
+            .map_err(|_| Refusal::invalid(format!("{name}: must be valid Unicode"))),
+        other => Err(Refusal::invalid(format!("{name}: must be a string, got {other}"))),
+    }
+}
+
+fn id<T: std::str::FromStr<Err: std::fmt::Display>>(
+    members: &Members<'_>,
+    name: &str,
+) -> Result<Option<T>, Refusal> {
+    let parse = |text: String| text.parse().map_err(|error| Refusal::invalid(format!("{name}: {error}")));
+    text(members, name)?.map(parse).transpose()
+}
+
+fn room(members: &Members<'_>) -> Result<Room, Refusal> {
+    if let Some(job) = id(members, "jobId")? {
+        return Ok(Room::Job(job));
+    }
+    if let Some(user) = id(members, "userId")? {
+        return Ok(Room::User(user));
+    }
+    Ok(id(members, "tenantId")?.map_or(Room::AllJobs, Room::Tenant))
+}
+
+fn subscription(members: Members<'_>) -> Result<Subscription, Refusal> {
+    Ok(match room(&members)? {
+        Room::Job(job) => Subscription::Job(job, job_resume(&members)?),
+        Room::User(user) => Subscription::User(user, time(&members)?),
+        Room::Tenant(tenant) => Subscription::Tenant(tenant, time(&members)?),
+        Room::AllJobs => Subscription::AllJobs(time(&members)?),
+    })
+}
+
+fn job_resume(members: &Members<'_>) -> Result<Option<JobResume>, Refusal> {
+    let since = whole(members, "since")?.map(JobResume::Since);
+    let newest =
+        whole(members, "replay")?.map(|count| JobResume::Newest(count.try_into().unwrap_or(usize::MAX)));
+    Ok(since.or(newest))
+}
+
+fn time(members: &Members<'_>) -> Result<Option<Timestamp>, Refusal> {
+    // `replay` counts events of one job: with other rooms it has no meaning.
+    if members.get("replay").is_some() {
+        return Err(Refusal::invalid("replay: goes with a jobId only; use since with a time"));
+    }
+    id(members, "since")
+}
+
+/// A whole number from 0 on.
+fn whole(members: &Members<'_>, name: &str) -> Result<Option<u64>, Refusal> {
+    let Some(value) = members.get(name) else { return Ok(None) };
+    let number = value.get();
+    match json::kind(value) {
+        "a number" if number.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Ok(Some(number.parse().unwrap_or(u64::MAX)))
+        }
+        "a number" => {
+            Err(Refusal::invalid(format!("{name}: must be an integer of at least 0, got {number:.32}")))
+        }
+        other => Err(Refusal::invalid(format!("{name}: must be an integer, got {other}"))),
+    }
+}
+
+fn history(members: &Members<'_>) -> Result<Request, Refusal> {
+    let job = id(members, "jobId")?.ok_or_else(|| Refusal::invalid("jobId: is required"))?;
+    let limit = whole(members, "limit")?.map(|limit| limit.try_into().unwrap_or(usize::MAX));
+    if limit == Some(0) {
+        return Err(Refusal::invalid("limit: must be an integer of at least 1, got 0"));
+    }
+    Ok(Request::History { job, limit, since: whole(members, "since")? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn job(id: &str) -> JobId {
+        id.parse().unwrap()
+    }
+
+    #[test]
+    fn picks_the_room_and_the_resume() {
+        use Request::{Subscribe, Unsubscribe};
+        let cases = [
+            (r#"["subscribe:jobs"]"#, Subscribe(Subscription::AllJobs(None))),
+            (r#"["subscribe:jobs",null]"#, Subscribe(Subscription::AllJobs(None))),
+            (r#"["subscribe:jobs",{"jobId":null}]"#, Subscribe(Subscription::AllJobs(None))),
+            (r#"["subscribe:jobs",{"jobId":7,"userId":"u"}]"#, Subscribe(Subscription::Job(job("7"), None))),
+            (
+                r#"["subscribe:jobs",{"jobId":"j","since":5,"replay":2}]"#,
+                Subscribe(Subscription::Job(job("j"), Some(JobResume::Since(5)))),
+            ),
+            (
+                r#"["subscribe:jobs",{"jobId":"j","replay":2},"more"]"#,
+                Subscribe(Subscription::Job(job("j"), Some(JobResume::Newest(2)))),
+            ),
+            (
+                r#"["subscribe:jobs",{"userId":"u","since":1700000000123}]"#,
+                Subscribe(Subscription::User(
+                    "u".parse().unwrap(),
+                    Timestamp::from_millis(1_700_000_000_123),
+                )),
+            ),
+            (
+                r#"["subscribe:jobs",{"since":"2023-11-14T22:13:20.123Z"}]"#,
+                Subscribe(Subscription::AllJobs(Timestamp::from_millis(1_700_000_000_123))),
+            ),
+            (r#"["unsubscribe:jobs",{"tenantId":"t"}]"#, Unsubscribe(Room::Tenant("t".parse().unwrap()))),
+            (
+                r#"["history:jobs",{"jobId":"j","limit":3,"since":9}]"#,
+                Request::History { job: job("j"), limit: Some(3), since: Some(9) },
+            ),
+        ];
+        for (arguments, request) in cases {
+            assert_eq!(Request::read(arguments), Ok(request), "{arguments}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_wrong() {
+        let cases = [
+            r#"["subscribe:jobs",[]]"#,
+            r#"["subscribe:jobs","x"]"#,
+            r#"["subscribe:jobs",7]"#,
+            r#"["subscribe:jobs",{"jobId":""}]"#,
+            r#"["subscribe:jobs",{"jobId":"a b"}]"#,
+            r#"["subscribe:jobs",{"jobId":{}}]"#,
+            r#"["subscribe:jobs",{"jobId":"j","since":-1}]"#,
+            r#"["subscribe:jobs",{"jobId":"j","since":1.5}]"#,
+            r#"["subscribe:jobs",{"jobId":"j","since":"5"}]"#,
+            r#"["subscribe:jobs",{"jobId":"j","replay":true}]"#,
+            r#"["subscribe:jobs",{"since":"yesterday"}]"#,
+            r#"["subscribe:jobs",{"replay":3}]"#,
+            r#"["history:jobs"]"#,
+            r#"["history:jobs",{"jobId":"j","limit":0}]"#,
+            r#"["history:jobs",{"jobId":"j","limit":"3"}]"#,
+            r#"[7]"#,
+        ];
+        for arguments in cases {
+            assert_eq!(Request::read(arguments).unwrap_err().code, Code::InvalidPayload, "{arguments}");
+        }
+        assert_eq!(Request::read(r#"["subscribe:job",{}]"#).unwrap_err().code, Code::UnknownEvent);
+    }
+
+    proptest! {
+        #[test]
+        fn no_arguments_panic(arguments in ".*") {
+            let _ = Request::read(&arguments);
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! The store: the only truth. It accepts events, keeps history, knows which jobs are active and who is
+//! connected, and feeds this node with what was accepted for the rooms that it asked for.
+
+mod clients;
+mod embedded;
+mod redis;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+
+pub use self::{
+    clients::{ClientRecord, ClientsPage, Connection, Directory},
+    redis::RedisOptions,
+};
+use crate::{
+    event::{Draft, IdempotencyKey, JobEvent, Seq},
+    id::{ClientId, JobId},
+    notice::Notice,
+    room::Room,
+    tasks::Tasks,
+    timestamp::Timestamp,
+};
+
+/// How many of the most recently active jobs a room's index keeps at the most (in Redis; the embedded store
+/// keeps all that have history).
+pub const MAX_ACTIVE_JOBS: usize = 10_000;
+
+/// For how long an idempotency key is remembered (contract, section 3).
+pub const IDEMPOTENCY_LIFETIME: Duration = Duration::from_secs(600);
+
+/// How much of each job is kept.
+#[derive(Debug, Clone, Copy)]
+pub struct HistoryOptions {
+    /// The newest events of a job that are kept; at least 1.
+    pub max_events: usize,
+    /// How long a job is kept after its last event.
+    pub retention: Duration,
+}
+
+/// Where events are kept.
+#[derive(Debug, Clone)]
+pub enum Backend {
+    /// In this process only, on no disk.
+    Memory,
+    /// In this process, durable in the given folder.
+    Embedded(PathBuf),
+    /// In Redis, shared by all gateways that use it.
+    Redis(RedisOptions),
+}
+
+/// All that opening a store needs.
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    /// Where events are kept.
+    pub backend: Backend,
+    /// How much of each job is kept.
+    pub history: HistoryOptions,
+}
+
+impl Default for HistoryOptions {
+    fn default() -> Self {
+        Self { max_events: 100, retention: Duration::from_secs(24 * 3600) }
+    }
+}
+
+impl Default for StoreOptions {
+    /// The embedded store in the folder `data`.
+    fn default() -> Self {
+        Self { backend: Backend::Embedded("data".into()), history: HistoryOptions::default() }
+    }
+}
+
+/// A draft on its way into the store.
+#[derive(Debug, Clone)]
+pub struct Append {
+    /// The event.
+    pub draft: Draft,
+    /// When the gateway accepted it. The event carries this time, or the job's last one where that is later.
+    pub at: Timestamp,
+    /// The publisher's own name for the call.
+    pub key: Option<IdempotencyKey>,
+}
+
+/// Where an accepted event stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    /// Its number within the job.
+    pub seq: Seq,
+    /// Its time.
+    pub timestamp: Timestamp,
+    /// Whether this answers a call that was made before under the same idempotency key: nothing was stored.
+    pub repeated: bool,
+}
+
+/// Why the store did not accept a draft. Nothing of it was stored, except where the outcome is unknown.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// The job is finished, and only an update reopens it.
+    #[error("the job is finished; only a job:update reopens it")]
+    JobFinished,
+    /// The draft names another owner than the job's.
+    #[error("the job belongs to another userId or tenantId")]
+    OwnerMismatch,
+    /// The idempotency key was used for the job with another body.
+    #[error("this idempotency key was used for the job with another body")]
+    IdempotencyConflict,
+    /// The store did not answer: the outcome is unknown.
+    #[error(transparent)]
+    Unavailable(#[from] StoreError),
+}
+
+/// The store failed or did not answer in time.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the store is unavailable: {0}")]
+pub struct StoreError(pub String);
+
+/// The store could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct OpenError(pub String);
+
+/// One element of a history.
+#[derive(Debug, Clone)]
+pub enum Entry {
+    /// An event that a gateway accepted.
+    Event(JobEvent),
+    /// JSON that another program wrote into the list, served as it is.
+    Foreign(Box<RawValue>),
+}
+
+impl Entry {
+    /// Reads what a history holds; `None` for what is not JSON.
+    fn parse(json: String) -> Option<Self> {
+        match JobEvent::parse(json.clone()) {
+            Ok(event) => Some(Entry::Event(event)),
+            Err(_) => RawValue::from_string(json).ok().map(Entry::Foreign),
+        }
+    }
+
+    /// The event, unless foreign.
+    pub fn event(self) -> Option<JobEvent> {
+        match self {
+            Entry::Event(event) => Some(event),
+            Entry::Foreign(_) => None,
+        }
+    }
+}
+
+impl Serialize for Entry {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Entry::Event(event) => event.serialize(serializer),
+            Entry::Foreign(json) => json.serialize(serializer),
+        }
+    }
+}
+
+/// A part of a job's history. Every part is answered oldest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Window {
+    /// The newest so many.
+    Newest(usize),
+    /// Of those with a larger number, the oldest `limit`.
+    After {
+        /// The last number that is known.
+        seq: Seq,
+        /// How many at the most.
+        limit: usize,
+    },
+}
+
+/// What a job's history reaches from and to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// The first number that the job ever had, as far as the store remembers the job.
+    pub first: Seq,
+    /// The oldest number that is retained.
+    pub oldest: Seq,
+    /// The newest number.
+    pub newest: Seq,
+}
+
+/// What the feed brings.
+#[derive(Debug)]
+pub enum FeedItem {
+    /// An event for a covered room. Copies may come twice or out of order.
+    Event(JobEvent),
+    /// A notice for a covered room, or for everyone.
+    Notice(Notice),
+    /// From now on items may be missing.
+    Interrupted,
+    /// All covered rooms are covered again: whatever was accepted since the interruption has to be fetched.
+    Restored {
+        /// When the interruption began, with a margin.
+        since: Timestamp,
+    },
+}
+
+/// The receiving end of a store's feed.
+pub type Feed = mpsc::Receiver<FeedItem>;
+
+/// How many items the feed holds for a node that is slow to take them.
+const FEED_CAPACITY: usize = 4096;
+
+/// A store that is open. Cloning gives another handle.
+#[derive(Debug, Clone)]
+pub enum Store {
+    /// In this process.
+    Embedded(Arc<embedded::Embedded>),
+    /// In Redis.
+    Redis(Arc<redis::Redis>),
+}
+
+macro_rules! each {
+    ($self:ident, $store:ident => $call:expr) => {
+        match $self {
+            Store::Embedded($store) => $call,
+            Store::Redis($store) => $call,
+        }
+    };
+}
+
+impl Store {
+    /// Opens the store; `node` names this process among the others. Its tasks run in `tasks`.
+    ///
+    /// # Errors
+    /// [`OpenError`] says which folder or server could not be opened, and why.
+    pub async fn open(options: &StoreOptions, node: &str, tasks: &Tasks) -> Result<(Self, Feed), OpenError> {
+        let (sender, feed) = mpsc::channel(FEED_CAPACITY);
+        let store = match &options.backend {
+            Backend::Memory => {
+                Store::Embedded(embedded::Embedded::open(None, options.history, sender, tasks)?)
+            }
+            Backend::Embedded(path) => {
+                Store::Embedded(embedded::Embedded::open(Some(path), options.history, sender, tasks)?)
+            }
+            Backend::Redis(redis) => {
+                Store::Redis(redis::Redis::open(redis, options.history, node, sender, tasks).await?)
+            }
+        };
+        Ok((store, feed))
+    }
+
+    /// Accepts drafts, each on its own, those of one job in the order given. The answers are in order. An
+    /// accepted event is in history before it is answered, and reaches the feed of every node that covers one of
+    /// its rooms. Dropping the future leaves the outcome unknown.
+    pub async fn append(&self, appends: Vec<Append>) -> Vec<Result<Position, AppendError>> {
+        each!(self, store => store.append(appends).await)
+    }
+
+    /// A part of a job's history, oldest first; empty for a job that is not known.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store does not answer.
+    pub async fn history(&self, job: &JobId, window: Window) -> Result<Vec<Entry>, StoreError> {
+        each!(self, store => store.history(job, window).await)
+    }
+
+    /// The newest entry of each job that has one, in the order asked for.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store does not answer.
+    pub async fn latest(&self, jobs: &[JobId]) -> Result<Vec<Entry>, StoreError> {
+        each!(self, store => store.latest(jobs).await)
+    }
+
+    /// How far the history of a job reaches; `None` where it has no event.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store does not answer.
+    pub async fn bounds(&self, job: &JobId) -> Result<Option<Bounds>, StoreError> {
+        each!(self, store => store.bounds(job).await)
+    }
+
+    /// The jobs of a room that had an event at `since` or later, most recent first. For a job's own room: the
+    /// job itself, if it has history.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store does not answer.
+    pub async fn active(
+        &self,
+        room: &Room,
+        since: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<JobId>, StoreError> {
+        each!(self, store => store.active(room, since, limit).await)
+    }
+
+    /// Makes the feed cover a room, and returns once it does for certain. Each call counts, and is undone by
+    /// one [`Store::uncover`], also when it failed or was cancelled.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the cover is not confirmed in time.
+    pub async fn cover(&self, room: &Room) -> Result<(), StoreError> {
+        match self {
+            Store::Embedded(_) => Ok(()),
+            Store::Redis(store) => store.cover(room).await,
+        }
+    }
+
+    /// Takes back one [`Store::cover`].
+    pub fn uncover(&self, room: &Room) {
+        match self {
+            Store::Embedded(_) => {}
+            Store::Redis(store) => store.uncover(room),
+        }
+    }
+
+    /// How many rooms the feed covers now.
+    pub fn covered_rooms(&self) -> Option<usize> {
+        match self {
+            Store::Embedded(_) => None,
+            Store::Redis(store) => Some(store.covered_rooms()),
+        }
+    }
+
+    /// Sends a notice to the feeds of all nodes.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store does not answer.
+    pub async fn notify(&self, notice: &Notice) -> Result<(), StoreError> {
+        each!(self, store => store.notify(notice).await)
+    }
+
+    /// What this node knows of its own clients and rooms. Changes there reach the store by themselves.
+    pub fn directory(&self) -> &Directory {
+        each!(self, store => store.directory())
+    }
+
+    /// Waits until all changes made to the directory so far are visible to all nodes.
+    ///
+    /// # Errors
+    /// [`StoreError`] when that takes too long.
+    pub async fn publish_directory(&self) -> Result<(), StoreError> {
+        match self {
+            Store::Embedded(_) => Ok(()),
+            Store::Redis(store) => store.publish_directory().await,
+        }
+    }
+
+    /// The connected clients of all nodes, by id, after the one named.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store does not answer.
+    pub async fn clients(&self, after: Option<&ClientId>, limit: usize) -> Result<ClientsPage, StoreError> {
+        each!(self, store => store.clients(after, limit).await)
+    }
+
+    /// One connected client of whatever node.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store does not answer.
+    pub async fn client(&self, id: &ClientId) -> Result<Option<ClientRecord>, StoreError> {
+        each!(self, store => store.client(id).await)
+    }
+
+    /// How many sessions of all nodes are in a room.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store does not answer.
+    pub async fn sessions_in(&self, room: &Room) -> Result<usize, StoreError> {
+        each!(self, store => store.sessions_in(room).await)
+    }
+
+    /// Whether the store answers.
+    ///
+    /// # Errors
+    /// [`StoreError`] says why not.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        each!(self, store => store.ping().await)
+    }
+}

@@ -1,0 +1,211 @@
+//! The store of a single process: an ordered map on disk, one writer, group commit.
+
+mod kv;
+mod records;
+mod writer;
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    kv::{Kv, Order},
+    records::JobRecord,
+    writer::{Request, Writer},
+};
+use super::{
+    Append, AppendError, Bounds, ClientRecord, ClientsPage, Directory, Entry, FeedItem, HistoryOptions,
+    OpenError, Position, StoreError, Window,
+};
+use crate::{
+    event::Seq,
+    id::{ClientId, JobId},
+    notice::Notice,
+    room::Room,
+    tasks::Tasks,
+    timestamp::Timestamp,
+};
+
+/// How many appends may wait for the writer; a publisher beyond that waits for a place.
+const QUEUE: usize = 1024;
+
+/// How often jobs and keys whose time is over are removed from disk. (They are never served, however.)
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The embedded store.
+#[derive(Debug)]
+pub struct Embedded {
+    kv: Arc<Kv>,
+    history: HistoryOptions,
+    requests: mpsc::Sender<Request>,
+    feed: mpsc::Sender<FeedItem>,
+    directory: Directory,
+    tasks: Tasks,
+}
+
+impl Embedded {
+    /// Opens the folder at `path`, or a store that keeps nothing on disk.
+    pub fn open(
+        path: Option<&Path>,
+        history: HistoryOptions,
+        feed: mpsc::Sender<FeedItem>,
+        tasks: &Tasks,
+    ) -> Result<Arc<Self>, OpenError> {
+        let kv = Arc::new(match path {
+            Some(path) => Kv::on_disk(path)?,
+            None => Kv::in_memory(),
+        });
+        let (requests, queue) = mpsc::channel(QUEUE);
+        let writer = Writer { kv: kv.clone(), history, feed: feed.clone() };
+        tasks.spawn_blocking("store-writer", move || writer.run(queue));
+        tasks.spawn("store-sweeper", sweep(requests.clone(), tasks.token().clone()));
+        Ok(Arc::new(Self {
+            kv,
+            history,
+            requests,
+            feed,
+            directory: Directory::default(),
+            tasks: tasks.clone(),
+        }))
+    }
+
+    pub async fn append(&self, appends: Vec<Append>) -> Vec<Result<Position, AppendError>> {
+        let count = appends.len();
+        let (answer, answered) = oneshot::channel();
+        let outcome = match self.requests.send(Request::Append { appends, answer }).await {
+            Ok(()) => answered.await.ok(),
+            Err(_) => None,
+        };
+        let stopped = || AppendError::Unavailable(StoreError("it is closed".to_owned()));
+        outcome.unwrap_or_else(|| (0..count).map(|_| Err(stopped())).collect())
+    }
+
+    /// Runs a read on a thread where it may wait for the disk.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Reader) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let expired = Timestamp::now().before(self.history.retention);
+        let reader = Reader { kv: self.kv.clone(), expired };
+        let lost = || Err(StoreError("a read was interrupted".to_owned()));
+        self.tasks.block(move || read(&reader)).await.unwrap_or_else(lost)
+    }
+
+    pub async fn history(&self, job: &JobId, window: Window) -> Result<Vec<Entry>, StoreError> {
+        let job = job.clone();
+        self.read(move |reader| reader.history(&job, window)).await
+    }
+
+    pub async fn latest(&self, jobs: &[JobId]) -> Result<Vec<Entry>, StoreError> {
+        let jobs = jobs.to_vec();
+        let read = move |reader: &Reader| {
+            let newest = |job| reader.history(job, Window::Newest(1)).map(|mut entries| entries.pop());
+            jobs.iter().filter_map(|job| newest(job).transpose()).collect()
+        };
+        self.read(read).await
+    }
+
+    pub async fn bounds(&self, job: &JobId) -> Result<Option<Bounds>, StoreError> {
+        let job = job.clone();
+        let read = move |reader: &Reader| {
+            let record = reader.record(&job)?;
+            Ok(record.map(|r| Bounds { first: r.first, oldest: r.oldest, newest: r.seq }))
+        };
+        self.read(read).await
+    }
+
+    pub async fn active(
+        &self,
+        room: &Room,
+        since: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<JobId>, StoreError> {
+        let room = room.clone();
+        self.read(move |reader| reader.active(&room, since, limit)).await
+    }
+
+    pub async fn notify(&self, notice: &Notice) -> Result<(), StoreError> {
+        let sent = self.feed.send(FeedItem::Notice(notice.clone())).await;
+        sent.map_err(|_| StoreError("it is closed".to_owned()))
+    }
+
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    pub async fn clients(&self, after: Option<&ClientId>, limit: usize) -> Result<ClientsPage, StoreError> {
+        Ok(self.directory.clients(after, limit))
+    }
+
+    pub async fn client(&self, id: &ClientId) -> Result<Option<ClientRecord>, StoreError> {
+        Ok(self.directory.client(id))
+    }
+
+    pub async fn sessions_in(&self, room: &Room) -> Result<usize, StoreError> {
+        Ok(self.directory.sessions_in(room))
+    }
+
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        match self.requests.is_closed() {
+            true => Err(StoreError("it is closed".to_owned())),
+            false => self.read(|reader| reader.kv.get(b"ping").map(|_| ())).await,
+        }
+    }
+}
+
+/// Asks for a sweep now and then, and at the stop for the writer's end.
+async fn sweep(requests: mpsc::Sender<Request>, stopping: CancellationToken) {
+    while stopping.run_until_cancelled(tokio::time::sleep(SWEEP_INTERVAL)).await.is_some() {
+        if requests.send(Request::Sweep).await.is_err() {
+            return;
+        }
+    }
+    // Fails only where the writer has ended already.
+    let _ = requests.send(Request::Stop).await;
+}
+
+/// Reads of one moment: what had its last event at `expired` or before is not there any more.
+struct Reader {
+    kv: Arc<Kv>,
+    expired: Timestamp,
+}
+
+impl Reader {
+    fn record(&self, job: &JobId) -> Result<Option<JobRecord>, StoreError> {
+        let bytes = self.kv.get(&records::job_key(job))?;
+        let record = bytes.map(|bytes| JobRecord::read(&bytes)).transpose()?;
+        Ok(record.filter(|record| record.at > self.expired))
+    }
+
+    fn history(&self, job: &JobId, window: Window) -> Result<Vec<Entry>, StoreError> {
+        let Some(record) = self.record(job)? else { return Ok(Vec::new()) };
+        let (from, order, limit) = match window {
+            Window::Newest(limit) => (record.oldest, Order::Descending, limit),
+            Window::After { seq, limit } => {
+                (record.oldest.max(seq.saturating_add(1)), Order::Ascending, limit)
+            }
+        };
+        let range = records::event_key(job, from)..records::event_key(job, Seq::MAX);
+        let found = self.kv.scan(range, order, limit)?;
+        let mut entries: Vec<_> =
+            found.into_iter().filter_map(|(_, json)| Entry::parse(String::from_utf8(json).ok()?)).collect();
+        if order == Order::Descending {
+            entries.reverse();
+        }
+        Ok(entries)
+    }
+
+    fn active(&self, room: &Room, since: Timestamp, limit: usize) -> Result<Vec<JobId>, StoreError> {
+        if let Room::Job(job) = room {
+            let record = self.record(job)?.filter(|record| record.at >= since);
+            return Ok(record.map(|_| job.clone()).into_iter().collect());
+        }
+        let from = records::active_from(
+            room,
+            since.max(Timestamp::from_millis(self.expired.millis() + 1).unwrap_or(since)),
+        );
+        let found = self.kv.scan(from..records::active_end(room), Order::Descending, limit)?;
+        Ok(found.into_iter().filter_map(|(key, _)| records::active_job(room, &key)).collect())
+    }
+}

@@ -1,0 +1,247 @@
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    kv::{Kv, Order, Writes},
+    records::{self, JobRecord, KeyRecord},
+};
+use crate::{
+    event::{Draft, JobEvent, Seq, rooms},
+    id::JobId,
+    room::Room,
+    store::{Append, AppendError, FeedItem, HistoryOptions, IDEMPOTENCY_LIFETIME, Position, StoreError},
+    timestamp::Timestamp,
+};
+
+/// What the writer is asked to do.
+pub enum Request {
+    /// Accept drafts.
+    Append { appends: Vec<Append>, answer: oneshot::Sender<Vec<Result<Position, AppendError>>> },
+    /// Remove what has expired.
+    Sweep,
+    /// Take no more requests, finish those that wait, and end.
+    Stop,
+}
+
+/// How many requests share one commit. Publishers wait together for the disk, so that the more of them there
+/// are, the less each of them costs.
+const GROUP: usize = 256;
+
+/// How many expired jobs and keys one sweep removes, so that it never holds publishers up for long.
+const SWEEP: usize = 500;
+
+/// The only one that writes. Being alone, it reads and decides without locks, and the order of its commits is
+/// the order of history and feed.
+pub struct Writer {
+    pub kv: Arc<Kv>,
+    pub history: HistoryOptions,
+    pub feed: mpsc::Sender<FeedItem>,
+}
+
+/// Writes that are not committed yet, over what is.
+struct Pending<'a> {
+    kv: &'a Kv,
+    writes: Writes,
+}
+
+impl Pending<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.writes.get(key) {
+            Some(pending) => Ok(pending.clone()),
+            None => self.kv.get(key),
+        }
+    }
+
+    fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        self.writes.insert(key, Some(value));
+    }
+
+    fn remove(&mut self, key: Vec<u8>) {
+        self.writes.insert(key, None);
+    }
+}
+
+impl Writer {
+    /// Works until it is told to stop, or nobody is left who could ask for anything.
+    pub fn run(self, mut queue: mpsc::Receiver<Request>) {
+        let mut group = Vec::with_capacity(GROUP);
+        while queue.blocking_recv_many(&mut group, GROUP) > 0 {
+            if group.iter().any(|request| matches!(request, Request::Stop)) {
+                queue.close();
+            }
+            self.serve(group.drain(..));
+        }
+    }
+
+    fn serve(&self, group: impl Iterator<Item = Request>) {
+        let mut pending = Pending { kv: &self.kv, writes: Writes::new() };
+        let (mut events, mut answers) = (Vec::new(), Vec::new());
+        for request in group {
+            match request {
+                Request::Append { appends, answer } => {
+                    let accept = |append| self.accept(&mut pending, append, &mut events);
+                    answers.push((answer, appends.into_iter().map(accept).collect::<Vec<_>>()));
+                }
+                Request::Stop => {}
+                Request::Sweep => {
+                    if let Err(error) = self.sweep(&mut pending, Timestamp::now()) {
+                        tracing::warn!(%error, "could not remove what has expired");
+                    }
+                }
+            }
+        }
+        let committed = if pending.writes.is_empty() { Ok(()) } else { self.kv.commit(pending.writes) };
+        if let Err(error) = &committed {
+            tracing::error!(%error, "could not write to disk");
+            events.clear();
+        }
+        // Before the answers, so that a publisher that was answered finds its event on its way already.
+        for event in events {
+            // A closed feed means that the gateway is gone: the event is in history all the same.
+            let _ = self.feed.blocking_send(FeedItem::Event(event));
+        }
+        for (answer, outcome) in answers {
+            let outcome = match &committed {
+                Ok(()) => outcome,
+                Err(error) => outcome.into_iter().map(|_| Err(error.clone().into())).collect(),
+            };
+            // The publisher may have gone; what is committed stays.
+            let _ = answer.send(outcome);
+        }
+    }
+
+    fn accept(
+        &self,
+        pending: &mut Pending<'_>,
+        append: Append,
+        events: &mut Vec<JobEvent>,
+    ) -> Result<Position, AppendError> {
+        let Append { draft, at, key } = append;
+        let key = key.map(|key| (records::idempotency_key(draft.job(), &key), draft.fingerprint()));
+        if let Some((key, fingerprint)) = &key
+            && let Some(position) = repeated(pending, key, fingerprint, at)?
+        {
+            return Ok(position);
+        }
+        let event = self.store(pending, &draft, at)?;
+        let position = Position { seq: event.seq(), timestamp: event.timestamp(), repeated: false };
+        if let Some((key, fingerprint)) = key {
+            remember(pending, key, fingerprint, &position, at);
+        }
+        events.push(event);
+        Ok(position)
+    }
+
+    fn store(
+        &self,
+        pending: &mut Pending<'_>,
+        draft: &Draft,
+        at: Timestamp,
+    ) -> Result<JobEvent, AppendError> {
+        let job = draft.job();
+        let before = pending.get(&records::job_key(job))?.map(|bytes| JobRecord::read(&bytes)).transpose()?;
+        let known = match before {
+            Some(record) if record.at <= at.before(self.history.retention) => {
+                self.forget(pending, job, &record)?;
+                None
+            }
+            other => other,
+        };
+        let owner = known.as_ref().map(JobRecord::owner).unwrap_or_default();
+        if known.as_ref().is_some_and(|record| record.finished) && draft.kind().needs_open_job() {
+            return Err(AppendError::JobFinished);
+        }
+        let owner = owner.joined(draft.owner()).ok_or(AppendError::OwnerMismatch)?;
+        let seq = known.as_ref().map_or(at.millis(), |record| record.seq + 1);
+        let at = known.as_ref().map_or(at, |record| record.at.max(at));
+        if let Some(record) = &known {
+            for room in rooms(job, &record.owner()) {
+                pending.remove(records::active_key(&room, record.at, job));
+            }
+        }
+        let event = draft.accept(&owner, at, seq);
+        let oldest = self.trim(pending, job, known.as_ref().map_or(seq, |record| record.oldest), seq);
+        let first = known.as_ref().map_or(seq, |record| record.first);
+        let record = JobRecord::new(first, oldest, seq, at, draft.kind().is_terminal(), &owner);
+        pending.put(records::event_key(job, seq), event.json().get().as_bytes().to_vec());
+        pending.put(records::job_key(job), record.write());
+        for room in rooms(job, &owner).filter(|room| !matches!(room, Room::Job(_))) {
+            pending.put(records::active_key(&room, at, job), Vec::new());
+        }
+        Ok(event)
+    }
+
+    /// Removes what the cap leaves no place for, and says which number is the oldest then.
+    fn trim(&self, pending: &mut Pending<'_>, job: &JobId, oldest: Seq, newest: Seq) -> Seq {
+        let cap = Seq::try_from(self.history.max_events).unwrap_or(Seq::MAX);
+        let keep_from = (newest + 1).saturating_sub(cap).max(oldest);
+        for seq in oldest..keep_from {
+            pending.remove(records::event_key(job, seq));
+        }
+        keep_from
+    }
+
+    fn forget(&self, pending: &mut Pending<'_>, job: &JobId, record: &JobRecord) -> Result<(), StoreError> {
+        for seq in record.oldest..=record.seq {
+            pending.remove(records::event_key(job, seq));
+        }
+        for room in rooms(job, &record.owner()) {
+            pending.remove(records::active_key(&room, record.at, job));
+        }
+        pending.remove(records::job_key(job));
+        Ok(())
+    }
+
+    fn sweep(&self, pending: &mut Pending<'_>, now: Timestamp) -> Result<(), StoreError> {
+        let expired = now.before(self.history.retention);
+        let everything = Room::AllJobs;
+        let range = records::active_from(&everything, Timestamp::default())
+            ..records::active_from(&everything, expired);
+        for (key, _) in self.kv.scan(range, Order::Ascending, SWEEP)? {
+            let Some(job) = records::active_job(&everything, &key) else { continue };
+            let record =
+                pending.get(&records::job_key(&job))?.map(|bytes| JobRecord::read(&bytes)).transpose()?;
+            if let Some(record) = record.filter(|record| record.at <= expired) {
+                self.forget(pending, &job, &record)?;
+            }
+        }
+        for (expiry, _) in self.kv.scan(records::expired_keys(now), Order::Ascending, SWEEP)? {
+            pending.remove(records::key_of_expiry(&expiry));
+            pending.remove(expiry);
+        }
+        Ok(())
+    }
+}
+
+/// The first answer under this key, if the key still counts.
+fn repeated(
+    pending: &Pending<'_>,
+    key: &[u8],
+    fingerprint: &str,
+    now: Timestamp,
+) -> Result<Option<Position>, AppendError> {
+    let Some(bytes) = pending.get(key)? else { return Ok(None) };
+    let record = KeyRecord::read(&bytes)?;
+    if record.expires <= now {
+        return Ok(None);
+    }
+    if record.fingerprint != fingerprint {
+        return Err(AppendError::IdempotencyConflict);
+    }
+    Ok(Some(Position { seq: record.seq, timestamp: record.timestamp, repeated: true }))
+}
+
+fn remember(
+    pending: &mut Pending<'_>,
+    key: Vec<u8>,
+    fingerprint: String,
+    position: &Position,
+    now: Timestamp,
+) {
+    let lifetime = IDEMPOTENCY_LIFETIME.as_millis() as u64;
+    let expires = Timestamp::from_millis(now.millis() + lifetime).unwrap_or(now);
+    let record = KeyRecord { fingerprint, seq: position.seq, timestamp: position.timestamp, expires };
+    pending.put(records::expiry_key(expires, &key), Vec::new());
+    pending.put(key, record.write());
+}

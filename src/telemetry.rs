@@ -1,0 +1,158 @@
+//! What the process tells about itself: metrics and logs.
+
+use std::{fmt::Write, io::IsTerminal};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+use tracing_subscriber::EnvFilter;
+
+use crate::tasks::Tasks;
+
+/// A label that tells edges apart: `socketio` or `sse`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct EdgeLabel {
+    /// The edge.
+    pub edge: &'static str,
+}
+
+/// A label that tells kinds of events apart: the event's name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct KindLabel {
+    /// The kind.
+    pub kind: &'static str,
+}
+
+/// A label that tells reasons apart.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ReasonLabel {
+    /// The reason.
+    pub reason: &'static str,
+}
+
+/// The metrics of one gateway. Fields are public so that each component counts where things happen.
+#[derive(Debug)]
+pub struct Metrics {
+    /// Open connections (an SSE stream is one).
+    pub connections: Family<EdgeLabel, Gauge>,
+    /// Sessions that the hub knows.
+    pub sessions: Gauge,
+    /// Rooms with at least one session of this node.
+    pub rooms: Gauge,
+    /// Rooms that the feed covers for this node.
+    pub feed_rooms: Gauge,
+    /// Jobs that have a live edge.
+    pub live_edges: Gauge,
+    /// Sessions that are behind on some job.
+    pub sessions_behind: Gauge,
+    /// Events accepted from publishers of this node.
+    pub accepted: Family<KindLabel, Counter>,
+    /// Events handed to sessions.
+    pub deliveries: Family<EdgeLabel, Counter>,
+    /// Catch-ups begun, by what made the session fall behind.
+    pub catch_ups: Family<ReasonLabel, Counter>,
+    /// Sessions closed by the gateway.
+    pub closed: Family<ReasonLabel, Counter>,
+    /// Requests refused, by error code.
+    pub rejects: Family<ReasonLabel, Counter>,
+    /// How long accepting took.
+    pub publish_seconds: Histogram,
+    /// Calls of the store that failed.
+    pub store_errors: Counter,
+    /// Interruptions of the feed.
+    pub feed_interruptions: Counter,
+    registry: Registry,
+}
+
+impl Metrics {
+    /// A fresh registry that also shows `tasks`.
+    pub fn new(tasks: &Tasks) -> Self {
+        let buckets =
+            [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+        let mut metrics = Self {
+            connections: Family::default(),
+            sessions: Gauge::default(),
+            rooms: Gauge::default(),
+            feed_rooms: Gauge::default(),
+            live_edges: Gauge::default(),
+            sessions_behind: Gauge::default(),
+            accepted: Family::default(),
+            deliveries: Family::default(),
+            catch_ups: Family::default(),
+            closed: Family::default(),
+            rejects: Family::default(),
+            publish_seconds: Histogram::new(buckets),
+            store_errors: Counter::default(),
+            feed_interruptions: Counter::default(),
+            registry: Registry::with_prefix("jobcast"),
+        };
+        metrics.register(tasks);
+        metrics
+    }
+
+    fn register(&mut self, tasks: &Tasks) {
+        let registry = &mut self.registry;
+        registry.register("connections", "Open connections by edge", self.connections.clone());
+        registry.register("sessions", "Sessions that the hub knows", self.sessions.clone());
+        registry.register("rooms", "Rooms with a session of this node", self.rooms.clone());
+        registry.register("feed_rooms", "Rooms that the feed covers for this node", self.feed_rooms.clone());
+        registry.register("live_edges", "Jobs that have a live edge", self.live_edges.clone());
+        registry.register("sessions_behind", "Sessions behind on some job", self.sessions_behind.clone());
+        registry.register("events_accepted", "Events accepted by kind", self.accepted.clone());
+        registry.register("deliveries", "Events handed to sessions by edge", self.deliveries.clone());
+        registry.register("catch_ups", "Catch-ups begun by reason", self.catch_ups.clone());
+        registry.register("sessions_closed", "Sessions closed by the gateway", self.closed.clone());
+        registry.register("rejects", "Requests refused by error code", self.rejects.clone());
+        let publish = ("publish", "Time from a publish to its acceptance");
+        registry.register_with_unit(publish.0, publish.1, Unit::Seconds, self.publish_seconds.clone());
+        registry.register("store_errors", "Calls of the store that failed", self.store_errors.clone());
+        registry.register("feed_interruptions", "Interruptions of the feed", self.feed_interruptions.clone());
+        registry.register("tasks", "Tasks alive by name", tasks.alive().clone());
+    }
+
+    /// Counts a refused request under its code.
+    pub fn reject(&self, code: &'static str) {
+        self.rejects.get_or_create(&ReasonLabel { reason: code }).inc();
+    }
+
+    /// All metrics in the OpenMetrics text format, which Prometheus reads.
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        // Writing to a String fails only where a metric's own encoding does: say so in the scrape itself.
+        if let Err(error) = text::encode(&mut out, &self.registry) {
+            let _ = write!(out, "# encoding failed: {error}\n# EOF\n");
+        }
+        out
+    }
+}
+
+/// How logs are written to standard error.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Starts logging to standard error. `RUST_LOG`, where set, wins over `level`. A second call does nothing.
+pub fn start_logging(format: LogFormat, level: tracing::level_filters::LevelFilter) {
+    // The embedded store's engine is chatty about what is of no interest to operators.
+    let default = format!("{level},fjall=warn,lsm_tree=warn");
+    let filter = match std::env::var("RUST_LOG") {
+        Ok(directives) if !directives.is_empty() => EnvFilter::builder().parse_lossy(directives),
+        _ => EnvFilter::builder().parse_lossy(default),
+    };
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    let _already_started = match format {
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+}

@@ -1,0 +1,101 @@
+//! Moments as the contract writes them: RFC 3339, UTC, milliseconds, `Z`.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use chrono::{DateTime, SecondsFormat, Utc};
+
+/// A moment, in whole milliseconds since the Unix epoch; from the year 1970 to 9999.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Timestamp(u64);
+
+/// The last millisecond that RFC 3339 can write (9999-12-31T23:59:59.999Z).
+const MAX_MILLIS: u64 = 253_402_300_799_999;
+
+/// A text that is neither an RFC 3339 time nor Unix milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("must be an RFC 3339 time or Unix milliseconds, got {0:?}")]
+pub struct InvalidTimestamp(String);
+
+impl Timestamp {
+    /// The moment `millis` milliseconds after the Unix epoch; `None` beyond the year 9999.
+    pub fn from_millis(millis: u64) -> Option<Self> {
+        (millis <= MAX_MILLIS).then_some(Self(millis))
+    }
+
+    /// The present, by the system's clock.
+    pub fn now() -> Self {
+        let millis = u64::try_from(Utc::now().timestamp_millis()).unwrap_or(0);
+        Self(millis.min(MAX_MILLIS))
+    }
+
+    /// Milliseconds since the Unix epoch.
+    pub fn millis(self) -> u64 {
+        self.0
+    }
+
+    /// The moment `span` earlier, not before the epoch.
+    pub fn before(self, span: Duration) -> Self {
+        Self(self.0.saturating_sub(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let moment =
+            i64::try_from(self.0).ok().and_then(DateTime::<Utc>::from_timestamp_millis).unwrap_or_default();
+        f.write_str(&moment.to_rfc3339_opts(SecondsFormat::Millis, true))
+    }
+}
+
+impl FromStr for Timestamp {
+    type Err = InvalidTimestamp;
+
+    /// Reads RFC 3339 with any offset, or Unix milliseconds.
+    fn from_str(text: &str) -> Result<Self, InvalidTimestamp> {
+        let invalid = || InvalidTimestamp(text.chars().take(64).collect());
+        if text.bytes().all(|b| b.is_ascii_digit()) {
+            return text.parse().ok().and_then(Self::from_millis).ok_or_else(invalid);
+        }
+        let moment = DateTime::parse_from_rfc3339(text).map_err(|_| invalid())?;
+        u64::try_from(moment.timestamp_millis()).ok().and_then(Self::from_millis).ok_or_else(invalid)
+    }
+}
+
+impl serde::Serialize for Timestamp {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Timestamp {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn reads_both_forms() {
+        let moment = Timestamp::from_millis(1_700_000_000_123).unwrap();
+        assert_eq!(moment.to_string(), "2023-11-14T22:13:20.123Z");
+        assert_eq!("1700000000123".parse(), Ok(moment));
+        assert_eq!("2023-11-14T23:13:20.123+01:00".parse(), Ok(moment));
+        for wrong in ["", "yesterday", "-1", "1e3", "99999999999999999999", "2023-11-14"] {
+            assert!(wrong.parse::<Timestamp>().is_err(), "{wrong:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn text_and_order_agree(a in 0..=MAX_MILLIS, b in 0..=MAX_MILLIS) {
+            let (a, b) = (Timestamp(a), Timestamp(b));
+            prop_assert_eq!(a.to_string().parse(), Ok(a));
+            prop_assert_eq!(a.to_string().cmp(&b.to_string()), a.cmp(&b));
+        }
+    }
+}
