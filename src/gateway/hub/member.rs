@@ -147,12 +147,15 @@ impl Member {
         if !self.notices.is_empty() {
             return Some(Need::Notices);
         }
-        while let Some(job) = self.behind.pop_front() {
-            if let Some(cursor) = self.cursors.get(&job).filter(|cursor| cursor.is_behind()) {
-                let after = cursor.seq;
-                self.behind.push_front(job.clone());
-                return Some(Need::History { job, after });
+        while let Some(job) = self.behind.front() {
+            match self.cursors.get_mut(job) {
+                Some(cursor) if cursor.is_behind() => {
+                    return Some(Need::History { job: job.clone(), after: cursor.seq });
+                }
+                Some(cursor) => cursor.queued = false,
+                None => {}
             }
+            self.behind.pop_front();
         }
         self.catching_up = false;
         None

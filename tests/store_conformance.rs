@@ -1,0 +1,505 @@
+//! One suite for all stores: what they promise, they promise alike.
+
+mod support;
+
+use std::{collections::BTreeSet, time::Duration};
+
+use jobcast::{
+    event::{Draft, IdempotencyKey, JobEvent, Owner, Seq},
+    id::{JobId, UserId},
+    notice::{Audience, Notice},
+    room::Room,
+    store::{
+        Append, AppendError, Backend, Bounds, ClientRecord, Entry, Feed, FeedItem, HistoryOptions, Position,
+        RedisOptions, Store, StoreOptions, Window,
+    },
+    tasks::Tasks,
+    timestamp::Timestamp,
+};
+use support::RedisServer;
+
+/// A store that is open, and all that it runs on.
+struct Subject {
+    store: Store,
+    feed: Feed,
+    tasks: Tasks,
+    options: StoreOptions,
+    redis: Option<RedisServer>,
+    _folder: Option<tempfile::TempDir>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Memory,
+    Disk,
+    Redis,
+}
+
+impl Subject {
+    async fn open(kind: Kind, history: HistoryOptions) -> Self {
+        let (mut redis, mut folder) = (None, None);
+        let backend = match kind {
+            Kind::Memory => Backend::Memory,
+            Kind::Disk => {
+                let opened = folder.insert(tempfile::tempdir().unwrap());
+                Backend::Embedded(opened.path().join("data"))
+            }
+            Kind::Redis => {
+                let server = redis.insert(RedisServer::start().await);
+                Backend::Redis(RedisOptions { url: server.url(), ca_file: None, key_prefix: "p:".to_owned() })
+            }
+        };
+        let options = StoreOptions { backend, history };
+        let (store, feed, tasks) = open(&options, "node").await;
+        Self { store, feed, tasks, options, redis, _folder: folder }
+    }
+
+    /// Closes the store and opens it anew, as after a restart of the process.
+    async fn reopen(&mut self) {
+        assert!(self.tasks.stop(Duration::from_secs(10)).await);
+        // The folder's lock goes with the last handle.
+        self.store = Store::open(&memory(), "none", &Tasks::new()).await.unwrap().0;
+        (self.store, self.feed, self.tasks) = open(&self.options, "node").await;
+    }
+
+    async fn append(&self, draft: Draft) -> Result<Position, AppendError> {
+        self.append_keyed(draft, None).await
+    }
+
+    async fn append_keyed(&self, draft: Draft, key: Option<&str>) -> Result<Position, AppendError> {
+        let key = key.map(|key| key.parse::<IdempotencyKey>().unwrap());
+        self.store.append(vec![Append { draft, at: Timestamp::now(), key }]).await.pop().unwrap()
+    }
+
+    async fn seqs(&self, id: &str, window: Window) -> Vec<Seq> {
+        let entries = self.store.history(&job(id), window).await.unwrap();
+        entries.into_iter().filter_map(Entry::event).map(|event| event.seq()).collect()
+    }
+
+    async fn next_event(&mut self) -> JobEvent {
+        loop {
+            let item = tokio::time::timeout(Duration::from_secs(10), self.feed.recv()).await;
+            if let FeedItem::Event(event) = item.expect("the feed brings nothing").unwrap() {
+                return event;
+            }
+        }
+    }
+}
+
+fn memory() -> StoreOptions {
+    StoreOptions { backend: Backend::Memory, ..StoreOptions::default() }
+}
+
+async fn open(options: &StoreOptions, node: &str) -> (Store, Feed, Tasks) {
+    let tasks = Tasks::new();
+    let (store, feed) = Store::open(options, node, &tasks).await.unwrap();
+    (store, feed, tasks)
+}
+
+fn job(id: &str) -> JobId {
+    id.parse().unwrap()
+}
+
+fn user(id: &str) -> UserId {
+    id.parse().unwrap()
+}
+
+fn owned(by: &str) -> Owner {
+    Owner { user: Some(user(by)), tenant: None }
+}
+
+fn update(id: &str) -> Draft {
+    Draft::update(job(id), "running", None, Owner::default()).unwrap()
+}
+
+fn progress(id: &str, percent: f64) -> Draft {
+    Draft::progress(job(id), percent, None, Owner::default()).unwrap()
+}
+
+fn history(max_events: usize) -> HistoryOptions {
+    HistoryOptions { max_events, retention: Duration::from_secs(3600) }
+}
+
+async fn numbers_rise_by_one_from_the_clock(kind: Kind) {
+    let subject = Subject::open(kind, history(100)).await;
+    let before = Timestamp::now().millis();
+    let first = subject.append(update("a")).await.unwrap();
+    assert!((before..=Timestamp::now().millis()).contains(&first.seq), "{first:?}");
+    for next in 1..20 {
+        assert_eq!(subject.append(update("a")).await.unwrap().seq, first.seq + next);
+    }
+    let all: Vec<_> = (first.seq..first.seq + 20).collect();
+    assert_eq!(subject.seqs("a", Window::Newest(100)).await, all);
+    assert_eq!(subject.seqs("unknown", Window::Newest(100)).await, [0; 0]);
+}
+
+async fn concurrent_appends_get_numbers_of_their_own(kind: Kind) {
+    let subject = Subject::open(kind, history(1000)).await;
+    let appends = (0..200).map(|number| subject.append(progress("a", f64::from(number % 100))));
+    let seqs: Vec<Seq> = futures_util::future::join_all(appends)
+        .await
+        .into_iter()
+        .map(|position| position.unwrap().seq)
+        .collect();
+    let distinct: BTreeSet<_> = seqs.iter().copied().collect();
+    assert_eq!(distinct.len(), 200);
+    assert_eq!(subject.seqs("a", Window::Newest(1000)).await, distinct.into_iter().collect::<Vec<_>>());
+}
+
+async fn a_batch_keeps_the_order_of_each_job(kind: Kind) {
+    let subject = Subject::open(kind, history(1000)).await;
+    let at = Timestamp::now();
+    let append = |draft| Append { draft, at, key: None };
+    let drafts = (0..300)
+        .flat_map(|step| [progress("a", f64::from(step) / 3.0), progress("b", f64::from(step) / 3.0)]);
+    let outcomes = subject.store.append(drafts.map(append).collect()).await;
+    let seqs: Vec<_> = outcomes.into_iter().map(|outcome| outcome.unwrap().seq).collect();
+    for of_one_job in [0, 1] {
+        let seqs: Vec<_> = seqs.iter().skip(of_one_job).step_by(2).collect();
+        assert!(seqs.windows(2).all(|pair| *pair[1] == pair[0] + 1), "{seqs:?}");
+    }
+    let entries = subject.store.history(&job("a"), Window::Newest(1000)).await.unwrap();
+    let steps: Vec<f64> = entries
+        .into_iter()
+        .filter_map(Entry::event)
+        .map(|event| {
+            serde_json::from_str::<serde_json::Value>(event.json().get()).unwrap()["progress"]
+                .as_f64()
+                .unwrap()
+        })
+        .collect();
+    assert!(steps.is_sorted() && steps.len() == 300, "{steps:?}");
+}
+
+async fn history_is_capped_and_read_in_windows(kind: Kind) {
+    let subject = Subject::open(kind, history(10)).await;
+    let first = subject.append(update("a")).await.unwrap().seq;
+    for _ in 1..25 {
+        subject.append(update("a")).await.unwrap();
+    }
+    let newest = first + 24;
+    let from_to = |from: Seq, to: Seq| (from..=to).collect::<Vec<_>>();
+    assert_eq!(subject.seqs("a", Window::Newest(100)).await, from_to(newest - 9, newest));
+    assert_eq!(subject.seqs("a", Window::Newest(3)).await, from_to(newest - 2, newest));
+    assert_eq!(subject.seqs("a", Window::Newest(0)).await, [0; 0]);
+    let after = |seq, limit| subject.seqs("a", Window::After { seq, limit });
+    assert_eq!(after(newest - 4, 100).await, from_to(newest - 3, newest));
+    assert_eq!(after(newest - 4, 2).await, from_to(newest - 3, newest - 2));
+    assert_eq!(after(first, 3).await, from_to(newest - 9, newest - 7));
+    assert_eq!(after(0, 100).await, from_to(newest - 9, newest));
+    assert_eq!(after(newest, 100).await, [0; 0]);
+    assert_eq!(after(newest + 5, 100).await, [0; 0]);
+    assert_eq!(after(Seq::MAX, 100).await, [0; 0]);
+    let bounds = subject.store.bounds(&job("a")).await.unwrap();
+    assert_eq!(bounds, Some(Bounds { first, oldest: newest - 9, newest }));
+    assert_eq!(subject.store.bounds(&job("unknown")).await.unwrap(), None);
+}
+
+async fn a_finished_job_takes_only_an_update(kind: Kind) {
+    let subject = Subject::open(kind, history(100)).await;
+    let completed = || Draft::completed(job("a"), None, Owner::default()).unwrap();
+    let failed = || Draft::error(job("a"), "x", Owner::default());
+    subject.append(progress("a", 50.0)).await.unwrap();
+    for end in [completed(), failed()] {
+        subject.append(end).await.unwrap();
+        let before = subject.seqs("a", Window::Newest(100)).await;
+        for late in [progress("a", 80.0), completed(), failed()] {
+            assert_eq!(subject.append(late).await, Err(AppendError::JobFinished));
+        }
+        assert_eq!(subject.seqs("a", Window::Newest(100)).await, before);
+        subject.append(update("a")).await.unwrap();
+        subject.append(progress("a", 10.0)).await.unwrap();
+    }
+}
+
+async fn an_owner_is_sticky(kind: Kind) {
+    let mut subject = Subject::open(kind, history(100)).await;
+    for room in [Room::Job(job("a")), Room::User(user("u"))] {
+        subject.store.cover(&room).await.unwrap();
+    }
+    subject.append(update("a")).await.unwrap();
+    subject.append(Draft::update(job("a"), "s", None, owned("u")).unwrap()).await.unwrap();
+    subject.append(update("a")).await.unwrap();
+    let other = Draft::update(job("a"), "s", None, owned("v")).unwrap();
+    assert_eq!(subject.append(other).await, Err(AppendError::OwnerMismatch));
+    let entries = subject.store.history(&job("a"), Window::Newest(10)).await.unwrap();
+    let owners: Vec<_> =
+        entries.into_iter().filter_map(Entry::event).map(|event| event.owner().clone()).collect();
+    assert_eq!(owners, [Owner::default(), owned("u"), owned("u")]);
+    assert_eq!(subject.next_event().await.owner(), &Owner::default());
+    assert_eq!(subject.next_event().await.owner(), &owned("u"));
+    let since_ever = Timestamp::default();
+    assert_eq!(subject.store.active(&Room::User(user("u")), since_ever, 10).await.unwrap(), [job("a")]);
+    assert_eq!(
+        subject.store.active(&Room::User(user("v")), since_ever, 10).await.unwrap(),
+        Vec::<JobId>::new()
+    );
+}
+
+async fn a_repeated_call_is_answered_and_not_stored(kind: Kind) {
+    let mut subject = Subject::open(kind, history(100)).await;
+    let first = subject.append_keyed(progress("a", 10.0), Some("k")).await.unwrap();
+    let again = subject.append_keyed(progress("a", 10.0), Some("k")).await.unwrap();
+    assert_eq!(again, Position { repeated: true, ..first.clone() });
+    let other = subject.append_keyed(progress("a", 11.0), Some("k")).await;
+    assert_eq!(other, Err(AppendError::IdempotencyConflict));
+    subject.append_keyed(progress("b", 11.0), Some("k")).await.unwrap();
+    assert_eq!(subject.seqs("a", Window::Newest(10)).await, [first.seq]);
+    // What was refused does not use its key up.
+    subject.append(Draft::completed(job("a"), None, Owner::default()).unwrap()).await.unwrap();
+    assert_eq!(subject.append_keyed(progress("a", 1.0), Some("k2")).await, Err(AppendError::JobFinished));
+    subject.append(update("a")).await.unwrap();
+    assert!(!subject.append_keyed(progress("a", 1.0), Some("k2")).await.unwrap().repeated);
+    if !matches!(kind, Kind::Memory) {
+        subject.reopen().await;
+        assert!(subject.append_keyed(progress("a", 10.0), Some("k")).await.unwrap().repeated);
+    }
+}
+
+async fn active_jobs_come_most_recent_first(kind: Kind) {
+    let subject = Subject::open(kind, history(100)).await;
+    let mut at = Timestamp::now().millis();
+    for id in ["a", "b", "c", "a"] {
+        at += 10;
+        let append = Append { draft: update(id), at: Timestamp::from_millis(at).unwrap(), key: None };
+        subject.store.append(vec![append]).await.pop().unwrap().unwrap();
+    }
+    let active = |since: u64, limit| {
+        let store = subject.store.clone();
+        async move { store.active(&Room::AllJobs, Timestamp::from_millis(since).unwrap(), limit).await.unwrap() }
+    };
+    assert_eq!(active(0, 10).await, [job("a"), job("c"), job("b")]);
+    assert_eq!(active(0, 2).await, [job("a"), job("c")]);
+    assert_eq!(active(at - 10, 10).await, [job("a"), job("c")]);
+    assert!(active(at + 1, 10).await.is_empty());
+    let known = subject.store.active(&Room::Job(job("b")), Timestamp::default(), 10).await.unwrap();
+    assert_eq!(known, [job("b")]);
+    let latest = subject.store.latest(&[job("b"), job("unknown"), job("a")]).await.unwrap();
+    let jobs: Vec<_> = latest.into_iter().filter_map(Entry::event).map(|event| event.job().clone()).collect();
+    assert_eq!(jobs, [job("b"), job("a")]);
+}
+
+async fn the_feed_brings_what_is_covered_in_order(kind: Kind) {
+    let mut subject = Subject::open(kind, history(100)).await;
+    for room in [Room::Job(job("a")), Room::User(user("u"))] {
+        subject.store.cover(&room).await.unwrap();
+    }
+    let first = subject.append(update("a")).await.unwrap().seq;
+    for _ in 1..50 {
+        subject.append(update("a")).await.unwrap();
+    }
+    for expected in first..first + 50 {
+        let event = subject.next_event().await;
+        assert_eq!((event.job().as_str(), event.seq()), ("a", expected));
+    }
+    subject.append(Draft::update(job("b"), "s", None, owned("u")).unwrap()).await.unwrap();
+    assert_eq!(subject.next_event().await.job(), &job("b"));
+    let data = serde_json::value::to_raw_value(&[1]).unwrap();
+    let notice = Notice {
+        audience: Audience::User(user("u")),
+        name: "hello".parse().unwrap(),
+        data: data.into(),
+        timestamp: Timestamp::now(),
+    };
+    for audience in [Audience::User(user("u")), Audience::Everyone] {
+        subject.store.notify(&Notice { audience: audience.clone(), ..notice.clone() }).await.unwrap();
+        match subject.feed.recv().await {
+            Some(FeedItem::Notice(got)) => assert_eq!((got.audience, got.data.get()), (audience, "[1]")),
+            other => panic!("expected the notice, got {other:?}"),
+        }
+    }
+}
+
+async fn expired_jobs_are_gone(kind: Kind) {
+    let retention = Duration::from_secs(1);
+    let subject = Subject::open(kind, HistoryOptions { max_events: 100, retention }).await;
+    let old = subject.append(Draft::update(job("a"), "s", None, owned("u")).unwrap()).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(10), async {
+        while !subject.seqs("a", Window::Newest(10)).await.is_empty() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await
+    .expect("the history expires");
+    assert_eq!(subject.store.bounds(&job("a")).await.unwrap(), None);
+    assert!(subject.store.latest(&[job("a")]).await.unwrap().is_empty());
+    // Reborn: a larger number, and no owner yet.
+    let new = subject.append(Draft::update(job("a"), "s", None, owned("v")).unwrap()).await.unwrap();
+    assert!(new.seq > old.seq);
+    assert_eq!(subject.seqs("a", Window::Newest(10)).await, [new.seq]);
+}
+
+async fn everything_survives_a_restart(kind: Kind) {
+    let mut subject = Subject::open(kind, history(5)).await;
+    let mut last = 0;
+    for _ in 0..12 {
+        last = subject.append(Draft::update(job("a"), "s", None, owned("u")).unwrap()).await.unwrap().seq;
+    }
+    subject.append(Draft::completed(job("a"), None, Owner::default()).unwrap()).await.unwrap();
+    let before = subject.seqs("a", Window::Newest(100)).await;
+    subject.reopen().await;
+    assert_eq!(subject.seqs("a", Window::Newest(100)).await, before);
+    assert_eq!(subject.append(progress("a", 1.0)).await, Err(AppendError::JobFinished));
+    assert_eq!(subject.append(update("a")).await.unwrap().seq, last + 2);
+    let entry = subject.store.latest(&[job("a")]).await.unwrap().pop().and_then(Entry::event).unwrap();
+    assert_eq!(entry.owner(), &owned("u"));
+}
+
+async fn clients_are_listed_counted_and_forgotten(kind: Kind) {
+    let subject = Subject::open(kind, history(100)).await;
+    let store = &subject.store;
+    let record = |id: &str| ClientRecord {
+        client_id: id.parse().unwrap(),
+        connected_at: Timestamp::now(),
+        user_id: None,
+        address: "127.0.0.1".to_owned(),
+        user_agent: "test".to_owned(),
+        transport: "websocket".to_owned(),
+        node: "node".to_owned(),
+        subscriptions: Vec::new(),
+    };
+    let room = Room::Job(job("a"));
+    for (connection, id) in (1..).zip(["c", "a", "b"]) {
+        store.directory().connect(connection, record(id));
+        store.directory().enter(connection, Some(&id.parse().unwrap()), &room);
+    }
+    store.publish_directory().await.unwrap();
+    let page = store.clients(None, 2).await.unwrap();
+    let ids: Vec<_> = page.clients.iter().map(|client| client.client_id.as_str()).collect();
+    assert_eq!(ids, ["a", "b"]);
+    let rest = store.clients(page.cursor.as_ref(), 2).await.unwrap();
+    assert_eq!((rest.clients.len(), rest.cursor), (1, None));
+    assert_eq!(store.sessions_in(&room).await.unwrap(), 3);
+    let one = store.client(&"a".parse().unwrap()).await.unwrap().unwrap();
+    assert_eq!(one.subscriptions, [room.clone()]);
+    // A newer connection takes the record over; the older one's end leaves it alone.
+    store.directory().connect(9, record("a"));
+    store.directory().leave(2, Some(&"a".parse().unwrap()), &room);
+    store.directory().disconnect(2, &"a".parse().unwrap());
+    store.publish_directory().await.unwrap();
+    assert!(store.client(&"a".parse().unwrap()).await.unwrap().is_some());
+    for (connection, id) in [(1, "c"), (9, "a"), (3, "b")] {
+        store.directory().disconnect(connection, &id.parse().unwrap());
+    }
+    for connection in [1, 3] {
+        store.directory().leave(connection, None, &room);
+    }
+    store.publish_directory().await.unwrap();
+    assert!(store.clients(None, 10).await.unwrap().clients.is_empty());
+    assert_eq!(store.sessions_in(&room).await.unwrap(), 0);
+    if let Some(redis) = &subject.redis {
+        let keys: Vec<String> =
+            redis::cmd("KEYS").arg("*").query_async(&mut redis.connection().await).await.unwrap();
+        assert_eq!(keys, ["p:jobcast:node:node"]);
+    }
+}
+
+macro_rules! conformance {
+    ($($promise:ident),* $(,)?) => {
+        mod memory { $( #[tokio::test] async fn $promise() { super::$promise(super::Kind::Memory).await } )* }
+        mod disk { $( #[tokio::test] async fn $promise() { super::$promise(super::Kind::Disk).await } )* }
+        mod on_redis { $( #[tokio::test] async fn $promise() { super::$promise(super::Kind::Redis).await } )* }
+    };
+}
+
+conformance!(
+    numbers_rise_by_one_from_the_clock,
+    concurrent_appends_get_numbers_of_their_own,
+    a_batch_keeps_the_order_of_each_job,
+    history_is_capped_and_read_in_windows,
+    a_finished_job_takes_only_an_update,
+    an_owner_is_sticky,
+    a_repeated_call_is_answered_and_not_stored,
+    active_jobs_come_most_recent_first,
+    the_feed_brings_what_is_covered_in_order,
+    expired_jobs_are_gone,
+    clients_are_listed_counted_and_forgotten,
+);
+
+#[tokio::test]
+async fn the_disk_survives_a_restart() {
+    everything_survives_a_restart(Kind::Disk).await;
+}
+
+#[tokio::test]
+async fn redis_survives_a_restart_of_the_gateway() {
+    everything_survives_a_restart(Kind::Redis).await;
+}
+
+#[tokio::test]
+async fn a_folder_has_one_owner() {
+    let subject = Subject::open(Kind::Disk, history(10)).await;
+    let second = Store::open(&subject.options, "other", &Tasks::new()).await;
+    let message = second.err().expect("the folder is taken").to_string();
+    assert!(message.contains("in use by another process"), "{message}");
+}
+
+mod redis_lists {
+    use super::*;
+
+    #[tokio::test]
+    async fn are_as_the_contract_says() {
+        let subject = Subject::open(Kind::Redis, history(3)).await;
+        let mut seqs = Vec::new();
+        for _ in 0..5 {
+            seqs.push(subject.append(update("a")).await.unwrap().seq);
+        }
+        let mut connection = subject.redis.as_ref().unwrap().connection().await;
+        let list: Vec<String> = redis::cmd("LRANGE")
+            .arg("p:job-history:a")
+            .arg(0)
+            .arg(-1)
+            .query_async(&mut connection)
+            .await
+            .unwrap();
+        let newest_first: Vec<_> =
+            list.into_iter().map(|json| JobEvent::parse(json).unwrap().seq()).collect();
+        assert_eq!(newest_first, [seqs[4], seqs[3], seqs[2]]);
+        let expires: i64 =
+            redis::cmd("TTL").arg("p:job-history:a").query_async(&mut connection).await.unwrap();
+        assert!((3590..=3600).contains(&expires), "{expires}");
+        let keys: Vec<String> = redis::cmd("KEYS").arg("*").query_async(&mut connection).await.unwrap();
+        for key in keys {
+            assert!(key.starts_with("p:"), "{key}");
+            let expires: i64 = redis::cmd("TTL").arg(&key).query_async(&mut connection).await.unwrap();
+            assert!(expires > 0, "{key} never expires");
+        }
+    }
+
+    #[tokio::test]
+    async fn of_other_programs_are_served_and_do_not_stop_publishing() {
+        let subject = Subject::open(Kind::Redis, history(10)).await;
+        let mut connection = subject.redis.as_ref().unwrap().connection().await;
+        let mut push = redis::cmd("LPUSH");
+        push.arg("p:job-history:a")
+            .arg(r#"{"old":1}"#)
+            .arg("no json")
+            .arg(r#"{"event":"job:update","status":"x"}"#);
+        push.query_async::<()>(&mut connection).await.unwrap();
+        let texts = || async {
+            let entries = subject.store.history(&job("a"), Window::Newest(10)).await.unwrap();
+            entries.iter().map(|entry| serde_json::to_string(entry).unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(texts().await, [r#"{"old":1}"#, r#"{"event":"job:update","status":"x"}"#]);
+        assert_eq!(subject.store.bounds(&job("a")).await.unwrap(), None);
+        let seq = subject.append(update("a")).await.unwrap().seq;
+        assert_eq!(texts().await.len(), 3);
+        assert_eq!(subject.seqs("a", Window::After { seq: 0, limit: 10 }).await, [seq]);
+        let bounds = subject.store.bounds(&job("a")).await.unwrap();
+        assert_eq!(bounds, Some(Bounds { first: seq, oldest: seq, newest: seq }));
+    }
+
+    #[tokio::test]
+    async fn go_on_where_only_the_private_state_was_evicted() {
+        let subject = Subject::open(Kind::Redis, history(10)).await;
+        let seq = subject.append(update("a")).await.unwrap().seq;
+        let mut connection = subject.redis.as_ref().unwrap().connection().await;
+        let gone: i64 = redis::cmd("DEL")
+            .arg("p:jobcast:state:{p:job-history:a}")
+            .query_async(&mut connection)
+            .await
+            .unwrap();
+        assert_eq!(gone, 1);
+        assert_eq!(subject.append(update("a")).await.unwrap().seq, seq + 1);
+    }
+}
