@@ -9,6 +9,8 @@ use crate::{event::InvalidDraft, store::AppendError, store::StoreError};
 pub enum Code {
     /// The request itself is wrong.
     InvalidPayload,
+    /// The request is not even well-formed: the same code on the wire, but a 400 rather than a 422.
+    Malformed,
     /// Who asks is not allowed to.
     Forbidden,
     /// Too many requests in too short a time.
@@ -39,7 +41,7 @@ impl Code {
     /// The code on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
-            Code::InvalidPayload => "invalid_payload",
+            Code::InvalidPayload | Code::Malformed => "invalid_payload",
             Code::Forbidden => "forbidden",
             Code::RateLimited => "rate_limited",
             Code::LimitReached => "limit_reached",

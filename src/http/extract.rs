@@ -5,12 +5,10 @@ use std::{collections::HashMap, fmt::Display, str::FromStr};
 use axum::{
     extract::{FromRequest, FromRequestParts, Path, Query, Request},
     http::{HeaderMap, header, request::Parts},
-    response::{IntoResponse, Response},
 };
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 
-use super::problem::Malformed;
 use crate::{
     event::IdempotencyKey,
     json::{Members, NotAnObject},
@@ -86,12 +84,11 @@ fn is_json(media_type: Option<&str>) -> bool {
 const DRAIN: usize = 4 * 1024 * 1024;
 
 /// Reads a body of at most `limit` bytes that is not empty.
-pub async fn body(request: Request, limit: usize) -> Result<Bytes, Response> {
+pub async fn body(request: Request, limit: usize) -> Result<Bytes, Refusal> {
     let mut body = request.into_body().into_data_stream();
     let (mut read, mut length) = (BytesMut::new(), 0usize);
     while let Some(chunk) = body.next().await {
-        let chunk =
-            chunk.map_err(|error| Malformed(format!("the body was cut off: {error}")).into_response())?;
+        let chunk = chunk.map_err(|error| malformed(format!("the body was cut off: {error}")))?;
         length += chunk.len();
         if length <= limit {
             read.extend_from_slice(&chunk);
@@ -101,10 +98,10 @@ pub async fn body(request: Request, limit: usize) -> Result<Bytes, Response> {
     }
     if length > limit {
         let message = format!("the body is larger than the {limit} bytes that are allowed");
-        return Err(Refusal::new(Code::TooLarge, message).into_response());
+        return Err(Refusal::new(Code::TooLarge, message));
     }
     match read.is_empty() {
-        true => Err(Malformed("the body is empty; a JSON object is expected".to_owned()).into_response()),
+        true => Err(malformed("the body is empty; JSON is expected")),
         false => Ok(read.freeze()),
     }
 }
@@ -113,11 +110,11 @@ pub async fn body(request: Request, limit: usize) -> Result<Bytes, Response> {
 pub struct JsonBody(Bytes);
 
 impl FromRequest<super::HttpState> for JsonBody {
-    type Rejection = Response;
+    type Rejection = Refusal;
 
-    async fn from_request(request: Request, state: &super::HttpState) -> Result<Self, Response> {
+    async fn from_request(request: Request, state: &super::HttpState) -> Result<Self, Refusal> {
         if !is_json(media_type(request.headers())) {
-            return Err(unsupported("application/json").into_response());
+            return Err(unsupported("application/json"));
         }
         body(request, state.options.max_payload).await.map(Self)
     }
@@ -125,10 +122,10 @@ impl FromRequest<super::HttpState> for JsonBody {
 
 impl JsonBody {
     /// The members of the object that the body is.
-    pub fn members(&self) -> Result<Members<'_>, Response> {
+    pub fn members(&self) -> Result<Members<'_>, Refusal> {
         Members::read(&self.0).map_err(|error| match error {
-            NotAnObject::Malformed(_) => Malformed(error.to_string()).into_response(),
-            NotAnObject::Other(_) => Refusal::invalid(format!("the body {error}")).into_response(),
+            NotAnObject::Malformed(_) => malformed(error.to_string()),
+            NotAnObject::Other(_) => Refusal::invalid(format!("the body {error}")),
         })
     }
 }
@@ -142,19 +139,24 @@ pub struct BatchBody {
 }
 
 impl FromRequest<super::HttpState> for BatchBody {
-    type Rejection = Response;
+    type Rejection = Refusal;
 
-    async fn from_request(request: Request, state: &super::HttpState) -> Result<Self, Response> {
+    async fn from_request(request: Request, state: &super::HttpState) -> Result<Self, Refusal> {
         let media_type = media_type(request.headers());
         let lines = media_type.is_some_and(|media_type| {
             media_type.eq_ignore_ascii_case("application/x-ndjson")
                 || media_type.eq_ignore_ascii_case("application/jsonl")
         });
         if !lines && !is_json(media_type) {
-            return Err(unsupported("application/json or application/x-ndjson").into_response());
+            return Err(unsupported("application/json or application/x-ndjson"));
         }
         Ok(Self { lines, bytes: body(request, state.options.max_batch).await? })
     }
+}
+
+/// A refusal of what is no JSON at all.
+pub fn malformed(problem: impl Into<String>) -> Refusal {
+    Refusal::new(Code::Malformed, problem)
 }
 
 fn unsupported(wanted: &str) -> Refusal {

@@ -1,8 +1,4 @@
-use axum::{
-    Json,
-    extract::State,
-    response::{IntoResponse, Response},
-};
+use axum::{Json, extract::State};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -20,11 +16,10 @@ pub struct Sent {
 }
 
 /// The name and the data of a notice.
-fn read(body: &JsonBody) -> Result<(NoticeName, Box<RawValue>), Response> {
+fn read(body: &JsonBody) -> Result<(NoticeName, Box<RawValue>), Refusal> {
     let members = body.members()?;
-    let invalid = |field: &str, problem: &dyn std::fmt::Display| {
-        Refusal::invalid(format!("{field}: {problem}")).into_response()
-    };
+    let invalid =
+        |field: &str, problem: &dyn std::fmt::Display| Refusal::invalid(format!("{field}: {problem}"));
     let name = members.get("event").ok_or_else(|| invalid("event", &"is required: a string"))?;
     let name: String = serde_json::from_str(name.get())
         .map_err(|_| invalid("event", &format!("must be a string, got {}", json::kind(name))))?;
@@ -50,10 +45,9 @@ fn read(body: &JsonBody) -> Result<(NoticeName, Box<RawValue>), Response> {
         (status = 503, description = "The store is down", body = Problem),
     )
 )]
-pub async fn broadcast(State(state): State<HttpState>, body: JsonBody) -> Result<Json<Sent>, Response> {
+pub async fn broadcast(State(state): State<HttpState>, body: JsonBody) -> Result<Json<Sent>, Refusal> {
     let (name, data) = read(&body)?;
-    let sent = state.gateway.broadcast_to_all(name, &data).await;
-    sent.map(|timestamp| Json(Sent { timestamp })).map_err(IntoResponse::into_response)
+    Ok(Json(Sent { timestamp: state.gateway.broadcast_to_all(name, &data).await? }))
 }
 
 /// Sends an event of one's own to every client in a user's room
@@ -76,8 +70,7 @@ pub async fn emit(
     State(state): State<HttpState>,
     InPath(user): InPath<UserId>,
     body: JsonBody,
-) -> Result<Json<Sent>, Response> {
+) -> Result<Json<Sent>, Refusal> {
     let (name, data) = read(&body)?;
-    let sent = state.gateway.emit_to_user(user, name, &data).await;
-    sent.map(|timestamp| Json(Sent { timestamp })).map_err(IntoResponse::into_response)
+    Ok(Json(Sent { timestamp: state.gateway.emit_to_user(user, name, &data).await? }))
 }

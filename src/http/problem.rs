@@ -35,16 +35,13 @@ pub struct Problem {
     code: &'static str,
 }
 
-/// A refusal of what is not even well-formed: a 400 rather than a 422.
-#[derive(Debug)]
-pub struct Malformed(pub String);
-
 /// The code of a refusal, for whoever counts them.
 #[derive(Debug, Clone, Copy)]
 struct Refused(Code);
 
 fn status(code: Code) -> StatusCode {
     match code {
+        Code::Malformed => StatusCode::BAD_REQUEST,
         Code::InvalidPayload | Code::IdempotencyConflict => StatusCode::UNPROCESSABLE_ENTITY,
         Code::Forbidden => StatusCode::FORBIDDEN,
         Code::RateLimited | Code::LimitReached => StatusCode::TOO_MANY_REQUESTS,
@@ -57,34 +54,22 @@ fn status(code: Code) -> StatusCode {
     }
 }
 
-fn problem(status: StatusCode, code: Code, detail: String) -> Response {
-    let problem = Problem {
-        r#type: "about:blank",
-        title: status.canonical_reason().unwrap_or("Error"),
-        status: status.as_u16(),
-        detail,
-        code: code.as_str(),
-    };
-    let mut response = (status, Json(problem)).into_response();
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    headers.insert(header::CACHE_CONTROL, super::NO_STORE);
-    if matches!(code, Code::Unavailable | Code::RateLimited) {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-    }
-    response.extensions_mut().insert(Refused(code));
-    response
-}
-
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        problem(status(self.code), self.code, self.message)
-    }
-}
-
-impl IntoResponse for Malformed {
-    fn into_response(self) -> Response {
-        problem(StatusCode::BAD_REQUEST, Code::InvalidPayload, self.0)
+        let Refusal { code, message: detail } = self;
+        let status = status(code);
+        let title = status.canonical_reason().unwrap_or("Error");
+        let problem =
+            Problem { r#type: "about:blank", title, status: status.as_u16(), detail, code: code.as_str() };
+        let mut response = (status, Json(problem)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CACHE_CONTROL, super::NO_STORE);
+        if matches!(code, Code::Unavailable | Code::RateLimited) {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response.extensions_mut().insert(Refused(code));
+        response
     }
 }
 

@@ -1,20 +1,15 @@
-use axum::{
-    Json,
-    extract::State,
-    http::StatusCode,
-    response::{IntoResponse, Response},
-};
+use axum::{Json, extract::State};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::{
     HttpState,
-    extract::{BatchBody, InPath, JsonBody, OptionalKey},
+    extract::{BatchBody, InPath, JsonBody, OptionalKey, malformed},
     openapi::{
         CompletedBody, ErrorBody, EventBody, IdempotencyHeader, Outcome, ProgressBody, PublishedBody,
         UpdateBody,
     },
-    problem::{Malformed, Problem},
+    problem::Problem,
 };
 use crate::{
     event::{Draft, EventKind, IdempotencyKey},
@@ -33,10 +28,8 @@ async fn publish(
     job: JobId,
     key: Option<IdempotencyKey>,
     body: &JsonBody,
-) -> Result<Json<Published>, Response> {
-    let draft =
-        Draft::read(kind, job, &body.members()?).map_err(|error| Refusal::from(error).into_response())?;
-    state.gateway.publish(draft, key).await.map(Json).map_err(IntoResponse::into_response)
+) -> Result<Json<Published>, Refusal> {
+    state.gateway.publish(Draft::read(kind, job, &body.members()?)?, key).await.map(Json)
 }
 
 macro_rules! publisher {
@@ -63,7 +56,7 @@ macro_rules! publisher {
             InPath(job): InPath<JobId>,
             OptionalKey(key): OptionalKey,
             body: JsonBody,
-        ) -> Result<Json<Published>, Response> {
+        ) -> Result<Json<Published>, Refusal> {
             publish(&state, $kind, job, key, &body).await
         }
     };
@@ -87,7 +80,7 @@ publisher!(
 publisher!(error, "/api/jobs/{jobId}/error", EventKind::Error, ErrorBody, "Publishes that a job failed");
 
 #[derive(Serialize)]
-struct Results {
+pub struct Results {
     results: Vec<ItemResult>,
 }
 
@@ -133,11 +126,11 @@ impl From<Result<Published, Refusal>> for ItemResult {
         (status = 503, description = "The store is down; the outcome is unknown", body = Problem),
     )
 )]
-pub async fn batch(State(state): State<HttpState>, body: BatchBody) -> Result<Response, Response> {
+pub async fn batch(State(state): State<HttpState>, body: BatchBody) -> Result<Json<Results>, Refusal> {
     let items = if body.lines { lines(&body.bytes) } else { array(&body.bytes)? };
     if items.len() > MAX_EVENTS {
         let message = format!("a batch may have at most {MAX_EVENTS} events, got {}", items.len());
-        return Err(Refusal::new(Code::TooLarge, message).into_response());
+        return Err(Refusal::new(Code::TooLarge, message));
     }
     let (mut publications, mut places, mut results) = (Vec::new(), Vec::new(), Vec::new());
     for (place, item) in items.into_iter().enumerate() {
@@ -154,14 +147,14 @@ pub async fn batch(State(state): State<HttpState>, body: BatchBody) -> Result<Re
     if let Some(Err(refusal)) = outcomes.first()
         && outcomes.iter().all(|outcome| matches!(outcome, Err(Refusal { code: Code::Unavailable, .. })))
     {
-        return Err(refusal.clone().into_response());
+        return Err(refusal.clone());
     }
     for (place, outcome) in places.into_iter().zip(outcomes) {
         state.count(&outcome);
         results[place] = Some(outcome);
     }
     let results = results.into_iter().flatten().map(ItemResult::from).collect();
-    Ok((StatusCode::OK, Json(Results { results })).into_response())
+    Ok(Json(Results { results }))
 }
 
 impl HttpState {
@@ -172,12 +165,12 @@ impl HttpState {
     }
 }
 
-fn array(bytes: &[u8]) -> Result<Vec<Result<Publication, Refusal>>, Response> {
-    let value: &RawValue = serde_json::from_slice(bytes)
-        .map_err(|error| Malformed(format!("malformed JSON: {error}")).into_response())?;
+fn array(bytes: &[u8]) -> Result<Vec<Result<Publication, Refusal>>, Refusal> {
+    let value: &RawValue =
+        serde_json::from_slice(bytes).map_err(|error| malformed(format!("malformed JSON: {error}")))?;
     let items: Vec<&RawValue> = serde_json::from_str(value.get()).map_err(|_| {
         let message = format!("the body must be an array of events, got {}", crate::json::kind(value));
-        Refusal::invalid(message).into_response()
+        Refusal::invalid(message)
     })?;
     Ok(items.into_iter().map(|item| publication(Members::of(item))).collect())
 }
