@@ -12,12 +12,10 @@ mod origin;
 mod problem;
 mod publish;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::Arc;
 
-use axum::{Router, http::HeaderValue, middleware, routing::get};
+use axum::{Extension, Router, http::HeaderValue, middleware};
+use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
 use tower_http::{
     compression::{
@@ -60,18 +58,19 @@ pub(crate) struct HttpState {
     draining: Draining,
 }
 
-/// Whether the process is about to end: then it is not ready any more.
+/// Whether the process is about to end: then it is not ready any more, and streams come to their end, after which
+/// their clients come back to another node.
 #[derive(Debug, Clone, Default)]
-pub struct Draining(Arc<AtomicBool>);
+pub struct Draining(CancellationToken);
 
 impl Draining {
-    /// From now on `/readyz` says no.
+    /// From now on `/readyz` says no, and streams end.
     pub fn begin(&self) {
-        self.0.store(true, Ordering::Release);
+        self.0.cancel();
     }
 
     fn has_begun(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.0.is_cancelled()
     }
 }
 
@@ -95,6 +94,7 @@ fn described() -> OpenApiRouter<HttpState> {
         .routes(routes!(health::alive))
         .routes(routes!(health::ready))
         .routes(routes!(health::metrics))
+        .routes(routes!(openapi::serve))
 }
 
 /// The OpenAPI description of the HTTP edge, generated from its routes.
@@ -105,13 +105,13 @@ pub fn description() -> utoipa::openapi::OpenApi {
 /// The routes of the HTTP edge, without what stands before them.
 pub fn routes(gateway: Gateway, options: HttpOptions, draining: Draining) -> Router {
     let (routes, description) = described().split_for_parts();
-    let description: Arc<str> = description.to_json().unwrap_or_default().into();
+    let description = openapi::Written(description.to_json().unwrap_or_default().into());
     let unknown =
         || async { Refusal::new(Code::NotFound, "there is nothing at this path; see /openapi.json") };
     let other_method =
         || async { Refusal::new(Code::MethodNotAllowed, "this path has no such method; see /openapi.json") };
     routes
-        .route("/openapi.json", get(move || openapi::serve(description.clone())))
+        .layer(Extension(description))
         .merge(dashboard::routes())
         .fallback(unknown)
         .method_not_allowed_fallback(other_method)

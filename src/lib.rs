@@ -17,7 +17,7 @@
 //!
 //! let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
 //! axum::serve(listener, app).await?;
-//! jobcast::socketio::close(&sockets, std::time::Duration::from_secs(5)).await;
+//! sockets.close(std::time::Duration::from_secs(5)).await;
 //! gateway.stop(std::time::Duration::from_secs(5)).await;
 //! # Ok(())
 //! # }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{event::InvalidDraft, store::AppendError, store::StoreError};
+use crate::event::InvalidDraft;
 
 /// The codes that clients may branch on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -87,26 +87,8 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-impl From<StoreError> for Refusal {
-    fn from(error: StoreError) -> Self {
-        Refusal::new(Code::Unavailable, error.to_string())
-    }
-}
-
 impl From<InvalidDraft> for Refusal {
     fn from(error: InvalidDraft) -> Self {
         Refusal::invalid(error)
-    }
-}
-
-impl From<AppendError> for Refusal {
-    fn from(error: AppendError) -> Self {
-        let code = match &error {
-            AppendError::JobFinished => Code::JobFinished,
-            AppendError::OwnerMismatch => Code::OwnerMismatch,
-            AppendError::IdempotencyConflict => Code::IdempotencyConflict,
-            AppendError::Unavailable(_) => Code::Unavailable,
-        };
-        Refusal::new(code, error.to_string())
     }
 }

@@ -8,7 +8,6 @@ use std::{
 };
 
 use axum::Router;
-use socketioxide::SocketIo;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +15,7 @@ use crate::{
     connection::{Acceptor, Connection},
     gateway::Gateway,
     http::{self, CorsOptions, Draining, HttpOptions},
-    socketio::{self, SocketIoOptions},
+    socketio::{self, SocketIoOptions, Sockets},
 };
 
 /// What the server and its edges need to know.
@@ -50,14 +49,14 @@ impl Default for ServerOptions {
 /// which its end has to close.
 ///
 /// Serve it with connect info of [`Connection`] where clients' addresses are of interest.
-pub fn router(gateway: &Gateway, options: &ServerOptions) -> (Router, SocketIo) {
+pub fn router(gateway: &Gateway, options: &ServerOptions) -> (Router, Sockets) {
     edges(gateway, options, Draining::default())
 }
 
-fn edges(gateway: &Gateway, options: &ServerOptions, draining: Draining) -> (Router, SocketIo) {
-    let (layer, io) = socketio::layer(gateway, options.socketio);
-    let router = http::routes(gateway.clone(), options.http, draining).layer(layer);
-    (http::with_front(router, &options.cors), io)
+fn edges(gateway: &Gateway, options: &ServerOptions, draining: Draining) -> (Router, Sockets) {
+    let router = http::routes(gateway.clone(), options.http, draining);
+    let (router, sockets) = socketio::mount(router, gateway, options.socketio);
+    (http::with_front(router, &options.cors), sockets)
 }
 
 /// How much of the grace is left for the sockets, before the rest is cut off.
@@ -95,7 +94,7 @@ impl Server {
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> io::Result<()> {
         let Self { listener, gateway, options, .. } = self;
         let (draining, stop) = (Draining::default(), CancellationToken::new());
-        let (router, io) = edges(&gateway, &options, draining.clone());
+        let (router, sockets) = edges(&gateway, &options, draining.clone());
         let patience = options.socketio.ping_interval + options.socketio.ping_timeout;
         let acceptor = Acceptor::new(listener, patience);
         let service = router.into_make_service_with_connect_info::<Connection>();
@@ -110,12 +109,12 @@ impl Server {
         tracing::info!("shutting down");
         draining.begin();
         stop.cancel();
-        let end = async {
-            socketio::close(&io, left().mul_f64(SOCKETS_SHARE)).await;
-            // Ends the streams, which would otherwise be waited for; then whatever else the gateway runs.
-            gateway.stop(left()).await
-        };
-        let (served, stopped) = tokio::join!(tokio::time::timeout(left(), serving), end);
+        // What is accepted is finished before the gateway itself stops.
+        let (served, ()) = tokio::join!(
+            tokio::time::timeout(left(), serving),
+            sockets.close(left().mul_f64(SOCKETS_SHARE)),
+        );
+        let stopped = gateway.stop(left()).await;
         if !stopped || served.is_err() {
             tracing::warn!("not everything ended within server.shutdown_grace; what is left is cut off");
         }

@@ -6,13 +6,13 @@ mod wire;
 
 use std::{sync::Arc, time::Duration};
 
-use axum::extract::ConnectInfo;
+use axum::{Router, extract::ConnectInfo};
 use http::header;
+use serde_json::value::RawValue;
 use socketioxide::{
     ParserConfig, SocketIo, TransportType,
     extract::{SocketRef, TryData},
     handler::ConnectHandler,
-    layer::SocketIoLayer,
 };
 
 use self::{inbox::Inbox, wire::SocketOutlet};
@@ -54,8 +54,22 @@ impl Default for SocketIoOptions {
 /// How long a client waits for its record to be visible to all nodes before it is let in without.
 const RECORD_PATIENCE: Duration = Duration::from_secs(2);
 
-/// The layer that serves `/socket.io`, and a handle on all of its sockets.
-pub fn layer(gateway: &Gateway, options: SocketIoOptions) -> (SocketIoLayer, SocketIo) {
+/// All sockets of a gateway.
+#[derive(Debug, Clone)]
+pub struct Sockets(SocketIo);
+
+impl Sockets {
+    /// Ends all sockets as a restart does, so that clients come back by themselves; at most `patience`.
+    pub async fn close(&self, patience: Duration) {
+        // It waits for writers, and one whose client reads nothing has no end of its own.
+        if tokio::time::timeout(patience, self.0.close()).await.is_err() {
+            tracing::warn!("some Socket.IO clients did not take their end in time");
+        }
+    }
+}
+
+/// Adds `/socket.io` to a router.
+pub fn mount(router: Router, gateway: &Gateway, options: SocketIoOptions) -> (Router, Sockets) {
     let (layer, io) = SocketIo::builder()
         .ping_interval(options.ping_interval)
         .ping_timeout(options.ping_timeout)
@@ -68,7 +82,7 @@ pub fn layer(gateway: &Gateway, options: SocketIoOptions) -> (SocketIoLayer, Soc
         .with_parser(ParserConfig::common().max_incoming_binaries(0).max_incoming_binary_buf_size(0))
         .build_layer();
     let entrance = Arc::new(Entrance { gateway: gateway.clone(), options });
-    let admit = move |socket: SocketRef, auth: TryData<Box<serde_json::value::RawValue>>| {
+    let admit = move |socket: SocketRef, auth: TryData<Box<RawValue>>| {
         let entrance = entrance.clone();
         async move { entrance.admit(socket, auth.0.ok().as_deref()).await }
     };
@@ -80,15 +94,7 @@ pub fn layer(gateway: &Gateway, options: SocketIoOptions) -> (SocketIoLayer, Soc
     };
     // A namespace of a fixed name with the adapter of this process cannot fail to be added.
     io.ns("/jobs", arrived.with(admit));
-    (layer, io)
-}
-
-/// Ends all sockets as a restart does, so that clients come back by themselves; at most `patience`.
-pub async fn close(io: &SocketIo, patience: Duration) {
-    // It waits for writers, and one whose client reads nothing has no end of its own.
-    if tokio::time::timeout(patience, io.close()).await.is_err() {
-        tracing::warn!("some Socket.IO clients did not take their end in time");
-    }
+    (router.layer(layer), Sockets(io))
 }
 
 struct Entrance {
@@ -99,11 +105,7 @@ struct Entrance {
 impl Entrance {
     /// Lets a socket in, or says why not. All its handlers are in place before the client learns that it is in:
     /// otherwise a fast client's first event would be lost now and then.
-    async fn admit(
-        &self,
-        socket: SocketRef,
-        auth: Option<&serde_json::value::RawValue>,
-    ) -> Result<(), Refusal> {
+    async fn admit(&self, socket: SocketRef, auth: Option<&RawValue>) -> Result<(), Refusal> {
         let peer = peer(&socket, auth)?;
         let registration = self.gateway.register(peer);
         // A store that does not answer must not keep watchers out.
@@ -118,7 +120,7 @@ impl Entrance {
 }
 
 /// Who is at the other end, as far as the first request of the connection tells.
-fn peer(socket: &SocketRef, auth: Option<&serde_json::value::RawValue>) -> Result<Peer, Refusal> {
+fn peer(socket: &SocketRef, auth: Option<&RawValue>) -> Result<Peer, Refusal> {
     let parts = socket.req_parts();
     let address = parts.extensions.get::<ConnectInfo<Connection>>().map(|info| info.0.address().to_string());
     let user_agent = parts.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
@@ -137,7 +139,7 @@ fn peer(socket: &SocketRef, auth: Option<&serde_json::value::RawValue>) -> Resul
     })
 }
 
-fn client_id(auth: &serde_json::value::RawValue) -> Result<Option<ClientId>, Refusal> {
+fn client_id(auth: &RawValue) -> Result<Option<ClientId>, Refusal> {
     let members = Members::of(auth).map_err(|error| Refusal::invalid(format!("auth: {error}")))?;
     let Some(value) = members.get("clientId") else { return Ok(None) };
     let text: String = serde_json::from_str(value.get()).map_err(|_| {

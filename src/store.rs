@@ -19,6 +19,7 @@ use crate::{
     event::{Draft, IdempotencyKey, JobEvent, Seq},
     id::{ClientId, JobId},
     notice::Notice,
+    refusal::{Code, Refusal},
     room::Room,
     tasks::Tasks,
     timestamp::Timestamp,
@@ -116,6 +117,24 @@ pub enum AppendError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the store is unavailable: {0}")]
 pub struct StoreError(pub String);
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        Refusal::new(Code::Unavailable, error.to_string())
+    }
+}
+
+impl From<AppendError> for Refusal {
+    fn from(error: AppendError) -> Self {
+        let code = match &error {
+            AppendError::JobFinished => Code::JobFinished,
+            AppendError::OwnerMismatch => Code::OwnerMismatch,
+            AppendError::IdempotencyConflict => Code::IdempotencyConflict,
+            AppendError::Unavailable(_) => Code::Unavailable,
+        };
+        Refusal::new(code, error.to_string())
+    }
+}
 
 /// The store could not be opened.
 #[derive(Debug, thiserror::Error)]

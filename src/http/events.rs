@@ -134,7 +134,7 @@ async fn stream(
     let metrics = state.gateway.metrics();
     let label = EdgeLabel { edge: "sse" };
     let (sender, frames) = mpsc::channel(state.options.outbox);
-    let end = state.gateway.tasks().token().child_token();
+    let end = state.draining.0.child_token();
     let deliveries = metrics.deliveries.get_or_create(&label).clone();
     let outlet = Arc::new(StreamOutlet { sender, id, deliveries, end: end.clone() });
     let session = state.gateway.connect(outlet, None);

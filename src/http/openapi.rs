@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use axum::{
+    Extension,
     http::header,
     response::{IntoResponse, Response},
 };
@@ -19,7 +20,18 @@ use utoipa::{IntoParams, OpenApi, ToSchema};
 ))]
 pub struct Description;
 
-pub async fn serve(description: Arc<str>) -> Response {
+/// The description, written once.
+#[derive(Debug, Clone)]
+pub struct Written(pub Arc<str>);
+
+/// This description
+#[utoipa::path(
+    get,
+    path = "/openapi.json",
+    tag = "operating",
+    responses((status = 200, description = "OpenAPI 3.1", body = Value))
+)]
+pub async fn serve(Extension(Written(description)): Extension<Written>) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], description.to_string()).into_response()
 }
 

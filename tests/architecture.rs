@@ -1,0 +1,134 @@
+//! The rules of ARCHITECTURE.md that a search can hold: who may name whom.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Every source file with its text, without its unit tests.
+fn sources() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    let mut folders = vec![root.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("src is readable") {
+            let path: PathBuf = entry.expect("src is readable").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs")
+                && !path.ends_with("tests.rs")
+            {
+                let name = path.strip_prefix(&root).expect("below src").to_string_lossy().into_owned();
+                let text = fs::read_to_string(&path).expect("src is readable");
+                let text = text.split("#[cfg(test)]").next().unwrap_or_default().to_owned();
+                found.push((name, text));
+            }
+        }
+    }
+    assert!(found.len() > 30, "too few sources: {}", found.len());
+    found
+}
+
+/// The lines of code that name something outside of the files that may.
+fn named_elsewhere(patterns: &[&str], may: &[&str]) -> Vec<String> {
+    let mut found = Vec::new();
+    for (name, text) in sources() {
+        if may.iter().any(|prefix| name.starts_with(prefix)) {
+            continue;
+        }
+        let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        let hits = code.filter(|line| patterns.iter().any(|pattern| line.contains(pattern)));
+        found.extend(hits.map(|line| format!("{name}: {}", line.trim())));
+    }
+    found
+}
+
+#[track_caller]
+fn only(patterns: &[&str], may: &[&str]) {
+    assert_eq!(named_elsewhere(patterns, may), Vec::<String>::new(), "only {may:?} may name {patterns:?}");
+}
+
+/// The modules that a module's files name by `crate::module` or in a `use crate::{…}` block.
+fn named_modules(text: &str) -> Vec<String> {
+    let code: String =
+        text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+    let mut named = Vec::new();
+    for (place, _) in code.match_indices("crate::") {
+        let rest = &code[place + "crate::".len()..];
+        let words = match rest.strip_prefix('{') {
+            Some(block) => top_level_words(block),
+            None => vec![rest],
+        };
+        for word in words {
+            let end = word.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(word.len());
+            named.push(word[..end].to_owned());
+        }
+    }
+    named
+}
+
+/// The beginnings of a block's elements, up to its end.
+fn top_level_words(block: &str) -> Vec<&str> {
+    let (mut depth, mut start, mut words) = (0, 0, Vec::new());
+    for (place, c) in block.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => {
+                words.push(block[start..place].trim());
+                break;
+            }
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                words.push(block[start..place].trim());
+                start = place + 1;
+            }
+            _ => {}
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+#[test]
+fn only_tasks_spawns() {
+    only(&["tokio::spawn", "task::spawn", "thread::spawn", "tracker.spawn", "JoinSet"], &["tasks.rs"]);
+}
+
+#[test]
+fn libraries_are_named_where_they_belong() {
+    only(&["use redis::", "redis::cmd", "redis::pipe", "redis::aio"], &["store/redis"]);
+    only(&["socketioxide"], &["socketio"]);
+    only(&["axum::"], &["http", "socketio", "server.rs", "connection.rs"]);
+    only(&["fjall"], &["store/embedded/kv.rs", "telemetry.rs"]);
+    only(&["reqwest"], &["cli"]);
+}
+
+#[test]
+fn dependencies_run_one_way() {
+    const DOMAIN: [&str; 7] = ["event", "id", "json", "notice", "refusal", "room", "timestamp"];
+    let layers: [(&str, &[&str]); 10] = [
+        ("main.rs", &["cli"]),
+        ("cli", &["config", "gateway", "server", "telemetry"]),
+        ("config", &["gateway", "http", "server", "socketio", "store", "telemetry"]),
+        ("server.rs", &["connection", "gateway", "http", "socketio"]),
+        ("http", &["gateway", "store", "telemetry"]),
+        ("socketio", &["connection", "gateway", "store", "telemetry"]),
+        ("gateway", &["store", "tasks", "telemetry"]),
+        ("store", &["tasks"]),
+        ("telemetry.rs", &["tasks"]),
+        ("tasks.rs", &[]),
+    ];
+    for (name, text) in sources() {
+        let own = name.split(['/', '.']).next().unwrap_or_default().to_owned();
+        if own == "lib" {
+            continue;
+        }
+        let layer =
+            layers.iter().find(|(prefix, _)| name.starts_with(prefix)).map_or(&[][..], |(_, may)| may);
+        for module in named_modules(&text) {
+            let allowed =
+                module == own || DOMAIN.contains(&module.as_str()) || layer.contains(&module.as_str());
+            assert!(allowed, "{name} must not name crate::{module}");
+        }
+    }
+}
