@@ -27,7 +27,7 @@ pub use self::{
     subscribe::{JobResume, Joined, Latest, Resumed, Subscription},
 };
 use crate::{
-    event::{Draft, IdempotencyKey, Owner},
+    event::{Draft, EventKind, IdempotencyKey, Owner},
     id::{ClientId, JobId, UserId},
     notice::{Audience, Notice, NoticeName},
     refusal::{Code, Refusal},
@@ -161,11 +161,10 @@ impl Gateway {
         let appends = publications.into_iter().map(|(draft, key)| Append { draft, at, key }).collect();
         let outcomes = self.0.store.append(appends).await;
         self.0.metrics.publish_seconds.observe(begun.elapsed().as_secs_f64());
-        let published = |((job, kind), outcome): ((JobId, _), Result<Position, _>)| {
+        let published = |((job, kind), outcome): ((JobId, EventKind), Result<Position, _>)| {
             let position = outcome.map_err(|error| self.refused(error))?;
             if !position.repeated {
-                let label = KindLabel { kind: crate::event::EventKind::name(kind) };
-                self.0.metrics.accepted.get_or_create(&label).inc();
+                self.0.metrics.accepted.get_or_create(&KindLabel { kind: kind.name() }).inc();
             }
             Ok(Published { job, seq: position.seq, timestamp: position.timestamp })
         };

@@ -387,6 +387,26 @@ mod tests {
         assert_eq!(field(r#"{"event":"job:completed","jobId":1e300}"#), "jobId");
     }
 
+    /// What passes through unread must not make an accepted event unreadable.
+    #[test]
+    fn strange_payloads_pass_through_to_the_letter() {
+        let deep = format!("{}{}", "[".repeat(json::MAX_DEPTH), "]".repeat(json::MAX_DEPTH));
+        let strange = [
+            r#""\ud800""#,
+            r#"{"\udfff":{"__proto__":null}}"#,
+            "1e400",
+            "-0",
+            "123456789012345678901234567890.000",
+            r#""\u0000\u2028""#,
+            &deep,
+        ];
+        for data in strange {
+            let draft = read(&format!(r#"{{"event":"job:completed","jobId":"j","result":{data}}}"#)).unwrap();
+            let event = draft.accept(&Owner::default(), Timestamp::default(), 1);
+            assert!(event.json().get().contains(&format!(r#""result":{data},"#)), "{data}");
+        }
+    }
+
     #[test]
     fn keys_are_visible_ascii() {
         assert!("k-1!~".parse::<IdempotencyKey>().is_ok());
