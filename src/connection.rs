@@ -29,6 +29,11 @@ impl Connection {
         self.address.ip().to_canonical()
     }
 
+    /// Whether it is still held open on this side.
+    pub fn is_open(&self) -> bool {
+        self.stream.strong_count() > 0
+    }
+
     /// Cuts the connection at once, whatever its writer is waiting for. What was not sent yet is lost.
     pub fn cut(&self) {
         if let Some(stream) = self.stream.upgrade() {

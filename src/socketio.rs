@@ -2,11 +2,12 @@
 
 mod inbox;
 mod request;
+mod upgrades;
 mod wire;
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{Router, extract::ConnectInfo};
+use axum::{Router, extract::ConnectInfo, middleware};
 use http::header;
 use serde_json::value::RawValue;
 use socketioxide::{
@@ -15,7 +16,7 @@ use socketioxide::{
     handler::ConnectHandler,
 };
 
-use self::{inbox::Inbox, wire::SocketOutlet};
+use self::{inbox::Inbox, upgrades::Upgrades, wire::SocketOutlet};
 use crate::{
     connection::Connection,
     gateway::{Gateway, Peer},
@@ -81,7 +82,8 @@ pub fn mount(router: Router, gateway: &Gateway, options: SocketIoOptions) -> (Ro
         // Nothing here takes binary attachments.
         .with_parser(ParserConfig::common().max_incoming_binaries(0).max_incoming_binary_buf_size(0))
         .build_layer();
-    let entrance = Arc::new(Entrance { gateway: gateway.clone(), options });
+    let upgrades = Upgrades::default();
+    let entrance = Arc::new(Entrance { gateway: gateway.clone(), options, upgrades: upgrades.clone() });
     let admit = move |socket: SocketRef, auth: TryData<Box<RawValue>>| {
         let entrance = entrance.clone();
         async move { entrance.admit(socket, auth.0.ok().as_deref()).await }
@@ -94,12 +96,14 @@ pub fn mount(router: Router, gateway: &Gateway, options: SocketIoOptions) -> (Ro
     };
     // A namespace of a fixed name with the adapter of this process cannot fail to be added.
     io.ns("/jobs", arrived.with(admit));
-    (router.layer(layer), Sockets(io))
+    let router = router.layer(layer).layer(middleware::from_fn_with_state(upgrades, upgrades::note));
+    (router, Sockets(io))
 }
 
 struct Entrance {
     gateway: Gateway,
     options: SocketIoOptions,
+    upgrades: Upgrades,
 }
 
 impl Entrance {
@@ -110,8 +114,8 @@ impl Entrance {
         let registration = self.gateway.register(peer);
         // A store that does not answer must not keep watchers out.
         let _in_time = tokio::time::timeout(RECORD_PATIENCE, self.gateway.records_published()).await;
-        let inbox =
-            Arc::new(Inbox::new(self.gateway.clone(), registration, self.options.messages_per_second));
+        let rate = self.options.messages_per_second;
+        let inbox = Arc::new(Inbox::new(self.gateway.clone(), registration, rate, self.upgrades.clone()));
         socket.extensions.insert(inbox.clone());
         socket.on_fallback(inbox::InOrder(inbox.clone()));
         socket.on_disconnect(move || async move { inbox.close() });

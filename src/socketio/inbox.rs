@@ -20,6 +20,7 @@ use super::{
     SocketOutlet,
     request::Request,
     transport,
+    upgrades::Upgrades,
     wire::{Exception, History, Refused, Subscribed, Unsubscribed, outcome},
 };
 use crate::{
@@ -39,6 +40,7 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 pub struct Inbox {
     gateway: Gateway,
     limiter: DefaultDirectRateLimiter,
+    upgrades: Upgrades,
     state: Mutex<State>,
 }
 
@@ -73,10 +75,20 @@ struct Message {
 }
 
 impl Inbox {
-    pub fn new(gateway: Gateway, registration: Registration, messages_per_second: u32) -> Self {
+    pub fn new(
+        gateway: Gateway,
+        registration: Registration,
+        messages_per_second: u32,
+        upgrades: Upgrades,
+    ) -> Self {
         let rate = NonZeroU32::new(messages_per_second).unwrap_or(NonZeroU32::MIN);
         let state = State { stage: Stage::Arriving(registration), waiting: VecDeque::new(), busy: false };
-        Self { gateway, limiter: RateLimiter::direct(Quota::per_second(rate)), state: Mutex::new(state) }
+        Self {
+            gateway,
+            limiter: RateLimiter::direct(Quota::per_second(rate)),
+            upgrades,
+            state: Mutex::new(state),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -97,6 +109,7 @@ impl Inbox {
         let label = EdgeLabel { edge: "socketio" };
         let outlet = Arc::new(SocketOutlet::new(
             socket.clone(),
+            self.upgrades.clone(),
             metrics.deliveries.get_or_create(&label).clone(),
             metrics.connections.get_or_create(&label).clone(),
         ));

@@ -5,6 +5,7 @@ use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 use serde::{Serialize, Serializer, ser::SerializeMap};
 use socketioxide::{SendError, SocketError, TransportType, extract::SocketRef};
 
+use super::upgrades::Upgrades;
 use crate::{
     connection::Connection,
     gateway::{CloseReason, Delivery, Joined, Latest, Offer, Outlet},
@@ -17,14 +18,15 @@ use crate::{
 /// The sending end of a socket.
 pub struct SocketOutlet {
     socket: SocketRef,
+    upgrades: Upgrades,
     deliveries: Counter,
     open: Gauge,
 }
 
 impl SocketOutlet {
-    pub fn new(socket: SocketRef, deliveries: Counter, open: Gauge) -> Self {
+    pub fn new(socket: SocketRef, upgrades: Upgrades, deliveries: Counter, open: Gauge) -> Self {
         open.inc();
-        Self { socket, deliveries, open }
+        Self { socket, upgrades, deliveries, open }
     }
 }
 
@@ -67,11 +69,15 @@ impl Outlet for SocketOutlet {
     }
 
     fn close(&self, reason: CloseReason) {
-        let connection = self.socket.req_parts().extensions.get::<ConnectInfo<Connection>>();
-        match (self.socket.transport_type(), connection) {
+        let first = self.socket.req_parts().extensions.get::<ConnectInfo<Connection>>();
+        match (self.socket.transport_type(), first) {
             // Cut like a lost network, so that the client comes back and resumes; a full socket takes no packet
             // that would tell it anything.
-            (TransportType::Websocket, Some(ConnectInfo(connection))) => connection.cut(),
+            (TransportType::Websocket, Some(ConnectInfo(first))) => {
+                if !self.upgrades.cut(self.socket.id.as_str()) {
+                    first.cut();
+                }
+            }
             _ => {
                 if let Err(error) = self.socket.clone().disconnect() {
                     tracing::warn!(%error, reason = reason.as_str(), "a socket could not be told its end");
