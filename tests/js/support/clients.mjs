@@ -1,0 +1,6 @@
+// Everything a test watches and publishes with.
+
+export * from './http.mjs';
+export * from './socketio.mjs';
+export * from './sse.mjs';
+export * from './waiting.mjs';

@@ -1,0 +1,63 @@
+// A real Redis server, alone on a free port.
+
+import { createServer } from 'node:net';
+import { once } from 'node:events';
+import { Redis } from 'ioredis';
+import { startProcess, temporaryFolder } from './processes.mjs';
+
+async function freePort() {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address();
+  server.close();
+  await once(server, 'close');
+  return port;
+}
+
+/**
+ * Starts `redis-server` without persistence; `args` come after the defaults and win, so
+ * `['--appendonly', 'yes']` makes what it holds survive `kill` and `restart`.
+ *
+ * `client` is an ioredis client; `restart()` ends the server where it still runs and starts it again on
+ * the same port and folder.
+ */
+export async function startRedis({ args = [] } = {}) {
+  const folder = temporaryFolder('redis');
+  const start = (port) =>
+    startProcess(
+      'redis-server',
+      ['--port', String(port), '--bind', '127.0.0.1', '--dir', folder, '--save', '', '--appendonly', 'no', ...args],
+      { cwd: folder, ready: (line) => line.includes('Ready to accept connections') },
+    );
+
+  let server;
+  let port;
+  for (let attempt = 1; !server; attempt += 1) {
+    port = await freePort();
+    server = await start(port).catch((error) => {
+      // Somebody else may have taken the port in between.
+      if (attempt === 3) throw error;
+    });
+  }
+
+  const client = new Redis({ port, host: '127.0.0.1', maxRetriesPerRequest: null, retryStrategy: () => 100 });
+  // A server that is down on purpose is no failure of the test.
+  client.on('error', () => {});
+
+  return {
+    url: `redis://127.0.0.1:${port}`,
+    port,
+    client,
+    async stop() {
+      client.disconnect();
+      return server.stop();
+    },
+    async kill() {
+      return server.kill();
+    },
+    async restart() {
+      await server.stop();
+      server = await start(port);
+    },
+  };
+}
