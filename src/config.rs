@@ -76,6 +76,7 @@ impl Default for Server {
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
     /// For people or for machines.
+    #[serde(deserialize_with = "parse::log_format")]
     pub format: LogFormat,
     /// What is worth a line.
     #[serde(deserialize_with = "parse::level")]
@@ -103,8 +104,7 @@ impl Default for Cors {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum BackendName {
     Embedded,
     Redis,
@@ -113,6 +113,7 @@ enum BackendName {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Store {
+    #[serde(deserialize_with = "parse::backend")]
     backend: BackendName,
     #[serde(deserialize_with = "parse::path")]
     path: PathBuf,
@@ -156,8 +157,7 @@ impl Default for History {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AuthMode {
     None,
 }
@@ -165,7 +165,7 @@ enum AuthMode {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Auth {
-    #[serde(rename = "mode")]
+    #[serde(rename = "mode", deserialize_with = "parse::auth_mode")]
     _mode: AuthMode,
     allow_anonymous: bool,
 }

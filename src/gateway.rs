@@ -23,7 +23,7 @@ use serde_json::value::RawValue;
 use self::hub::Hub;
 pub use self::{
     outlet::{CloseReason, Delivery, Gap, Offer, Outlet},
-    session::{Peer, Registration, Session},
+    session::{Peer, Session},
     subscribe::{JobResume, Joined, Latest, Resumed, Subscription},
 };
 use crate::{
@@ -158,7 +158,9 @@ impl Gateway {
         let (at, begun) = (Timestamp::now(), Instant::now());
         let facts: Vec<_> =
             publications.iter().map(|(draft, _)| (draft.job().clone(), draft.kind())).collect();
-        let appends = publications.into_iter().map(|(draft, key)| Append { draft, at, key }).collect();
+        let seen: Vec<_> = self.hub(|hub| facts.iter().map(|(job, _)| hub.live_edge(job)).collect());
+        let append = |((draft, key), above)| Append { draft, at, key, above };
+        let appends = publications.into_iter().zip(seen).map(append).collect();
         let outcomes = self.0.store.append(appends).await;
         self.0.metrics.publish_seconds.observe(begun.elapsed().as_secs_f64());
         let published = |((job, kind), outcome): ((JobId, EventKind), Result<Position, _>)| {

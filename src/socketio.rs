@@ -7,7 +7,12 @@ mod wire;
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{Router, extract::ConnectInfo, middleware};
+use axum::{
+    Router,
+    extract::{ConnectInfo, Request, State},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+};
 use http::header;
 use serde_json::value::RawValue;
 use socketioxide::{
@@ -15,6 +20,7 @@ use socketioxide::{
     extract::{SocketRef, TryData},
     handler::ConnectHandler,
 };
+use tokio_util::sync::CancellationToken;
 
 use self::{inbox::Inbox, upgrades::Upgrades, wire::SocketOutlet};
 use crate::{
@@ -57,21 +63,39 @@ const RECORD_PATIENCE: Duration = Duration::from_secs(2);
 
 /// All sockets of a gateway.
 #[derive(Debug, Clone)]
-pub struct Sockets(SocketIo);
+pub struct Sockets {
+    io: SocketIo,
+    closed: CancellationToken,
+}
 
 impl Sockets {
     /// Ends all sockets as a restart does, so that clients come back by themselves; at most `patience`.
     pub async fn close(&self, patience: Duration) {
         // It waits for writers, and one whose client reads nothing has no end of its own.
-        if tokio::time::timeout(patience, self.0.close()).await.is_err() {
+        if tokio::time::timeout(patience, self.io.close()).await.is_err() {
             tracing::warn!("some Socket.IO clients did not take their end in time");
         }
+        self.closed.cancel();
     }
 }
+
+/// Answers requests of long-polling that still wait when all sockets are closed: theirs have left the namespace,
+/// and nothing else would end them before their heartbeat does.
+async fn until_closed(State(closed): State<CancellationToken>, request: Request, next: Next) -> Response {
+    if !request.uri().path().starts_with(PATH) {
+        return next.run(request).await;
+    }
+    let answer = closed.run_until_cancelled(next.run(request)).await;
+    answer.unwrap_or_else(|| Refusal::new(Code::Unavailable, "the gateway is shutting down").into_response())
+}
+
+/// Where Socket.IO lives.
+const PATH: &str = "/socket.io";
 
 /// Adds `/socket.io` to a router.
 pub fn mount(router: Router, gateway: &Gateway, options: SocketIoOptions) -> (Router, Sockets) {
     let (layer, io) = SocketIo::builder()
+        .req_path(PATH)
         .ping_interval(options.ping_interval)
         .ping_timeout(options.ping_timeout)
         .max_payload(options.max_payload as u64)
@@ -96,8 +120,12 @@ pub fn mount(router: Router, gateway: &Gateway, options: SocketIoOptions) -> (Ro
     };
     // A namespace of a fixed name with the adapter of this process cannot fail to be added.
     io.ns("/jobs", arrived.with(admit));
-    let router = router.layer(layer).layer(middleware::from_fn_with_state(upgrades, upgrades::note));
-    (router, Sockets(io))
+    let closed = CancellationToken::new();
+    let router = router
+        .layer(layer)
+        .layer(middleware::from_fn_with_state(upgrades, upgrades::note))
+        .layer(middleware::from_fn_with_state(closed.clone(), until_closed));
+    (router, Sockets { io, closed })
 }
 
 struct Entrance {
@@ -111,11 +139,10 @@ impl Entrance {
     /// otherwise a fast client's first event would be lost now and then.
     async fn admit(&self, socket: SocketRef, auth: Option<&RawValue>) -> Result<(), Refusal> {
         let peer = peer(&socket, auth)?;
-        let registration = self.gateway.register(peer);
+        let inbox =
+            Arc::new(Inbox::new(&self.gateway, peer, self.options.messages_per_second, &self.upgrades));
         // A store that does not answer must not keep watchers out.
         let _in_time = tokio::time::timeout(RECORD_PATIENCE, self.gateway.records_published()).await;
-        let rate = self.options.messages_per_second;
-        let inbox = Arc::new(Inbox::new(self.gateway.clone(), registration, rate, self.upgrades.clone()));
         socket.extensions.insert(inbox.clone());
         socket.on_fallback(inbox::InOrder(inbox.clone()));
         socket.on_disconnect(move || async move { inbox.close() });

@@ -83,6 +83,8 @@ pub struct Append {
     pub at: Timestamp,
     /// The publisher's own name for the call.
     pub key: Option<IdempotencyKey>,
+    /// A number that watchers have seen of the job: the event gets a larger one in any case.
+    pub above: Option<Seq>,
 }
 
 /// Where an accepted event stands.
@@ -200,6 +202,9 @@ pub struct Bounds {
     pub oldest: Seq,
     /// The newest number.
     pub newest: Seq,
+    /// The last number that did not follow on the one before it, because what the store had accepted in between
+    /// may have been lost with its end.
+    pub broken: Option<Seq>,
 }
 
 /// What the feed brings.
@@ -306,6 +311,19 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<JobId>, StoreError> {
         each!(self, store => store.active(room, since, limit).await)
+    }
+
+    /// Tells the store of numbers that watchers have seen, after it may have lost the end of what it accepted: none
+    /// of them is given to another event of its job from then on.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store does not answer.
+    pub async fn raise(&self, seen: &[(JobId, Seq)]) -> Result<(), StoreError> {
+        match self {
+            // What it has answered, it has on disk.
+            Store::Embedded(_) => Ok(()),
+            Store::Redis(store) => store.raise(seen).await,
+        }
     }
 
     /// Makes the feed cover a room, and returns once it does for certain. Each call counts, and is undone by

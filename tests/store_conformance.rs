@@ -71,7 +71,7 @@ impl Subject {
 
     async fn append_keyed(&self, draft: Draft, key: Option<&str>) -> Result<Position, AppendError> {
         let key = key.map(|key| key.parse::<IdempotencyKey>().unwrap());
-        self.store.append(vec![Append { draft, at: Timestamp::now(), key }]).await.pop().unwrap()
+        self.store.append(vec![Append { draft, at: Timestamp::now(), key, above: None }]).await.pop().unwrap()
     }
 
     async fn seqs(&self, id: &str, window: Window) -> Vec<Seq> {
@@ -152,7 +152,7 @@ async fn concurrent_appends_get_numbers_of_their_own(kind: Kind) {
 async fn a_batch_keeps_the_order_of_each_job(kind: Kind) {
     let subject = Subject::open(kind, history(1000)).await;
     let at = Timestamp::now();
-    let append = |draft| Append { draft, at, key: None };
+    let append = |draft| Append { draft, at, key: None, above: None };
     let drafts = (0..300)
         .flat_map(|step| [progress("a", f64::from(step) / 3.0), progress("b", f64::from(step) / 3.0)]);
     let outcomes = subject.store.append(drafts.map(append).collect()).await;
@@ -194,7 +194,7 @@ async fn history_is_capped_and_read_in_windows(kind: Kind) {
     assert_eq!(after(newest + 5, 100).await, [0; 0]);
     assert_eq!(after(Seq::MAX, 100).await, [0; 0]);
     let bounds = subject.store.bounds(&job("a")).await.unwrap();
-    assert_eq!(bounds, Some(Bounds { first, oldest: newest - 9, newest }));
+    assert_eq!(bounds, Some(Bounds { first, oldest: newest - 9, newest, broken: None }));
     assert_eq!(subject.store.bounds(&job("unknown")).await.unwrap(), None);
 }
 
@@ -264,7 +264,8 @@ async fn active_jobs_come_most_recent_first(kind: Kind) {
     let mut at = Timestamp::now().millis();
     for id in ["a", "b", "c", "a"] {
         at += 10;
-        let append = Append { draft: update(id), at: Timestamp::from_millis(at).unwrap(), key: None };
+        let append =
+            Append { draft: update(id), at: Timestamp::from_millis(at).unwrap(), key: None, above: None };
         subject.store.append(vec![append]).await.pop().unwrap().unwrap();
     }
     let active = |since: u64, limit| {
@@ -348,6 +349,14 @@ async fn everything_survives_a_restart(kind: Kind) {
     assert_eq!(entry.owner(), &owned("u"));
 }
 
+async fn a_number_that_was_seen_is_not_given_again(kind: Kind) {
+    let subject = Subject::open(kind, history(100)).await;
+    let at = Timestamp::now();
+    let seen = at.millis() + 5000;
+    let append = Append { draft: update("a"), at, key: None, above: Some(seen) };
+    assert_eq!(subject.store.append(vec![append]).await.pop().unwrap().unwrap().seq, seen + 1);
+}
+
 async fn clients_are_listed_counted_and_forgotten(kind: Kind) {
     let subject = Subject::open(kind, history(100)).await;
     let store = &subject.store;
@@ -416,6 +425,7 @@ conformance!(
     active_jobs_come_most_recent_first,
     the_feed_brings_what_is_covered_in_order,
     expired_jobs_are_gone,
+    a_number_that_was_seen_is_not_given_again,
     clients_are_listed_counted_and_forgotten,
 );
 
@@ -489,7 +499,43 @@ mod redis_lists {
         assert_eq!(texts().await.len(), 3);
         assert_eq!(subject.seqs("a", Window::After { seq: 0, limit: 10 }).await, [seq]);
         let bounds = subject.store.bounds(&job("a")).await.unwrap();
-        assert_eq!(bounds, Some(Bounds { first: seq, oldest: seq, newest: seq }));
+        assert_eq!(bounds, Some(Bounds { first: seq, oldest: seq, newest: seq, broken: None }));
+    }
+
+    #[tokio::test]
+    async fn that_lost_their_end_go_on_with_numbers_nobody_has_seen() {
+        let subject = Subject::open(Kind::Redis, history(10)).await;
+        let mut seqs = Vec::new();
+        for _ in 0..4 {
+            seqs.push(subject.append(update("a")).await.unwrap().seq);
+        }
+        subject.store.raise(&[(job("a"), seqs[1])]).await.unwrap();
+        assert_eq!(subject.store.bounds(&job("a")).await.unwrap().unwrap().broken, None);
+        // The end is lost, and with it the scripts, as in a crash.
+        let mut connection = subject.redis.as_ref().unwrap().connection().await;
+        let mut lose = redis::pipe();
+        lose.cmd("LTRIM").arg("p:job-history:a").arg(2).arg(-1).ignore();
+        lose.hset("p:jobcast:state:{p:job-history:a}", "seq", seqs[1]).ignore();
+        lose.cmd("SCRIPT").arg("FLUSH").ignore();
+        lose.query_async::<()>(&mut connection).await.unwrap();
+        subject.store.raise(&[(job("a"), seqs[3]), (job("b"), 7)]).await.unwrap();
+        let drafts =
+            (0..3).map(|_| Append { draft: update("a"), at: Timestamp::now(), key: None, above: None });
+        let after: Vec<Seq> = subject
+            .store
+            .append(drafts.collect())
+            .await
+            .into_iter()
+            .map(|position| position.unwrap().seq)
+            .collect();
+        assert_eq!(after, [seqs[3] + 1, seqs[3] + 2, seqs[3] + 3]);
+        let bounds = subject.store.bounds(&job("a")).await.unwrap().unwrap();
+        assert_eq!((bounds.first, bounds.broken), (seqs[0], Some(after[0])));
+        let read = |seq, limit| subject.seqs("a", Window::After { seq, limit });
+        assert_eq!(read(seqs[1], 2).await, [after[0], after[1]]);
+        assert_eq!(read(seqs[3], 1).await, [after[0]]);
+        assert_eq!(read(seqs[0], 10).await, [seqs[1], after[0], after[1], after[2]]);
+        assert_eq!(read(0, 3).await, [seqs[0], seqs[1], after[0]]);
     }
 
     #[tokio::test]

@@ -6,6 +6,9 @@ use bytesize::ByteSize;
 use serde::{Deserialize, Deserializer, de::Error};
 use tracing::level_filters::LevelFilter;
 
+use super::{AuthMode, BackendName};
+use crate::telemetry::LogFormat;
+
 /// Anything that is written as text.
 pub fn text<'de, D: Deserializer<'de>, T: FromStr<Err: fmt::Display>>(
     deserializer: D,
@@ -64,6 +67,28 @@ pub fn size<'de, D: Deserializer<'de>, const MIN: u64, const MAX: u64>(
         ByteSize(MIN),
         ByteSize(MAX)
     )))
+}
+
+/// One of a few words, each of which means a value.
+fn choice<'de, D: Deserializer<'de>, T: Copy>(deserializer: D, words: &[(&str, T)]) -> Result<T, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let meant = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
+    meant.ok_or_else(|| {
+        let right: Vec<_> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
+        D::Error::custom(format!("must be {}, got {text:?}", right.join(" or ")))
+    })
+}
+
+pub fn log_format<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LogFormat, D::Error> {
+    choice(deserializer, &[("text", LogFormat::Text), ("json", LogFormat::Json)])
+}
+
+pub fn backend<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BackendName, D::Error> {
+    choice(deserializer, &[("embedded", BackendName::Embedded), ("redis", BackendName::Redis)])
+}
+
+pub fn auth_mode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<AuthMode, D::Error> {
+    choice(deserializer, &[("none", AuthMode::None)])
 }
 
 pub fn level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LevelFilter, D::Error> {

@@ -68,8 +68,12 @@ fn errors_name_the_source_the_key_and_what_is_right() {
         ("[history]\nmax_events = \"many\"", "jobcast.toml: history.max_events: ", "integer"),
         ("[server]\nmax_payload = \"big\"", "jobcast.toml: server.max_payload: ", "128KiB"),
         ("[cors]\norigins = [\"http://a/\"]", "jobcast.toml: cors.origins: ", "without a slash"),
-        ("[store]\nbackend = \"mysql\"", "jobcast.toml: store.backend: ", "mysql"),
-        ("[auth]\nmode = \"jwt\"", "jobcast.toml: auth.mode: ", "jwt"),
+        (
+            "[store]\nbackend = \"mysql\"",
+            "jobcast.toml: store.backend: ",
+            "must be \"embedded\" or \"redis\", got \"mysql\"",
+        ),
+        ("[auth]\nmode = \"jwt\"", "jobcast.toml: auth.mode: ", "must be \"none\", got \"jwt\""),
         ("[server", "jobcast.toml: ", ""),
         ("[server]\nlisten = \"0.0.0.0:3000\"", "server.listen: ", "auth.allow_anonymous = true"),
     ];

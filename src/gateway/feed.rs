@@ -41,7 +41,6 @@ fn take(gateway: &Gateway, item: FeedItem) {
             gateway.0.feed_interrupted.store(true, Ordering::Release);
         }
         FeedItem::Restored { since } => {
-            gateway.0.feed_interrupted.store(false, Ordering::Release);
             gateway.0.tasks.spawn_until_stop("resync", resync(gateway.clone(), since));
         }
     }
@@ -74,16 +73,28 @@ fn notify(gateway: &Gateway, notice: &Notice) {
     }
 }
 
-/// Brings every joined room up to date after an interruption of the feed.
+/// Brings every joined room up to date after an interruption of the feed. Only then is the node ready again.
 async fn resync(gateway: Gateway, since: Timestamp) {
+    let interruptions = gateway.0.metrics.feed_interruptions.get();
+    let seen = gateway.hub(|hub| hub.live_edges());
+    retrying(&gateway, || gateway.0.store.raise(&seen)).await;
     for room in gateway.hub(|hub| hub.rooms()) {
-        let mut pause = Duration::from_millis(50);
-        while let Err(error) = resync_room(&gateway, &room, since).await {
-            gateway.0.metrics.store_errors.inc();
-            tracing::debug!(%error, %room, "a room cannot be resynced yet");
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(1));
-        }
+        retrying(&gateway, || resync_room(&gateway, &room, since)).await;
+    }
+    // Unless it was interrupted again: then there will be another resync.
+    if gateway.0.metrics.feed_interruptions.get() == interruptions {
+        gateway.0.feed_interrupted.store(false, Ordering::Release);
+    }
+}
+
+/// Does something until the store lets it succeed.
+async fn retrying<F: Future<Output = Result<(), StoreError>>>(gateway: &Gateway, attempt: impl Fn() -> F) {
+    let mut pause = Duration::from_millis(50);
+    while let Err(error) = attempt().await {
+        gateway.0.metrics.store_errors.inc();
+        tracing::debug!(%error, "the store cannot be resynced yet");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(1));
     }
 }
 

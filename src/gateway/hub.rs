@@ -445,6 +445,11 @@ impl Hub {
         self.rooms.keys().cloned().collect()
     }
 
+    /// All live edges.
+    pub fn live_edges(&self) -> Vec<(JobId, Seq)> {
+        self.edges.iter().map(|(job, edge)| (job.clone(), edge.seq)).collect()
+    }
+
     /// The live edge of a job.
     pub fn live_edge(&self, job: &JobId) -> Option<Seq> {
         self.edges.get(job).map(|edge| edge.seq)

@@ -28,7 +28,7 @@ pub struct Session {
     pub(super) gateway: Gateway,
     pub(super) key: SessionKey,
     connection: Connection,
-    registration: Option<Registration>,
+    client: Option<ClientId>,
 }
 
 impl std::fmt::Debug for Session {
@@ -40,38 +40,16 @@ impl std::fmt::Debug for Session {
     }
 }
 
-/// The record of a client. Dropping it removes the record, unless a newer connection has taken it over.
-#[derive(Debug)]
-pub struct Registration {
-    gateway: Gateway,
-    connection: Connection,
-    client: ClientId,
-}
-
-impl Drop for Registration {
-    fn drop(&mut self) {
-        self.gateway.0.store.directory().disconnect(self.connection, &self.client);
-    }
-}
-
 impl Gateway {
-    /// Records a client, for all nodes to see. It takes the record over from an earlier connection that used the
-    /// same name.
-    pub fn register(&self, peer: Peer) -> Registration {
-        let (connection, client) = (self.next_connection(), peer.client_id.clone());
-        self.0.store.directory().connect(connection, self.record(peer));
-        Registration { gateway: self.clone(), connection, client }
-    }
-
-    /// Connects a watcher; one without a record is, for instance, a stream of one request.
-    pub fn connect(&self, outlet: Arc<dyn Outlet>, registration: Option<Registration>) -> Session {
-        let connection =
-            registration.as_ref().map_or_else(|| self.next_connection(), |found| found.connection);
-        Session { gateway: self.clone(), key: self.hub(|hub| hub.connect(outlet)), connection, registration }
-    }
-
-    fn next_connection(&self) -> Connection {
-        self.0.connections.fetch_add(1, Ordering::Relaxed)
+    /// Connects a watcher. With a peer it gets a record, for all nodes to see, which it takes over from an earlier
+    /// connection that used the same name; one without is, for instance, a stream of one request.
+    pub fn connect(&self, outlet: Arc<dyn Outlet>, peer: Option<Peer>) -> Session {
+        let connection = self.0.connections.fetch_add(1, Ordering::Relaxed);
+        let client = peer.as_ref().map(|peer| peer.client_id.clone());
+        if let Some(peer) = peer {
+            self.0.store.directory().connect(connection, self.record(peer));
+        }
+        Session { gateway: self.clone(), key: self.hub(|hub| hub.connect(outlet)), connection, client }
     }
 
     /// Waits until what this node records of its clients is visible to all nodes.
@@ -117,7 +95,7 @@ impl Session {
     }
 
     fn client(&self) -> Option<&ClientId> {
-        self.registration.as_ref().map(|registration| &registration.client)
+        self.client.as_ref()
     }
 
     /// Counts this session into a room.
@@ -136,6 +114,9 @@ impl Drop for Session {
     fn drop(&mut self) {
         for room in self.gateway.hub(|hub| hub.disconnect(self.key)) {
             self.forget(&room);
+        }
+        if let Some(client) = &self.client {
+            self.gateway.0.store.directory().disconnect(self.connection, client);
         }
     }
 }

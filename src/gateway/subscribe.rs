@@ -185,7 +185,16 @@ impl Gateway {
             Some(_) => self.0.store.bounds(job).await?,
             None => None,
         };
-        let plan = resume.map(|resume| plan(resume, bounds));
+        let mut plan = resume.map(|resume| plan(resume, bounds));
+        if let (Some((Some(after), resumed)), Some(bounds)) = (&mut plan, bounds)
+            && bounds.broken.is_some_and(|broken| *after + 1 < broken)
+        {
+            // Between numbers that do not follow on each other something may be lost, and places do not tell how
+            // many there are.
+            let window = Window::After { seq: *after, limit: self.0.history_cap };
+            let replaying = self.0.store.history(job, window).await?.len();
+            *resumed = Resumed { recovered: false, replaying };
+        }
         let event = latest.clone().and_then(Entry::event);
         let after = plan.and_then(|(after, _)| after);
         let starting = event.map(|latest| Starting { latest, after });
@@ -247,7 +256,7 @@ impl Gateway {
 
 /// From where a job is replayed, and what to tell of it.
 fn plan(resume: JobResume, bounds: Option<Bounds>) -> (Option<Seq>, Resumed) {
-    let Some(Bounds { first, oldest, newest }) = bounds else {
+    let Some(Bounds { first, oldest, newest, .. }) = bounds else {
         let recovered = matches!(resume, JobResume::Since(0) | JobResume::Newest(_));
         return (None, Resumed { recovered, replaying: 0 });
     };
@@ -271,7 +280,7 @@ mod tests {
 
     #[test]
     fn plans_a_resume() {
-        let bounds = Some(Bounds { first: 100, oldest: 105, newest: 109 });
+        let bounds = Some(Bounds { first: 100, oldest: 105, newest: 109, broken: None });
         let planned = |resume| {
             let (after, Resumed { recovered, replaying }) = plan(resume, bounds);
             (after, recovered, replaying)
@@ -286,7 +295,7 @@ mod tests {
         assert_eq!(planned(JobResume::Newest(2)), (Some(107), true, 2));
         assert_eq!(planned(JobResume::Newest(0)), (Some(109), true, 0));
         assert_eq!(planned(JobResume::Newest(50)), (Some(104), true, 5));
-        let whole = Some(Bounds { first: 100, oldest: 100, newest: 109 });
+        let whole = Some(Bounds { first: 100, oldest: 100, newest: 109, broken: None });
         let everything = Resumed { recovered: true, replaying: 10 };
         assert_eq!(plan(JobResume::Since(0), whole), (Some(99), everything));
         let nothing = |recovered| (None, Resumed { recovered, replaying: 0 });

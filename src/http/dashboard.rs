@@ -1,4 +1,4 @@
-//! The live dashboard: three files of our own, embedded in the binary.
+//! The live dashboard: files of our own, embedded in the binary.
 
 use axum::{
     Router,
@@ -22,14 +22,38 @@ fn asset(content_type: &'static str, text: &'static str) -> Response {
     (headers.map(|(name, value)| (name, HeaderValue::from_static(value))), text).into_response()
 }
 
+macro_rules! modules {
+    ($($file:literal),* $(,)?) => {
+        [$((concat!("/dashboard/", $file), include_str!(concat!("dashboard/", $file)))),*]
+    };
+}
+
+/// The script's modules, by path.
+const MODULES: [(&str, &str); 10] = modules!(
+    "api.js",
+    "dom.js",
+    "event.js",
+    "first-steps.js",
+    "history.js",
+    "job.js",
+    "list.js",
+    "live.js",
+    "publish.js",
+    "time.js",
+);
+
 /// The dashboard's routes.
 pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    const SCRIPT: &str = "text/javascript; charset=utf-8";
     let html = || async { asset("text/html; charset=utf-8", include_str!("dashboard/index.html")) };
     let css = || async { asset("text/css; charset=utf-8", include_str!("dashboard/dashboard.css")) };
-    let script = || async { asset("text/javascript; charset=utf-8", include_str!("dashboard/dashboard.js")) };
-    Router::new()
+    let entry = || async { asset(SCRIPT, include_str!("dashboard/dashboard.js")) };
+    let router = Router::new()
         .route("/", get(html))
         .route("/dashboard.css", get(css))
-        .route("/dashboard.js", get(script))
-        .route("/favicon.ico", get(|| async { StatusCode::NO_CONTENT }))
+        .route("/dashboard.js", get(entry))
+        .route("/favicon.ico", get(|| async { StatusCode::NO_CONTENT }));
+    MODULES.into_iter().fold(router, |router, (path, text)| {
+        router.route(path, get(move || async move { asset(SCRIPT, text) }))
+    })
 }

@@ -24,7 +24,7 @@ use super::{
     wire::{Exception, History, Refused, Subscribed, Unsubscribed, outcome},
 };
 use crate::{
-    gateway::{CloseReason, Gateway, Offer, Outlet, Registration, Session},
+    gateway::{CloseReason, Gateway, Offer, Outlet, Peer, Session},
     refusal::{Code, Refusal},
     room::Room,
     telemetry::EdgeLabel,
@@ -40,7 +40,6 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 pub struct Inbox {
     gateway: Gateway,
     limiter: DefaultDirectRateLimiter,
-    upgrades: Upgrades,
     state: Mutex<State>,
 }
 
@@ -53,10 +52,10 @@ struct State {
 
 /// What a socket goes through.
 enum Stage {
-    /// Let in; the client may already send.
-    Arriving(Registration),
+    /// Let in, but not told so yet. Nothing here keeps the socket alive: should it go now, all of this goes with it.
+    Arriving(Watcher),
     /// In.
-    Open(Arc<Watcher>),
+    Open(Arc<Watcher>, SocketRef),
     /// Gone.
     Closed,
 }
@@ -64,7 +63,6 @@ enum Stage {
 /// The session of a socket.
 struct Watcher {
     session: Session,
-    socket: SocketRef,
     outlet: Arc<SocketOutlet>,
 }
 
@@ -75,19 +73,21 @@ struct Message {
 }
 
 impl Inbox {
-    pub fn new(
-        gateway: Gateway,
-        registration: Registration,
-        messages_per_second: u32,
-        upgrades: Upgrades,
-    ) -> Self {
+    /// The inbox of a socket that is about to be let in, with a session that notices may already reach.
+    pub fn new(gateway: &Gateway, peer: Peer, messages_per_second: u32, upgrades: &Upgrades) -> Self {
         let rate = NonZeroU32::new(messages_per_second).unwrap_or(NonZeroU32::MIN);
-        let state = State { stage: Stage::Arriving(registration), waiting: VecDeque::new(), busy: false };
+        let (metrics, label) = (gateway.metrics(), EdgeLabel { edge: "socketio" });
+        let outlet = Arc::new(SocketOutlet::new(
+            upgrades.clone(),
+            metrics.deliveries.get_or_create(&label).clone(),
+            metrics.connections.get_or_create(&label).clone(),
+        ));
+        let session = gateway.connect(outlet.clone(), Some(peer));
+        let stage = Stage::Arriving(Watcher { session, outlet });
         Self {
-            gateway,
+            gateway: gateway.clone(),
             limiter: RateLimiter::direct(Quota::per_second(rate)),
-            upgrades,
-            state: Mutex::new(state),
+            state: Mutex::new(State { stage, waiting: VecDeque::new(), busy: false }),
         }
     }
 
@@ -98,24 +98,14 @@ impl Inbox {
     /// Opens the session, unless the socket has gone already.
     pub fn open(self: &Arc<Self>, socket: &SocketRef) {
         let mut state = self.state();
-        let registration = match std::mem::replace(&mut state.stage, Stage::Closed) {
-            Stage::Arriving(registration) => registration,
-            other => {
-                state.stage = other;
-                return;
+        match std::mem::replace(&mut state.stage, Stage::Closed) {
+            Stage::Arriving(watcher) => {
+                watcher.outlet.open(socket.clone());
+                state.stage = Stage::Open(Arc::new(watcher), socket.clone());
+                self.work(state);
             }
-        };
-        let metrics = self.gateway.metrics();
-        let label = EdgeLabel { edge: "socketio" };
-        let outlet = Arc::new(SocketOutlet::new(
-            socket.clone(),
-            self.upgrades.clone(),
-            metrics.deliveries.get_or_create(&label).clone(),
-            metrics.connections.get_or_create(&label).clone(),
-        ));
-        let session = self.gateway.connect(outlet.clone(), Some(registration));
-        state.stage = Stage::Open(Arc::new(Watcher { session, socket: socket.clone(), outlet }));
-        self.work(state);
+            other => state.stage = other,
+        }
     }
 
     /// Ends the session, once what is being handled is done.
@@ -147,26 +137,28 @@ impl Inbox {
 
     /// Sees to it that somebody handles what waits.
     fn work(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
-        if state.busy || state.waiting.is_empty() || !matches!(state.stage, Stage::Open(_)) {
+        if state.busy || state.waiting.is_empty() || !matches!(state.stage, Stage::Open(..)) {
             return;
         }
         state.busy = true;
         drop(state);
         let inbox = self.clone();
         self.gateway.tasks().spawn_until_stop("socketio-messages", async move {
-            while let Some((message, watcher)) = inbox.next() {
-                watcher.handle(&inbox.gateway, message).await;
+            while let Some((message, watcher, socket)) = inbox.next() {
+                let handling =
+                    Handling { gateway: &inbox.gateway, watcher: &watcher, socket: &socket, message };
+                handling.run().await;
             }
         });
     }
 
-    fn next(&self) -> Option<(Message, Arc<Watcher>)> {
+    fn next(&self) -> Option<(Message, Arc<Watcher>, SocketRef)> {
         let mut state = self.state();
         let next = match &state.stage {
-            Stage::Open(watcher) => Some(watcher.clone()),
+            Stage::Open(watcher, socket) => Some((watcher.clone(), socket.clone())),
             Stage::Arriving(_) | Stage::Closed => None,
         };
-        let next = next.and_then(|watcher| Some((state.waiting.pop_front()?, watcher)));
+        let next = next.and_then(|(watcher, socket)| Some((state.waiting.pop_front()?, watcher, socket)));
         state.busy = next.is_some();
         next
     }
@@ -219,38 +211,46 @@ fn refuse(gateway: &Gateway, message: &Message, problem: &str) {
     message.refuse(&refusal);
 }
 
-impl Watcher {
-    async fn handle(&self, gateway: &Gateway, message: Message) {
-        self.session.set_transport(transport(&self.socket));
-        let done = match message.read() {
-            Ok(request) => self.serve(gateway, request, &message).await,
+/// A message that is being handled.
+struct Handling<'a> {
+    gateway: &'a Gateway,
+    watcher: &'a Watcher,
+    socket: &'a SocketRef,
+    message: Message,
+}
+
+impl Handling<'_> {
+    async fn run(&self) {
+        self.watcher.session.set_transport(transport(self.socket));
+        let served = match self.message.read() {
+            Ok(request) => self.serve(request).await,
             Err(refusal) => Err(refusal),
         };
-        if let Err(refusal) = done {
-            gateway.metrics().reject(refusal.code.as_str());
-            self.send(|| message.refuse(&refusal)).await;
+        if let Err(refusal) = served {
+            self.gateway.metrics().reject(refusal.code.as_str());
+            self.send(|| self.message.refuse(&refusal)).await;
         }
     }
 
-    async fn serve(&self, gateway: &Gateway, request: Request, message: &Message) -> Result<(), Refusal> {
+    async fn serve(&self, request: Request) -> Result<(), Refusal> {
         match request {
             Request::Subscribe(subscription) => {
-                let joined = self.session.join(&subscription).await?;
+                let joined = self.watcher.session.join(&subscription).await?;
                 // socketioxide's room of the same name, for applications that embed the gateway.
                 self.socket.join(joined.room.to_string());
                 // The answer first, then what is replayed, then what is live.
-                if self.send(|| message.answer(&Subscribed::new(&joined))).await {
+                if self.send(|| self.message.answer(&Subscribed::new(&joined))).await {
                     joined.start();
                 }
             }
             Request::Unsubscribe(room) => {
                 self.leave(&room).await?;
-                self.send(|| message.answer(&Unsubscribed::new(&room))).await;
+                self.send(|| self.message.answer(&Unsubscribed::new(&room))).await;
             }
             Request::History { job, limit, since } => {
-                let events = gateway.job_history(&job, limit, since).await?;
+                let events = self.gateway.job_history(&job, limit, since).await?;
                 let answer = History::new(job, events);
-                self.send(|| message.answer(&answer)).await;
+                self.send(|| self.message.answer(&answer)).await;
             }
         }
         Ok(())
@@ -258,7 +258,7 @@ impl Watcher {
 
     async fn leave(&self, room: &Room) -> Result<(), Refusal> {
         self.socket.leave(room.to_string());
-        Ok(self.session.leave(room).await?)
+        Ok(self.watcher.session.leave(room).await?)
     }
 
     /// Sends something that must arrive, and closes the session if it cannot. Says whether it was sent.
@@ -280,7 +280,7 @@ impl Watcher {
                     reason = CloseReason::Unreachable.as_str(),
                     "closing a session that takes no answer"
                 );
-                self.outlet.close(CloseReason::Unreachable);
+                self.watcher.outlet.close(CloseReason::Unreachable);
                 false
             }
         }

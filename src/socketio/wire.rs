@@ -1,5 +1,7 @@
 //! What goes out: deliveries, answers and exceptions.
 
+use std::sync::OnceLock;
+
 use axum::extract::ConnectInfo;
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 use serde::{Serialize, Serializer, ser::SerializeMap};
@@ -15,24 +17,30 @@ use crate::{
     store::Entry,
 };
 
-/// The sending end of a socket.
+/// The sending end of a socket. Until the socket is open it has no place for anything.
 pub struct SocketOutlet {
-    socket: SocketRef,
+    socket: OnceLock<SocketRef>,
     upgrades: Upgrades,
     deliveries: Counter,
-    open: Gauge,
+    connections: Gauge,
 }
 
 impl SocketOutlet {
-    pub fn new(socket: SocketRef, upgrades: Upgrades, deliveries: Counter, open: Gauge) -> Self {
-        open.inc();
-        Self { socket, upgrades, deliveries, open }
+    pub fn new(upgrades: Upgrades, deliveries: Counter, connections: Gauge) -> Self {
+        connections.inc();
+        Self { socket: OnceLock::new(), upgrades, deliveries, connections }
+    }
+
+    /// From now on deliveries go to this socket.
+    pub fn open(&self, socket: SocketRef) {
+        // Opened once, by the one inbox that made it.
+        let _only_once = self.socket.set(socket);
     }
 }
 
 impl Drop for SocketOutlet {
     fn drop(&mut self) {
-        self.open.dec();
+        self.connections.dec();
     }
 }
 
@@ -51,16 +59,17 @@ pub fn outcome(sent: Result<(), SendError>) -> Offer {
 
 impl Outlet for SocketOutlet {
     fn offer(&self, delivery: Delivery<'_>) -> Offer {
+        let Some(socket) = self.socket.get() else { return Offer::Full };
         match delivery {
             Delivery::Event(event) => {
-                let offer = outcome(self.socket.emit(event.kind().name(), event.json()));
+                let offer = outcome(socket.emit(event.kind().name(), event.json()));
                 if offer == Offer::Taken {
                     self.deliveries.inc();
                 }
                 offer
             }
-            Delivery::Gap(gap) => outcome(self.socket.emit("job:gap", gap)),
-            Delivery::Notice(notice) => outcome(self.socket.emit(notice.name.as_str(), &notice.data)),
+            Delivery::Gap(gap) => outcome(socket.emit("job:gap", gap)),
+            Delivery::Notice(notice) => outcome(socket.emit(notice.name.as_str(), &notice.data)),
         }
     }
 
@@ -69,17 +78,18 @@ impl Outlet for SocketOutlet {
     }
 
     fn close(&self, reason: CloseReason) {
-        let first = self.socket.req_parts().extensions.get::<ConnectInfo<Connection>>();
-        match (self.socket.transport_type(), first) {
+        let Some(socket) = self.socket.get() else { return };
+        let first = socket.req_parts().extensions.get::<ConnectInfo<Connection>>();
+        match (socket.transport_type(), first) {
             // Cut like a lost network, so that the client comes back and resumes; a full socket takes no packet
             // that would tell it anything.
             (TransportType::Websocket, Some(ConnectInfo(first))) => {
-                if !self.upgrades.cut(self.socket.id.as_str()) {
+                if !self.upgrades.cut(socket.id.as_str()) {
                     first.cut();
                 }
             }
             _ => {
-                if let Err(error) = self.socket.clone().disconnect() {
+                if let Err(error) = socket.clone().disconnect() {
                     tracing::warn!(%error, reason = reason.as_str(), "a socket could not be told its end");
                 }
             }

@@ -110,7 +110,7 @@ impl Embedded {
         let job = job.clone();
         let read = move |reader: &Reader| {
             let record = reader.record(&job)?;
-            Ok(record.map(|r| Bounds { first: r.first, oldest: r.oldest, newest: r.seq }))
+            Ok(record.map(|r| Bounds { first: r.first, oldest: r.oldest, newest: r.seq, broken: None }))
         };
         self.read(read).await
     }

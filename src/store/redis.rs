@@ -7,7 +7,10 @@ mod link;
 
 use std::sync::Arc;
 
-use redis::{AsyncCommands, RedisResult, Script, ScriptInvocation, aio::ConnectionManager};
+use redis::{
+    AsyncCommands, ErrorKind, RedisError, RedisResult, Script, ScriptInvocation, ServerErrorKind,
+    aio::ConnectionManager,
+};
 use tokio::sync::mpsc;
 
 pub use self::link::RedisOptions;
@@ -37,6 +40,7 @@ pub struct Redis {
     interest: Arc<Interest>,
     shared: Arc<SharedDirectory>,
     publish: Script,
+    raise: Script,
     after: Script,
 }
 
@@ -56,17 +60,12 @@ impl Redis {
         tasks.spawn_until_stop("feed", feed::run(link.client().clone(), interest.clone(), feed));
         tasks.spawn("directory", follow(shared.clone(), tasks.clone()));
         let publish = Script::new(include_str!("redis/publish.lua"));
+        let raise = Script::new(include_str!("redis/raise.lua"));
         let after = Script::new(include_str!("redis/after.lua"));
-        Ok(Arc::new(Self { link, keys, history, interest, shared, publish, after }))
+        Ok(Arc::new(Self { link, keys, history, interest, shared, publish, raise, after }))
     }
 
     pub async fn append(&self, appends: Vec<Append>) -> Vec<Result<Position, AppendError>> {
-        if let [append] = appends.as_slice() {
-            let mut connection = self.link.commands();
-            let call = self.publish_call(append);
-            let answer = self.link.within_deadline(call.invoke_async::<Vec<String>>(&mut connection)).await;
-            return vec![answer.map_err(AppendError::from).and_then(|answer| position(&answer))];
-        }
         let mut outcomes = Vec::with_capacity(appends.len());
         for chunk in appends.chunks(PIPELINE) {
             match self.append_chunk(chunk).await {
@@ -79,21 +78,48 @@ impl Redis {
 
     /// Drafts in one pipeline, which Redis serves in order: so those of one job keep theirs.
     async fn append_chunk(&self, chunk: &[Append]) -> Result<Vec<Result<Position, AppendError>>, StoreError> {
-        let mut pipe = redis::pipe();
-        // A pipeline cannot come back to a script that the server does not know, so it brings it along.
-        pipe.load_script(&self.publish).ignore();
-        for append in chunk {
-            pipe.invoke_script(&self.publish_call(append));
+        let mut answers = self.call(&chunk.iter().collect::<Vec<_>>()).await?;
+        let unknown = |answer: &RedisResult<Vec<String>>| answer.as_ref().is_err_and(is_unknown_script);
+        let places: Vec<usize> = (0..chunk.len()).filter(|place| unknown(&answers[*place])).collect();
+        if !places.is_empty() {
+            // A server that has just started knows no scripts. Nothing came of these calls: repeat them, in order.
+            let mut load = redis::pipe();
+            load.load_script(&self.publish).ignore();
+            self.ask::<()>(&load).await?;
+            let drafts: Vec<&Append> = places.iter().map(|place| &chunk[*place]).collect();
+            for (place, answer) in places.into_iter().zip(self.call(&drafts).await?) {
+                answers[place] = answer;
+            }
         }
-        let mut connection = self.link.commands();
-        let answers = pipe.ignore_errors().query_async::<Vec<RedisResult<Vec<String>>>>(&mut connection);
-        let answers = self.link.within_deadline(answers).await?;
         let outcome = |answer: RedisResult<Vec<String>>| position(&answer.map_err(StoreError::from)?);
         Ok(answers.into_iter().map(outcome).collect())
     }
 
+    async fn call(&self, appends: &[&Append]) -> Result<Vec<RedisResult<Vec<String>>>, StoreError> {
+        let mut pipe = redis::pipe();
+        for append in appends {
+            pipe.invoke_script(&self.publish_call(append));
+        }
+        self.ask(pipe.ignore_errors()).await
+    }
+
+    /// Sees to it that no number up to the given one is given to another event of each of these jobs.
+    pub async fn raise(&self, seen: &[(JobId, Seq)]) -> Result<(), StoreError> {
+        let retention = self.history.retention.as_millis().to_string();
+        for chunk in seen.chunks(PIPELINE) {
+            let mut pipe = redis::pipe();
+            pipe.load_script(&self.raise).ignore();
+            for (job, seq) in chunk {
+                let mut call = self.raise.key(self.keys.state(job));
+                pipe.invoke_script(call.arg(seq).arg(&retention)).ignore();
+            }
+            self.ask::<()>(&pipe).await?;
+        }
+        Ok(())
+    }
+
     fn publish_call(&self, append: &Append) -> ScriptInvocation<'_> {
-        let Append { draft, at, key } = append;
+        let Append { draft, at, key, above } = append;
         let (job, owner, kind) = (draft.job(), draft.owner(), draft.kind());
         let mut call = self.publish.prepare_invoke();
         call.key(self.keys.history(job)).key(self.keys.state(job));
@@ -112,7 +138,8 @@ impl Redis {
             .arg(self.keys.channel(&Room::Job(job.clone())))
             .arg(self.keys.prefix())
             .arg(job.as_str())
-            .arg(MAX_ACTIVE_JOBS);
+            .arg(MAX_ACTIVE_JOBS)
+            .arg(above.unwrap_or(0));
         if key.is_some() {
             call.arg(draft.fingerprint()).arg(IDEMPOTENCY_LIFETIME.as_millis().to_string());
         }
@@ -157,9 +184,9 @@ impl Redis {
     pub async fn bounds(&self, job: &JobId) -> Result<Option<Bounds>, StoreError> {
         let key = self.keys.history(job);
         let mut pipe = redis::pipe();
-        pipe.lindex(&key, 0).lindex(&key, -1).hget(self.keys.state(job), "first");
-        let (newest, oldest, first): (Option<Vec<u8>>, Option<Vec<u8>>, Option<Seq>) =
-            self.ask(&pipe).await?;
+        pipe.lindex(&key, 0).lindex(&key, -1).hmget(self.keys.state(job), &["first", "broken"]);
+        type Found = (Option<Vec<u8>>, Option<Vec<u8>>, (Option<Seq>, Option<Seq>));
+        let (newest, oldest, (first, broken)): Found = self.ask(&pipe).await?;
         let seq =
             |bytes: Option<Vec<u8>>| bytes.and_then(entry).and_then(Entry::event).map(|event| event.seq());
         let Some(newest) = seq(newest) else { return Ok(None) };
@@ -167,7 +194,7 @@ impl Redis {
             Some(oldest) => oldest,
             None => self.oldest_event(job).await?.unwrap_or(newest),
         };
-        Ok(Some(Bounds { first: first.unwrap_or(oldest).min(oldest), oldest, newest }))
+        Ok(Some(Bounds { first: first.unwrap_or(oldest).min(oldest), oldest, newest, broken }))
     }
 
     /// The oldest event of a list that another program began.
@@ -255,6 +282,11 @@ async fn follow(shared: Arc<SharedDirectory>, tasks: Tasks) {
     if let Err(error) = shared.withdraw().await {
         tracing::warn!(%error, "could not withdraw this node's clients; their lease ends by itself");
     }
+}
+
+/// Whether a call failed because the server does not know the script.
+fn is_unknown_script(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
 }
 
 fn entry(bytes: Vec<u8>) -> Option<Entry> {

@@ -73,11 +73,10 @@ class Stream {
     return numbers[times.findIndex((at) => at >= time)];
   }
 
-  /** Waits until so many events of each job are there. */
-  async begun(count) {
+  /** Waits until each of the first jobs has so many events. */
+  async begun(jobs, count) {
     const long = ({ numbers }) => numbers.length >= count;
-    await eventually(() => this.jobs.size > 0 && [...this.jobs.values()].some(long), 'the stream to begin');
-    return this;
+    await eventually(() => [...this.jobs.values()].filter(long).length >= jobs, 'the stream to begin');
   }
 
   async end() {
@@ -90,7 +89,8 @@ class Stream {
 async function startStream(t, apis, options, begun = 30) {
   const stream = new Stream(apis, options);
   t.after(() => stream.end());
-  return stream.begun(begun);
+  await stream.begun(options.jobs, begun);
+  return stream;
 }
 
 /** What a subscription brought: the acknowledgement, and what came before and after it. */
@@ -281,10 +281,19 @@ describeEach(
       });
     }
 
+    it('the list of jobs names each of them at every moment', async (t) => {
+      const owner = { userId: uniqueId('anna') };
+      const stream = await startStream(t, context.apis, { jobs: 6, owner });
+      const expected = [...stream.jobs.keys()].sort();
+      await repeat(300, 3, async (index) => {
+        const answer = await context.apis[index % context.apis.length].get(`/api/jobs?userId=${owner.userId}`);
+        assert.deepEqual(answer.json.jobs.map(({ jobId }) => jobId).sort(), expected);
+      });
+    });
+
     it('more jobs than the snapshot names: nothing that is published after the acknowledgement is missing', async (t) => {
       const owner = { userId: uniqueId('anna') };
       const stream = await startStream(t, context.apis, { jobs: 130, publishers: 10, owner }, 3);
-      await eventually(() => stream.jobs.size === 130, '130 jobs');
       await repeat(60, 20, async (index) => {
         const watcher = await connect(t, gatewayOf(index));
         const known = new Map();

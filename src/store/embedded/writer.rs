@@ -117,14 +117,14 @@ impl Writer {
         append: Append,
         events: &mut Vec<JobEvent>,
     ) -> Result<Position, AppendError> {
-        let Append { draft, at, key } = append;
+        let Append { draft, at, key, above } = append;
         let key = key.map(|key| (records::idempotency_key(draft.job(), &key), draft.fingerprint()));
         if let Some((key, fingerprint)) = &key
             && let Some(position) = repeated(pending, key, fingerprint, at)?
         {
             return Ok(position);
         }
-        let event = self.store(pending, &draft, at)?;
+        let event = self.store(pending, &draft, at, above)?;
         let position = Position { seq: event.seq(), timestamp: event.timestamp(), repeated: false };
         if let Some((key, fingerprint)) = key {
             remember(pending, key, fingerprint, &position, at);
@@ -138,6 +138,7 @@ impl Writer {
         pending: &mut Pending<'_>,
         draft: &Draft,
         at: Timestamp,
+        above: Option<Seq>,
     ) -> Result<JobEvent, AppendError> {
         let job = draft.job();
         let before = pending.get(&records::job_key(job))?.map(|bytes| JobRecord::read(&bytes)).transpose()?;
@@ -153,7 +154,9 @@ impl Writer {
             return Err(AppendError::JobFinished);
         }
         let owner = owner.joined(draft.owner()).ok_or(AppendError::OwnerMismatch)?;
-        let seq = known.as_ref().map_or(at.millis(), |record| record.seq + 1);
+        // What is answered is on disk, so a number that was seen is known here, unless the job has expired since.
+        let first = || at.millis().max(above.map_or(0, |seen| seen + 1));
+        let seq = known.as_ref().map_or_else(first, |record| record.seq + 1);
         let at = known.as_ref().map_or(at, |record| record.at.max(at));
         if let Some(record) = &known {
             for room in rooms(job, &record.owner()) {

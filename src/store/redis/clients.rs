@@ -20,7 +20,7 @@ const LEASE: Duration = Duration::from_secs(100);
 /// How often it is renewed.
 const RENEWAL: Duration = Duration::from_secs(30);
 
-/// How long the index of clients stays without any client.
+/// How long the index of clients stays after the last that was written.
 const INDEX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 /// How many entries go into one pipeline.
@@ -67,7 +67,6 @@ impl SharedDirectory {
     async fn renew(&self, swept: Option<ClientId>) -> Result<Option<ClientId>, StoreError> {
         let mut pipe = redis::pipe();
         pipe.set_ex(self.keys.node(&self.node), 1, LEASE.as_secs()).ignore();
-        pipe.expire(self.keys.clients(), INDEX_LIFETIME.as_secs().cast_signed()).ignore();
         self.send(&pipe).await?;
         Ok(self.page(swept.as_ref(), CHUNK).await?.cursor)
     }
@@ -182,6 +181,7 @@ impl SharedDirectory {
             pipe.sadd(&rooms_key, rooms).ignore().expire(&rooms_key, lease).ignore();
         }
         pipe.zadd(self.keys.clients(), client.as_str(), 0).ignore();
+        pipe.expire(self.keys.clients(), INDEX_LIFETIME.as_secs().cast_signed()).ignore();
     }
 
     async fn send(&self, pipe: &Pipeline) -> Result<Value, StoreError> {

@@ -6,7 +6,7 @@
 --       4 timestamp as text, 5 the same in Unix milliseconds, 6 history.max_events, 7 history.retention in ms,
 --       8 'needs_open' if a finished job refuses it, 9 '1' if the job is finished after it,
 --       10 the job's channel, 11 the prefix of all keys, 12 the job's id, 13 how many active jobs an index keeps,
---       14 fingerprint and 15 lifetime in ms of the idempotency key.
+--       14 a number that watchers have seen (0 for none), 15 fingerprint and 16 lifetime in ms of the idempotency key.
 -- Answers {word, seq, timestamp}, where word is ok, repeated, finished, owner or conflict.
 
 local history, state, key = KEYS[1], KEYS[2], KEYS[3]
@@ -15,13 +15,13 @@ local retention = ARGV[7]
 if key then
   local first = redis.call('HMGET', key, 'fingerprint', 'seq', 'timestamp')
   if first[1] then
-    if first[1] ~= ARGV[14] then return {'conflict'} end
+    if first[1] ~= ARGV[15] then return {'conflict'} end
     return {'repeated', first[2], first[3]}
   end
 end
 
 local known = redis.call('HMGET', state, 'seq', 'user', 'tenant', 'finished', 'timestamp', 'at')
-local seq, user, tenant = known[1], known[2] or '', known[3] or ''
+local last, user, tenant = tonumber(known[1] or nil), known[2] or '', known[3] or ''
 local timestamp, at = ARGV[4], ARGV[5]
 
 if known[4] == '1' and ARGV[8] == 'needs_open' then return {'finished'} end
@@ -34,16 +34,20 @@ if tenant == '' then tenant = ARGV[3] end
 -- Gateways' clocks differ: within a job time does not run backwards.
 if known[5] and known[5] > timestamp then timestamp, at = known[5], known[6] end
 
-if seq then
-  seq = redis.call('HINCRBY', state, 'seq', 1)
-else
+local function text(number) return string.format('%.0f', number) end
+
+local fresh = not last
+if fresh then
   -- The state may have been evicted while the history lives: go on from there.
   local newest = redis.call('LINDEX', history, 0)
-  local last = newest and string.match(newest, '"seq":(%d+)}$')
-  seq = last and tonumber(last) + 1 or tonumber(ARGV[5])
-  redis.call('HSET', state, 'seq', string.format('%.0f', seq), 'first', string.format('%.0f', seq))
+  last = newest and tonumber(string.match(newest, '"seq":(%d+)}$') or nil)
 end
-seq = string.format('%.0f', seq)
+local seq = last and last + 1 or tonumber(ARGV[5])
+-- A number that somebody has seen is never given again, whatever became of the end of the history.
+seq = math.max(seq, tonumber(ARGV[14]) + 1)
+if fresh then redis.call('HSET', state, 'first', text(seq)) end
+if last and seq ~= last + 1 then redis.call('HSET', state, 'broken', text(seq)) end
+seq = text(seq)
 
 local event = {ARGV[1]}
 if user ~= '' then event[#event + 1] = ',"userId":"' .. user .. '"' end
@@ -51,14 +55,15 @@ if tenant ~= '' then event[#event + 1] = ',"tenantId":"' .. tenant .. '"' end
 event[#event + 1] = ',"timestamp":"' .. timestamp .. '","seq":' .. seq .. '}'
 event = table.concat(event)
 
-redis.call('HSET', state, 'user', user, 'tenant', tenant, 'finished', ARGV[9], 'timestamp', timestamp, 'at', at)
+redis.call('HSET', state, 'seq', seq, 'user', user, 'tenant', tenant, 'finished', ARGV[9],
+  'timestamp', timestamp, 'at', at)
 redis.call('PEXPIRE', state, retention)
 redis.call('LPUSH', history, event)
 redis.call('LTRIM', history, 0, ARGV[6] - 1)
 redis.call('PEXPIRE', history, retention)
 if key then
-  redis.call('HSET', key, 'fingerprint', ARGV[14], 'seq', seq, 'timestamp', timestamp)
-  redis.call('PEXPIRE', key, ARGV[15])
+  redis.call('HSET', key, 'fingerprint', ARGV[15], 'seq', seq, 'timestamp', timestamp)
+  redis.call('PEXPIRE', key, ARGV[16])
 end
 
 local function reach(room)

@@ -1,0 +1,12 @@
+-- Tells a job's state of a number that watchers have seen, in case the store has lost the end of what it accepted:
+-- then the next event gets a larger one.
+--
+-- KEYS: 1 state hash. ARGV: 1 the number, 2 history.retention in ms.
+
+local last = tonumber(redis.call('HGET', KEYS[1], 'seq') or nil)
+if last and last >= tonumber(ARGV[1]) then return 0 end
+local following = string.format('%.0f', ARGV[1] + 1)
+redis.call('HSET', KEYS[1], 'seq', ARGV[1], 'broken', following)
+redis.call('HSETNX', KEYS[1], 'first', following)
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return 1
