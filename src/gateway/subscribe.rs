@@ -185,7 +185,8 @@ impl Gateway {
             Some(_) => self.0.store.bounds(job).await?,
             None => None,
         };
-        let mut plan = resume.map(|resume| plan(resume, bounds));
+        let told = latest.clone().and_then(Entry::event).map(|event| event.seq());
+        let mut plan = resume.map(|resume| plan(resume, bounds, told));
         if let (Some((Some(after), resumed)), Some(bounds)) = (&mut plan, bounds)
             && bounds.broken.is_some_and(|broken| *after + 1 < broken)
         {
@@ -254,8 +255,9 @@ impl Gateway {
     }
 }
 
-/// From where a job is replayed, and what to tell of it.
-fn plan(resume: JobResume, bounds: Option<Bounds>) -> (Option<Seq>, Resumed) {
+/// From where a job is replayed, and what to tell of it, where `told` is the newest number that the watcher is
+/// told of.
+fn plan(resume: JobResume, bounds: Option<Bounds>, told: Option<Seq>) -> (Option<Seq>, Resumed) {
     let Some(Bounds { first, oldest, newest, .. }) = bounds else {
         let recovered = matches!(resume, JobResume::Since(0) | JobResume::Newest(_));
         return (None, Resumed { recovered, replaying: 0 });
@@ -264,8 +266,10 @@ fn plan(resume: JobResume, bounds: Option<Bounds>) -> (Option<Seq>, Resumed) {
         |after: Seq| usize::try_from(newest - after.clamp(oldest - 1, newest)).unwrap_or(usize::MAX);
     let (after, recovered) = match resume {
         JobResume::Newest(count) => {
-            let after = newest.saturating_sub(count.try_into().unwrap_or(Seq::MAX)).max(oldest - 1);
-            (after, true)
+            // Counted from the newest that the watcher is told of: history may be further by now.
+            let told = told.unwrap_or(newest).min(newest);
+            let count = count.try_into().unwrap_or(Seq::MAX);
+            (told.saturating_sub(count).max(oldest - 1).min(told), true)
         }
         JobResume::Since(0) => (first - 1, oldest == first),
         JobResume::Since(unknown) if unknown > newest => (first - 1, false),
@@ -282,7 +286,7 @@ mod tests {
     fn plans_a_resume() {
         let bounds = Some(Bounds { first: 100, oldest: 105, newest: 109, broken: None });
         let planned = |resume| {
-            let (after, Resumed { recovered, replaying }) = plan(resume, bounds);
+            let (after, Resumed { recovered, replaying }) = plan(resume, bounds, Some(109));
             (after, recovered, replaying)
         };
         assert_eq!(planned(JobResume::Since(109)), (Some(109), true, 0));
@@ -295,11 +299,13 @@ mod tests {
         assert_eq!(planned(JobResume::Newest(2)), (Some(107), true, 2));
         assert_eq!(planned(JobResume::Newest(0)), (Some(109), true, 0));
         assert_eq!(planned(JobResume::Newest(50)), (Some(104), true, 5));
+        let newest = |count| plan(JobResume::Newest(count), bounds, Some(107)).0;
+        assert_eq!((newest(0), newest(1), newest(50)), (Some(107), Some(106), Some(104)));
         let whole = Some(Bounds { first: 100, oldest: 100, newest: 109, broken: None });
         let everything = Resumed { recovered: true, replaying: 10 };
-        assert_eq!(plan(JobResume::Since(0), whole), (Some(99), everything));
+        assert_eq!(plan(JobResume::Since(0), whole, Some(109)), (Some(99), everything));
         let nothing = |recovered| (None, Resumed { recovered, replaying: 0 });
-        assert_eq!(plan(JobResume::Since(0), None), nothing(true));
-        assert_eq!(plan(JobResume::Since(5), None), nothing(false));
+        assert_eq!(plan(JobResume::Since(0), None, None), nothing(true));
+        assert_eq!(plan(JobResume::Since(5), None, None), nothing(false));
     }
 }

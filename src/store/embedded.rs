@@ -1,15 +1,21 @@
 //! The store of a single process: an ordered map on disk, one writer, group commit.
 
+mod index;
 mod kv;
 mod records;
 mod writer;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    index::{ActiveJobs, Change},
     kv::{Kv, Order},
     records::JobRecord,
     writer::{Request, Writer},
@@ -37,6 +43,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Embedded {
     kv: Arc<Kv>,
+    active: Arc<Mutex<ActiveJobs>>,
     history: HistoryOptions,
     requests: mpsc::Sender<Request>,
     feed: mpsc::Sender<FeedItem>,
@@ -56,12 +63,16 @@ impl Embedded {
             Some(path) => Kv::on_disk(path)?,
             None => Kv::in_memory(),
         });
+        let active = active_jobs(&kv, Timestamp::now().before(history.retention));
+        let active = Arc::new(Mutex::new(active.map_err(|error| OpenError(error.to_string()))?));
         let (requests, queue) = mpsc::channel(QUEUE);
-        let writer = Writer { kv: kv.clone(), history, feed: feed.clone() };
+        let (to, following) = (kv.clone(), active.clone());
+        let writer = Writer { kv: to, active: following, history, feed: feed.clone(), swept: None };
         tasks.spawn_blocking("store-writer", move || writer.run(queue));
         tasks.spawn("store-sweeper", sweep(requests.clone(), tasks.token().clone()));
         Ok(Arc::new(Self {
             kv,
+            active,
             history,
             requests,
             feed,
@@ -121,8 +132,17 @@ impl Embedded {
         since: Timestamp,
         limit: usize,
     ) -> Result<Vec<JobId>, StoreError> {
-        let room = room.clone();
-        self.read(move |reader| reader.active(&room, since, limit)).await
+        let expired = Timestamp::now().before(self.history.retention);
+        if let Room::Job(job) = room {
+            let job = job.clone();
+            let record = self.read(move |reader| {
+                Ok(reader.record(&job)?.filter(|record| record.at >= since).map(|_| job))
+            });
+            return Ok(record.await?.into_iter().collect());
+        }
+        let since = since.max(Timestamp::from_millis(expired.millis() + 1).unwrap_or(since));
+        let active = self.active.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(active.since(room, since, limit))
     }
 
     pub async fn notify(&self, notice: &Notice) -> Result<(), StoreError> {
@@ -165,6 +185,25 @@ async fn sweep(requests: mpsc::Sender<Request>, stopping: CancellationToken) {
     let _ = requests.send(Request::Stop).await;
 }
 
+/// Reads the index of active jobs from what is on disk.
+fn active_jobs(kv: &Kv, expired: Timestamp) -> Result<ActiveJobs, StoreError> {
+    const PAGE: usize = 1000;
+    let (mut active, mut last) = (ActiveJobs::default(), None);
+    loop {
+        let found = kv.scan(records::jobs_after(last.as_ref()), Order::Ascending, PAGE)?;
+        for (key, bytes) in &found {
+            let (job, record) = (records::job_of_key(key), JobRecord::read(bytes)?);
+            if let Some(job) = job.filter(|_| record.at > expired) {
+                active.apply(&Change { job, before: None, after: Some(record.standing()) });
+            }
+        }
+        last = match found.last() {
+            Some((key, _)) if found.len() == PAGE => records::job_of_key(key),
+            _ => return Ok(active),
+        };
+    }
+}
+
 /// Reads of one moment: what had its last event at `expired` or before is not there any more.
 struct Reader {
     kv: Arc<Kv>,
@@ -194,18 +233,5 @@ impl Reader {
             entries.reverse();
         }
         Ok(entries)
-    }
-
-    fn active(&self, room: &Room, since: Timestamp, limit: usize) -> Result<Vec<JobId>, StoreError> {
-        if let Room::Job(job) = room {
-            let record = self.record(job)?.filter(|record| record.at >= since);
-            return Ok(record.map(|_| job.clone()).into_iter().collect());
-        }
-        let from = records::active_from(
-            room,
-            since.max(Timestamp::from_millis(self.expired.millis() + 1).unwrap_or(since)),
-        );
-        let found = self.kv.scan(from..records::active_end(room), Order::Descending, limit)?;
-        Ok(found.into_iter().filter_map(|(key, _)| records::active_job(room, &key)).collect())
     }
 }

@@ -5,7 +5,7 @@ use std::{
     sync::{PoisonError, RwLock},
 };
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 
 use crate::store::{OpenError, StoreError};
 
@@ -83,14 +83,16 @@ impl Kv {
             return Ok(Vec::new());
         }
         match self {
-            Kv::Disk { entries, .. } => {
+            Kv::Disk { db, entries } => {
+                // Without a snapshot a scan may see one part of a commit and miss another.
+                let snapshot = db.snapshot();
                 let pair = |guard: fjall::Guard| {
                     guard
                         .into_inner()
                         .map(|(key, value)| (key.to_vec(), value.to_vec()))
                         .map_err(StoreError::from)
                 };
-                let found = entries.range(range);
+                let found = snapshot.range(entries, range);
                 match order {
                     Order::Ascending => found.take(limit).map(pair).collect(),
                     Order::Descending => found.rev().take(limit).map(pair).collect(),

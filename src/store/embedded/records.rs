@@ -3,17 +3,16 @@
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use super::index::Standing;
 use crate::{
     event::{IdempotencyKey, Owner, Seq},
     id::{JobId, TenantId, UserId},
-    room::Room,
     store::StoreError,
     timestamp::Timestamp,
 };
 
 const EVENT: u8 = b'e';
 const JOB: u8 = b'j';
-const ACTIVE: u8 = b'a';
 const KEY: u8 = b'k';
 const KEY_EXPIRY: u8 = b'x';
 
@@ -41,6 +40,11 @@ impl JobRecord {
 
     pub fn owner(&self) -> Owner {
         Owner { user: self.user.clone(), tenant: self.tenant.clone() }
+    }
+
+    /// Where the job stands in the index of active jobs.
+    pub fn standing(&self) -> Standing {
+        Standing { owner: self.owner(), at: self.at }
     }
 
     pub fn read(bytes: &[u8]) -> Result<Self, StoreError> {
@@ -119,30 +123,16 @@ pub fn key_of_expiry(expiry: &[u8]) -> Vec<u8> {
     expiry[9..].to_vec()
 }
 
-pub fn active_key(room: &Room, at: Timestamp, job: &JobId) -> Vec<u8> {
-    let mut key = active_from(room, at);
-    key.extend_from_slice(job.as_str().as_bytes());
-    key
+/// The keys of all jobs after the one named.
+pub fn jobs_after(job: Option<&JobId>) -> std::ops::Range<Vec<u8>> {
+    // A key that ends in a one comes right after the one that ends in a zero.
+    let start = job.map_or(vec![JOB], |job| [&[JOB], job.as_str().as_bytes(), &[1]].concat());
+    start..vec![JOB + 1]
 }
 
-/// Where the jobs of a room begin that were active at `at` or later.
-pub fn active_from(room: &Room, at: Timestamp) -> Vec<u8> {
-    let mut key = key(ACTIVE, &room.to_string());
-    key.extend_from_slice(&at.millis().to_be_bytes());
-    key
-}
-
-/// Where the jobs of a room end.
-pub fn active_end(room: &Room) -> Vec<u8> {
-    let mut key = key(ACTIVE, &room.to_string());
-    key.extend_from_slice(&[u8::MAX; 8]);
-    key
-}
-
-/// The job that an active key stands for.
-pub fn active_job(room: &Room, key: &[u8]) -> Option<JobId> {
-    let start = active_from(room, Timestamp::default()).len();
-    std::str::from_utf8(key.get(start..)?).ok()?.parse().ok()
+/// The job that a job's key stands for.
+pub fn job_of_key(key: &[u8]) -> Option<JobId> {
+    std::str::from_utf8(key.get(1..key.len().checked_sub(1)?)?).ok()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -160,12 +150,11 @@ mod tests {
         }
 
         #[test]
-        fn active_keys_read_back(millis in 0u64..1 << 47, job in "[a-z:.]{1,9}", user in "[a-z:.]{1,9}") {
-            let (job, room) = (job.parse().unwrap(), Room::User(user.parse().unwrap()));
-            let at = Timestamp::from_millis(millis).unwrap();
-            let key = active_key(&room, at, &job);
-            prop_assert!((active_from(&room, at)..active_end(&room)).contains(&key));
-            prop_assert_eq!(active_job(&room, &key), Some(job));
+        fn job_keys_read_back_in_order(a in "[a-z:.]{1,9}", b in "[a-z:.]{1,9}") {
+            let (a, b): (JobId, JobId) = (a.parse().unwrap(), b.parse().unwrap());
+            prop_assert_eq!(job_of_key(&job_key(&a)), Some(a.clone()));
+            prop_assert_eq!(jobs_after(Some(&a)).contains(&job_key(&b)), job_key(&b) > job_key(&a));
+            prop_assert!(jobs_after(None).contains(&job_key(&a)));
         }
     }
 }

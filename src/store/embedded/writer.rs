@@ -1,15 +1,15 @@
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
+    index::{ActiveJobs, Change},
     kv::{Kv, Order, Writes},
     records::{self, JobRecord, KeyRecord},
 };
 use crate::{
-    event::{Draft, JobEvent, Seq, rooms},
+    event::{Draft, JobEvent, Seq},
     id::JobId,
-    room::Room,
     store::{Append, AppendError, FeedItem, HistoryOptions, IDEMPOTENCY_LIFETIME, Position, StoreError},
     timestamp::Timestamp,
 };
@@ -28,21 +28,26 @@ pub enum Request {
 /// are, the less each of them costs.
 const GROUP: usize = 256;
 
-/// How many expired jobs and keys one sweep removes, so that it never holds publishers up for long.
-const SWEEP: usize = 500;
+/// How many jobs and keys one sweep looks at, so that it never holds publishers up for long.
+const SWEEP: usize = 2000;
 
 /// The only one that writes. Being alone, it reads and decides without locks, and the order of its commits is
 /// the order of history and feed.
 pub struct Writer {
     pub kv: Arc<Kv>,
+    pub active: Arc<Mutex<ActiveJobs>>,
     pub history: HistoryOptions,
     pub feed: mpsc::Sender<FeedItem>,
+    /// Up to where the last sweep looked.
+    pub swept: Option<JobId>,
 }
 
 /// Writes that are not committed yet, over what is.
 struct Pending<'a> {
     kv: &'a Kv,
     writes: Writes,
+    events: Vec<JobEvent>,
+    changes: Vec<Change>,
 }
 
 impl Pending<'_> {
@@ -64,7 +69,7 @@ impl Pending<'_> {
 
 impl Writer {
     /// Works until it is told to stop, or nobody is left who could ask for anything.
-    pub fn run(self, mut queue: mpsc::Receiver<Request>) {
+    pub fn run(mut self, mut queue: mpsc::Receiver<Request>) {
         let mut group = Vec::with_capacity(GROUP);
         while queue.blocking_recv_many(&mut group, GROUP) > 0 {
             if group.iter().any(|request| matches!(request, Request::Stop)) {
@@ -74,13 +79,15 @@ impl Writer {
         }
     }
 
-    fn serve(&self, group: impl Iterator<Item = Request>) {
-        let mut pending = Pending { kv: &self.kv, writes: Writes::new() };
-        let (mut events, mut answers) = (Vec::new(), Vec::new());
+    fn serve(&mut self, group: impl Iterator<Item = Request>) {
+        let kv = self.kv.clone();
+        let (writes, events, changes) = (Writes::new(), Vec::new(), Vec::new());
+        let mut pending = Pending { kv: &kv, writes, events, changes };
+        let mut answers = Vec::new();
         for request in group {
             match request {
                 Request::Append { appends, answer } => {
-                    let accept = |append| self.accept(&mut pending, append, &mut events);
+                    let accept = |append| self.accept(&mut pending, append);
                     answers.push((answer, appends.into_iter().map(accept).collect::<Vec<_>>()));
                 }
                 Request::Stop => {}
@@ -91,10 +98,17 @@ impl Writer {
                 }
             }
         }
-        let committed = if pending.writes.is_empty() { Ok(()) } else { self.kv.commit(pending.writes) };
-        if let Err(error) = &committed {
-            tracing::error!(%error, "could not write to disk");
-            events.clear();
+        let Pending { writes, mut events, changes, .. } = pending;
+        let committed = if writes.is_empty() { Ok(()) } else { kv.commit(writes) };
+        match &committed {
+            Ok(()) => {
+                let mut active = self.active.lock().unwrap_or_else(PoisonError::into_inner);
+                changes.iter().for_each(|change| active.apply(change));
+            }
+            Err(error) => {
+                tracing::error!(%error, "could not write to disk");
+                events.clear();
+            }
         }
         // Before the answers, so that a publisher that was answered finds its event on its way already.
         for event in events {
@@ -111,12 +125,7 @@ impl Writer {
         }
     }
 
-    fn accept(
-        &self,
-        pending: &mut Pending<'_>,
-        append: Append,
-        events: &mut Vec<JobEvent>,
-    ) -> Result<Position, AppendError> {
+    fn accept(&self, pending: &mut Pending<'_>, append: Append) -> Result<Position, AppendError> {
         let Append { draft, at, key, above } = append;
         let key = key.map(|key| (records::idempotency_key(draft.job(), &key), draft.fingerprint()));
         if let Some((key, fingerprint)) = &key
@@ -129,7 +138,7 @@ impl Writer {
         if let Some((key, fingerprint)) = key {
             remember(pending, key, fingerprint, &position, at);
         }
-        events.push(event);
+        pending.events.push(event);
         Ok(position)
     }
 
@@ -158,20 +167,14 @@ impl Writer {
         let first = || at.millis().max(above.map_or(0, |seen| seen + 1));
         let seq = known.as_ref().map_or_else(first, |record| record.seq + 1);
         let at = known.as_ref().map_or(at, |record| record.at.max(at));
-        if let Some(record) = &known {
-            for room in rooms(job, &record.owner()) {
-                pending.remove(records::active_key(&room, record.at, job));
-            }
-        }
         let event = draft.accept(&owner, at, seq);
         let oldest = self.trim(pending, job, known.as_ref().map_or(seq, |record| record.oldest), seq);
         let first = known.as_ref().map_or(seq, |record| record.first);
         let record = JobRecord::new(first, oldest, seq, at, draft.kind().is_terminal(), &owner);
         pending.put(records::event_key(job, seq), event.json().get().as_bytes().to_vec());
         pending.put(records::job_key(job), record.write());
-        for room in rooms(job, &owner).filter(|room| !matches!(room, Room::Job(_))) {
-            pending.put(records::active_key(&room, at, job), Vec::new());
-        }
+        let before = known.as_ref().map(JobRecord::standing);
+        pending.changes.push(Change { job: job.clone(), before, after: Some(record.standing()) });
         Ok(event)
     }
 
@@ -189,22 +192,20 @@ impl Writer {
         for seq in record.oldest..=record.seq {
             pending.remove(records::event_key(job, seq));
         }
-        for room in rooms(job, &record.owner()) {
-            pending.remove(records::active_key(&room, record.at, job));
-        }
+        let before = Some(record.standing());
+        pending.changes.push(Change { job: job.clone(), before, after: None });
         pending.remove(records::job_key(job));
         Ok(())
     }
 
-    fn sweep(&self, pending: &mut Pending<'_>, now: Timestamp) -> Result<(), StoreError> {
+    fn sweep(&mut self, pending: &mut Pending<'_>, now: Timestamp) -> Result<(), StoreError> {
         let expired = now.before(self.history.retention);
-        let everything = Room::AllJobs;
-        let range = records::active_from(&everything, Timestamp::default())
-            ..records::active_from(&everything, expired);
-        for (key, _) in self.kv.scan(range, Order::Ascending, SWEEP)? {
-            let Some(job) = records::active_job(&everything, &key) else { continue };
-            let record =
-                pending.get(&records::job_key(&job))?.map(|bytes| JobRecord::read(&bytes)).transpose()?;
+        let found = self.kv.scan(records::jobs_after(self.swept.as_ref()), Order::Ascending, SWEEP)?;
+        // From the beginning again, once the end is reached.
+        self.swept = found.get(SWEEP - 1).and_then(|(key, _)| records::job_of_key(key));
+        for (key, _) in found {
+            let Some(job) = records::job_of_key(&key) else { continue };
+            let record = pending.get(&key)?.map(|bytes| JobRecord::read(&bytes)).transpose()?;
             if let Some(record) = record.filter(|record| record.at <= expired) {
                 self.forget(pending, &job, &record)?;
             }
