@@ -214,6 +214,15 @@ impl Directory {
         (state.changes.as_mut().map(std::mem::take).unwrap_or_default(), state.version)
     }
 
+    /// Forgets everything, at the end of the node.
+    pub fn clear(&self) {
+        self.touch_all();
+        self.change(|state| {
+            state.clients.clear();
+            state.rooms.clear();
+        });
+    }
+
     /// Marks everything as changed, so that a store that lost it gets it again.
     pub fn touch_all(&self) {
         self.change(|state| {

@@ -73,6 +73,7 @@ impl SharedDirectory {
 
     /// Takes all of this node's entries back, at its end.
     pub async fn withdraw(&self) -> Result<(), StoreError> {
+        self.directory.clear();
         self.write_changes().await?;
         let mut pipe = redis::pipe();
         pipe.del(self.keys.node(&self.node));

@@ -22,7 +22,6 @@ use tokio::{
 use super::keys::Keys;
 use crate::{
     event::JobEvent,
-    notice::Notice,
     room::Room,
     store::{FeedItem, StoreError},
     timestamp::Timestamp,
@@ -286,14 +285,10 @@ fn receiver(
 fn read(push: PushInfo) -> Option<FeedItem> {
     let payload = push.data.into_iter().nth(1)?;
     let text = String::from_redis_value(payload).ok()?;
-    if let Ok(notice) = serde_json::from_str::<Notice>(&text) {
-        return Some(FeedItem::Notice(notice));
-    }
-    match JobEvent::parse(text) {
-        Ok(event) => Some(FeedItem::Event(event)),
-        Err(error) => {
-            tracing::warn!(%error, "something that is no job event came over the feed");
-            None
-        }
-    }
+    let item = match text.starts_with(r#"{"event":"#) {
+        true => JobEvent::parse(text).map(FeedItem::Event),
+        false => serde_json::from_str(&text).map(FeedItem::Notice),
+    };
+    item.inspect_err(|error| tracing::warn!(%error, "something that nobody here wrote came over the feed"))
+        .ok()
 }
