@@ -256,26 +256,23 @@ impl Gateway {
 }
 
 /// From where a job is replayed, and what to tell of it, where `told` is the newest number that the watcher is
-/// told of.
+/// told of: history may be further by now, but what comes after counts as live.
 fn plan(resume: JobResume, bounds: Option<Bounds>, told: Option<Seq>) -> (Option<Seq>, Resumed) {
-    let Some(Bounds { first, oldest, newest, .. }) = bounds else {
+    let (Some(Bounds { first, oldest, newest, .. }), Some(told)) = (bounds, told) else {
         let recovered = matches!(resume, JobResume::Since(0) | JobResume::Newest(_));
         return (None, Resumed { recovered, replaying: 0 });
     };
-    let retained =
-        |after: Seq| usize::try_from(newest - after.clamp(oldest - 1, newest)).unwrap_or(usize::MAX);
     let (after, recovered) = match resume {
         JobResume::Newest(count) => {
-            // Counted from the newest that the watcher is told of: history may be further by now.
-            let told = told.unwrap_or(newest).min(newest);
             let count = count.try_into().unwrap_or(Seq::MAX);
             (told.saturating_sub(count).max(oldest - 1).min(told), true)
         }
         JobResume::Since(0) => (first - 1, oldest == first),
-        JobResume::Since(unknown) if unknown > newest => (first - 1, false),
+        JobResume::Since(unknown) if unknown > newest.max(told) => (first - 1, false),
         JobResume::Since(seq) => (seq, seq + 1 >= oldest),
     };
-    (Some(after), Resumed { recovered, replaying: retained(after) })
+    let replaying = told.saturating_sub(after.max(oldest - 1));
+    (Some(after), Resumed { recovered, replaying: usize::try_from(replaying).unwrap_or(usize::MAX) })
 }
 
 #[cfg(test)]
@@ -299,8 +296,16 @@ mod tests {
         assert_eq!(planned(JobResume::Newest(2)), (Some(107), true, 2));
         assert_eq!(planned(JobResume::Newest(0)), (Some(109), true, 0));
         assert_eq!(planned(JobResume::Newest(50)), (Some(104), true, 5));
-        let newest = |count| plan(JobResume::Newest(count), bounds, Some(107)).0;
-        assert_eq!((newest(0), newest(1), newest(50)), (Some(107), Some(106), Some(104)));
+        let meanwhile = |resume| {
+            let (after, Resumed { recovered, replaying }) = plan(resume, bounds, Some(107));
+            (after, recovered, replaying)
+        };
+        assert_eq!(meanwhile(JobResume::Newest(0)), (Some(107), true, 0));
+        assert_eq!(meanwhile(JobResume::Newest(1)), (Some(106), true, 1));
+        assert_eq!(meanwhile(JobResume::Newest(50)), (Some(104), true, 3));
+        assert_eq!(meanwhile(JobResume::Since(106)), (Some(106), true, 1));
+        assert_eq!(meanwhile(JobResume::Since(109)), (Some(109), true, 0));
+        assert_eq!(plan(JobResume::Since(0), bounds, None).0, None);
         let whole = Some(Bounds { first: 100, oldest: 100, newest: 109, broken: None });
         let everything = Resumed { recovered: true, replaying: 10 };
         assert_eq!(plan(JobResume::Since(0), whole, Some(109)), (Some(99), everything));
