@@ -65,6 +65,11 @@ async fn the_description_and_the_served_routes_agree() {
     let expected: BTreeSet<String> = ROUTES.map(str::to_owned).into();
     assert_eq!(described(&description), expected);
 
+    let operations = description["paths"].as_object().expect("paths").values().flat_map(|item| {
+        item.as_object().expect("a path item").values().map(|operation| operation["operationId"].to_string())
+    });
+    assert_eq!(operations.collect::<BTreeSet<_>>().len(), ROUTES.len(), "operation ids are distinct");
+
     for route in ROUTES {
         let (method, path) = route.split_once(' ').expect("method and path");
         let path = path.replace("{room}", "all-jobs").replace(['{', '}'], "");

@@ -21,6 +21,7 @@ const PAGE: (usize, usize) = (100, 1000);
 #[utoipa::path(
     get,
     path = "/api/clients",
+    operation_id = "listClients",
     tag = "operating",
     params(
         ("limit" = Option<u64>, Query, description = "How many at the most: 100 by default, 1,000 at the most"),
@@ -28,8 +29,8 @@ const PAGE: (usize, usize) = (100, 1000);
     ),
     responses(
         (status = 200, description = "The clients; the cursor is null at the end", body = ClientsBody),
-        (status = 422, description = "A parameter of the wrong form", body = Problem),
-        (status = 503, description = "The store is down", body = Problem),
+        (status = 422, description = "A parameter of the wrong form", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The store is down", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn list(State(state): State<HttpState>, params: Params) -> Result<Json<ClientsPage>, Refusal> {
@@ -42,13 +43,14 @@ pub async fn list(State(state): State<HttpState>, params: Params) -> Result<Json
 #[utoipa::path(
     get,
     path = "/api/clients/{clientId}",
+    operation_id = "client",
     tag = "operating",
     params(("clientId" = String, Path, description = "The client")),
     responses(
         (status = 200, description = "The client", body = ClientBody),
-        (status = 404, description = "No such client is connected", body = Problem),
-        (status = 422, description = "An invalid client id", body = Problem),
-        (status = 503, description = "The store is down", body = Problem),
+        (status = 404, description = "No such client is connected", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "An invalid client id", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The store is down", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn one(
@@ -69,12 +71,13 @@ pub struct Occupancy {
 #[utoipa::path(
     get,
     path = "/api/rooms/{room}",
+    operation_id = "room",
     tag = "operating",
     params(("room" = String, Path, description = "job:<id>, user:<id>, tenant:<id> or all-jobs")),
     responses(
         (status = 200, description = "The count; 0 for an empty room", body = RoomBody),
-        (status = 422, description = "Not the name of a room", body = Problem),
-        (status = 503, description = "The store is down", body = Problem),
+        (status = 422, description = "Not the name of a room", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The store is down", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn room(

@@ -39,6 +39,7 @@ const RETRY: Duration = Duration::from_secs(1);
 #[utoipa::path(
     get,
     path = "/api/jobs/{jobId}/events",
+    operation_id = "streamJob",
     tag = "watching",
     params(
         ("jobId" = String, Path, description = "The job"),
@@ -47,8 +48,8 @@ const RETRY: Duration = Duration::from_secs(1);
     ),
     responses(
         (status = 200, description = "The stream", content_type = "text/event-stream", body = String),
-        (status = 422, description = "An invalid job id or since", body = Problem),
-        (status = 503, description = "The store is down", body = Problem),
+        (status = 422, description = "An invalid job id or since", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The store is down", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn of_job(
@@ -65,6 +66,7 @@ pub async fn of_job(
 #[utoipa::path(
     get,
     path = "/api/users/{userId}/events",
+    operation_id = "streamUser",
     tag = "watching",
     params(
         ("userId" = String, Path, description = "The user"),
@@ -73,8 +75,8 @@ pub async fn of_job(
     ),
     responses(
         (status = 200, description = "The stream", content_type = "text/event-stream", body = String),
-        (status = 422, description = "An invalid user id or since", body = Problem),
-        (status = 503, description = "The store is down", body = Problem),
+        (status = 422, description = "An invalid user id or since", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The store is down", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn of_user(
@@ -91,6 +93,7 @@ pub async fn of_user(
 #[utoipa::path(
     get,
     path = "/api/events",
+    operation_id = "streamAll",
     tag = "watching",
     params(
         ("since" = Option<String>, Query, description = "Replay from this time first: RFC 3339 or Unix milliseconds"),
@@ -98,8 +101,8 @@ pub async fn of_user(
     ),
     responses(
         (status = 200, description = "The stream", content_type = "text/event-stream", body = String),
-        (status = 422, description = "An invalid since", body = Problem),
-        (status = 503, description = "The store is down", body = Problem),
+        (status = 422, description = "An invalid since", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The store is down", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn all(

@@ -13,6 +13,7 @@ use crate::refusal::{Code, Refusal};
 #[utoipa::path(
     get,
     path = "/healthz",
+    operation_id = "alive",
     tag = "operating",
     responses((status = 200, description = "It does", body = serde_json::Value))
 )]
@@ -24,10 +25,11 @@ pub async fn alive() -> Response {
 #[utoipa::path(
     get,
     path = "/readyz",
+    operation_id = "ready",
     tag = "operating",
     responses(
         (status = 200, description = "It does", body = serde_json::Value),
-        (status = 503, description = "It does not, or the process is about to end", body = Problem),
+        (status = 503, description = "It does not, or the process is about to end", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn ready(State(state): State<HttpState>) -> Result<Response, Refusal> {
@@ -42,6 +44,7 @@ pub async fn ready(State(state): State<HttpState>) -> Result<Response, Refusal> 
 #[utoipa::path(
     get,
     path = "/metrics",
+    operation_id = "metrics",
     tag = "operating",
     responses((status = 200, description = "The metrics", body = String, content_type = "application/openmetrics-text"))
 )]

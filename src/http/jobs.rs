@@ -22,13 +22,14 @@ const DEFAULT_LISTED: usize = 100;
 #[utoipa::path(
     get,
     path = "/api/jobs/{jobId}",
+    operation_id = "newestEvent",
     tag = "reading",
     params(("jobId" = String, Path, description = "The job")),
     responses(
         (status = 200, description = "The newest event", body = EventBody),
-        (status = 404, description = "The job has no event", body = Problem),
-        (status = 422, description = "An invalid job id", body = Problem),
-        (status = 503, description = "The store is down", body = Problem),
+        (status = 404, description = "The job has no event", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "An invalid job id", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The store is down", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn newest(
@@ -50,6 +51,7 @@ pub struct History {
 #[utoipa::path(
     get,
     path = "/api/jobs/{jobId}/history",
+    operation_id = "history",
     tag = "reading",
     params(
         ("jobId" = String, Path, description = "The job"),
@@ -58,8 +60,8 @@ pub struct History {
     ),
     responses(
         (status = 200, description = "The events; none for an unknown job", body = HistoryBody),
-        (status = 422, description = "A parameter of the wrong form", body = Problem),
-        (status = 503, description = "The store is down", body = Problem),
+        (status = 422, description = "A parameter of the wrong form", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The store is down", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn history(
@@ -80,6 +82,7 @@ pub struct Jobs {
 #[utoipa::path(
     get,
     path = "/api/jobs",
+    operation_id = "listJobs",
     tag = "reading",
     params(
         ("userId" = Option<String>, Query, description = "Only this user's jobs"),
@@ -88,8 +91,8 @@ pub struct Jobs {
     ),
     responses(
         (status = 200, description = "The jobs", body = JobsBody),
-        (status = 422, description = "A parameter of the wrong form", body = Problem),
-        (status = 503, description = "The store is down", body = Problem),
+        (status = 422, description = "A parameter of the wrong form", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The store is down", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn list(State(state): State<HttpState>, params: Params) -> Result<Json<Jobs>, Refusal> {

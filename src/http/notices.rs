@@ -34,15 +34,16 @@ fn read(body: &JsonBody) -> Result<(NoticeName, Box<RawValue>), Refusal> {
 #[utoipa::path(
     post,
     path = "/api/broadcast",
+    operation_id = "broadcast",
     tag = "notices",
     request_body = NoticeBody,
     responses(
         (status = 200, description = "Sent", body = SentBody),
-        (status = 400, description = "Empty body or malformed JSON", body = Problem),
-        (status = 413, description = "The body is too large", body = Problem),
-        (status = 415, description = "The body is not JSON", body = Problem),
-        (status = 422, description = "An invalid event name", body = Problem),
-        (status = 503, description = "The store is down", body = Problem),
+        (status = 400, description = "Empty body or malformed JSON", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "The body is not JSON", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "An invalid event name", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The store is down", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn broadcast(State(state): State<HttpState>, body: JsonBody) -> Result<Json<Sent>, Refusal> {
@@ -54,16 +55,17 @@ pub async fn broadcast(State(state): State<HttpState>, body: JsonBody) -> Result
 #[utoipa::path(
     post,
     path = "/api/users/{userId}/emit",
+    operation_id = "emitToUser",
     tag = "notices",
     params(("userId" = String, Path, description = "The user")),
     request_body = NoticeBody,
     responses(
         (status = 200, description = "Sent", body = SentBody),
-        (status = 400, description = "Empty body or malformed JSON", body = Problem),
-        (status = 413, description = "The body is too large", body = Problem),
-        (status = 415, description = "The body is not JSON", body = Problem),
-        (status = 422, description = "An invalid user id or event name", body = Problem),
-        (status = 503, description = "The store is down", body = Problem),
+        (status = 400, description = "Empty body or malformed JSON", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "The body is not JSON", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "An invalid user id or event name", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The store is down", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn emit(

@@ -28,6 +28,7 @@ pub struct Written(pub Arc<str>);
 #[utoipa::path(
     get,
     path = "/openapi.json",
+    operation_id = "description",
     tag = "operating",
     responses((status = 200, description = "OpenAPI 3.1", body = Value))
 )]

@@ -33,22 +33,23 @@ async fn publish(
 }
 
 macro_rules! publisher {
-    ($name:ident, $path:literal, $kind:expr, $body:ty, $summary:literal) => {
+    ($name:ident, $operation:literal, $path:literal, $kind:expr, $body:ty, $summary:literal) => {
         #[doc = $summary]
         #[utoipa::path(
             post,
             path = $path,
+            operation_id = $operation,
             tag = "publishing",
             params(("jobId" = String, Path, description = "The job"), IdempotencyHeader),
             request_body = $body,
             responses(
                 (status = 200, description = "Accepted: in history and on its way to all watchers", body = PublishedBody),
-                (status = 400, description = "Empty body or malformed JSON", body = Problem),
-                (status = 409, description = "The job's state forbids it", body = Problem),
-                (status = 413, description = "The body is too large", body = Problem),
-                (status = 415, description = "The body is not JSON", body = Problem),
-                (status = 422, description = "An invalid event", body = Problem),
-                (status = 503, description = "The store is down; the outcome is unknown", body = Problem),
+                (status = 400, description = "Empty body or malformed JSON", body = Problem, content_type = "application/problem+json"),
+                (status = 409, description = "The job's state forbids it", body = Problem, content_type = "application/problem+json"),
+                (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
+                (status = 415, description = "The body is not JSON", body = Problem, content_type = "application/problem+json"),
+                (status = 422, description = "An invalid event", body = Problem, content_type = "application/problem+json"),
+                (status = 503, description = "The store is down; the outcome is unknown", body = Problem, content_type = "application/problem+json"),
             )
         )]
         pub async fn $name(
@@ -62,9 +63,17 @@ macro_rules! publisher {
     };
 }
 
-publisher!(update, "/api/jobs/{jobId}/update", EventKind::Update, UpdateBody, "Publishes a change of a job");
+publisher!(
+    update,
+    "publishUpdate",
+    "/api/jobs/{jobId}/update",
+    EventKind::Update,
+    UpdateBody,
+    "Publishes a change of a job"
+);
 publisher!(
     progress,
+    "publishProgress",
     "/api/jobs/{jobId}/progress",
     EventKind::Progress,
     ProgressBody,
@@ -72,12 +81,20 @@ publisher!(
 );
 publisher!(
     completed,
+    "publishCompleted",
     "/api/jobs/{jobId}/completed",
     EventKind::Completed,
     CompletedBody,
     "Publishes that a job ended well"
 );
-publisher!(error, "/api/jobs/{jobId}/error", EventKind::Error, ErrorBody, "Publishes that a job failed");
+publisher!(
+    error,
+    "publishError",
+    "/api/jobs/{jobId}/error",
+    EventKind::Error,
+    ErrorBody,
+    "Publishes that a job failed"
+);
 
 #[derive(Serialize)]
 pub struct Results {
@@ -112,6 +129,7 @@ impl From<Result<Published, Refusal>> for ItemResult {
 #[utoipa::path(
     post,
     path = "/api/events",
+    operation_id = "publishBatch",
     tag = "publishing",
     request_body(
         content((Vec<EventBody> = "application/json"), (String = "application/x-ndjson")),
@@ -119,11 +137,11 @@ impl From<Result<Published, Refusal>> for ItemResult {
     ),
     responses(
         (status = 200, description = "What became of each event, in order", body = Outcome),
-        (status = 400, description = "Empty body or malformed JSON", body = Problem),
-        (status = 413, description = "The body is too large, or has more than 1,000 events", body = Problem),
-        (status = 415, description = "The body is neither JSON nor NDJSON", body = Problem),
-        (status = 422, description = "The body is no array", body = Problem),
-        (status = 503, description = "The store is down; the outcome is unknown", body = Problem),
+        (status = 400, description = "Empty body or malformed JSON", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "The body is too large, or has more than 1,000 events", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "The body is neither JSON nor NDJSON", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "The body is no array", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The store is down; the outcome is unknown", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn batch(State(state): State<HttpState>, body: BatchBody) -> Result<Json<Results>, Refusal> {
