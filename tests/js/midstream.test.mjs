@@ -15,7 +15,7 @@ const ENOUGH = 20;
  * A job has `length` events (without it, it has no end); then the next one begins in its place.
  */
 class Stream {
-  /** For each job `{numbers, times}`, as the publisher was answered. */
+  /** For each job `{numbers, times, answered}`: what the publisher was answered, and when. */
   jobs = new Map();
   #publishing;
   #stopped = false;
@@ -28,7 +28,7 @@ class Stream {
       if (!jobId || this.jobs.get(jobId).numbers.length >= length) {
         jobId = uniqueId('stream');
         places[place] = jobId;
-        this.jobs.set(jobId, { numbers: [], times: [] });
+        this.jobs.set(jobId, { numbers: [], times: [], answered: [] });
         this.keep(await api.update(jobId, { status: 'queued', ...owner }));
       } else {
         this.keep(await api.progress(jobId, 50));
@@ -47,10 +47,11 @@ class Stream {
   }
 
   keep({ jobId, seq, timestamp }) {
-    const { numbers, times } = this.jobs.get(jobId);
+    const { numbers, times, answered } = this.jobs.get(jobId);
     assert.equal(seq, numbers.length ? numbers.at(-1) + 1 : seq, 'numbers rise by one');
     numbers.push(seq);
     times.push(Date.parse(timestamp));
+    answered.push(Date.now());
   }
 
   /** The only job of a stream that has one without end. */
@@ -71,6 +72,12 @@ class Stream {
   firstSince(jobId, time) {
     const { numbers, times } = this.jobs.get(jobId);
     return numbers[times.findIndex((at) => at >= time)];
+  }
+
+  /** Whether an event's publisher still waited for its answer at that time. */
+  wasUnderWay(jobId, seq, time) {
+    const { numbers, answered } = this.jobs.get(jobId);
+    return answered[numbers.indexOf(seq)] >= time;
   }
 
   /** Waits until each of the first jobs has so many events. */
@@ -225,7 +232,8 @@ describeEach(
           'a tenant': ({ tenantId }) => ({ tenantId }),
           'all jobs': () => ({}),
         })) {
-          const count = room === 'all jobs' ? times : times / 2;
+          // What makes the difference is in the rooms of single jobs; of these, so many are enough.
+          const count = room === 'all jobs' ? times / 2 : times / 4;
 
           it(`${room}: what follows the newest of each job`, async (t) => {
             const owner = { userId: uniqueId('anna'), tenantId: uniqueId('acme') };
@@ -267,13 +275,17 @@ describeEach(
               seen.push({ time, ...(await watch(t, gatewayOf(index), { ...select(owner), since }, isEnough)) });
             });
             await stream.end();
-            for (const { time, items } of seen) {
+            for (const { time, asked, items } of seen) {
               assert.deepEqual(gapsOf(items), []);
               for (const jobId of new Set(items.map(({ payload }) => payload.jobId))) {
                 // Streams of earlier tests have ended; what they left is replayed to those who go back so far.
                 if (!stream.jobs.has(jobId)) continue;
                 const events = items.filter(({ payload }) => payload.jobId === jobId);
-                assertContiguous(events, stream.firstSince(jobId, time), `${jobId} since ${time}`);
+                // One that bears an earlier time may be accepted only after the subscription, and is live then.
+                const due = stream.firstSince(jobId, time) ?? stream.newest(jobId) + 1;
+                const [{ payload: first }] = events;
+                const isLive = first.seq === due - 1 && stream.wasUnderWay(jobId, first.seq, asked);
+                assertContiguous(events, isLive ? first.seq : due, `${jobId} since ${time}`);
               }
             }
           });
