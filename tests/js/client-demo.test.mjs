@@ -6,7 +6,7 @@ import { createServer } from 'node:net';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
-import { chromium } from 'playwright-core';
+import { launchBrowser } from './support/browser.mjs';
 import { startGateway } from './support/gateway.mjs';
 import { httpClient } from './support/http.mjs';
 import { run, startProcess, temporaryFolder } from './support/processes.mjs';
@@ -164,17 +164,7 @@ before(async () => {
     ready: (line) => line.includes('http://localhost:'),
   });
 
-  browser = await chromium.launch({
-    executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-    args: [
-      '--no-sandbox',
-      '--disable-gpu',
-      '--disable-background-networking',
-      '--disable-component-update',
-      '--disable-sync',
-      '--no-first-run',
-    ],
-  });
+  browser = await launchBrowser();
 });
 
 after(async () => {

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
-import { chromium } from 'playwright-core';
+import { launchBrowser } from './support/browser.mjs';
 import { startGateway } from './support/gateway.mjs';
 import { httpClient } from './support/http.mjs';
 import { eventually, uniqueId } from './support/waiting.mjs';
@@ -14,17 +14,7 @@ const PHONE = { width: 360, height: 740 };
 let browser;
 
 before(async () => {
-  browser = await chromium.launch({
-    executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-    args: [
-      '--no-sandbox',
-      '--disable-gpu',
-      '--disable-background-networking',
-      '--disable-component-update',
-      '--disable-sync',
-      '--no-first-run',
-    ],
-  });
+  browser = await launchBrowser();
 });
 
 after(() => browser?.close());

@@ -3,125 +3,25 @@
 // A test's panic is its verdict.
 #![allow(clippy::unwrap_used)]
 
+mod redis_lists;
+mod subject;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::{collections::BTreeSet, time::Duration};
 
 use jobcast::{
-    event::{Draft, IdempotencyKey, JobEvent, Owner, Seq},
-    id::{JobId, UserId},
+    event::{Draft, Owner, Seq},
+    id::JobId,
     notice::{Audience, Notice},
     room::Room,
     store::{
-        Append, AppendError, Backend, Bounds, ClientRecord, Entry, Feed, FeedItem, HistoryOptions, Position,
-        RedisOptions, Store, StoreOptions, Window,
+        Append, AppendError, Bounds, ClientRecord, Entry, FeedItem, HistoryOptions, Position, Store, Window,
     },
     tasks::Tasks,
     timestamp::Timestamp,
 };
-use support::RedisServer;
-
-/// A store that is open, and all that it runs on.
-struct Subject {
-    store: Store,
-    feed: Feed,
-    tasks: Tasks,
-    options: StoreOptions,
-    redis: Option<RedisServer>,
-    _folder: Option<tempfile::TempDir>,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Kind {
-    Memory,
-    Disk,
-    Redis,
-}
-
-impl Subject {
-    async fn open(kind: Kind, history: HistoryOptions) -> Self {
-        let (mut redis, mut folder) = (None, None);
-        let backend = match kind {
-            Kind::Memory => Backend::Memory,
-            Kind::Disk => {
-                let opened = folder.insert(tempfile::tempdir().unwrap());
-                Backend::Embedded(opened.path().join("data"))
-            }
-            Kind::Redis => {
-                let server = redis.insert(RedisServer::start().await);
-                Backend::Redis(RedisOptions { url: server.url(), ca_file: None, key_prefix: "p:".to_owned() })
-            }
-        };
-        let options = StoreOptions { backend, history };
-        let (store, feed, tasks) = open(&options, "node").await;
-        Self { store, feed, tasks, options, redis, _folder: folder }
-    }
-
-    /// Closes the store and opens it anew, as after a restart of the process.
-    async fn reopen(&mut self) {
-        assert!(self.tasks.stop(Duration::from_secs(10)).await);
-        // The folder's lock goes with the last handle.
-        self.store = Store::open(&memory(), "none", &Tasks::new()).await.unwrap().0;
-        (self.store, self.feed, self.tasks) = open(&self.options, "node").await;
-    }
-
-    async fn append(&self, draft: Draft) -> Result<Position, AppendError> {
-        self.append_keyed(draft, None).await
-    }
-
-    async fn append_keyed(&self, draft: Draft, key: Option<&str>) -> Result<Position, AppendError> {
-        let key = key.map(|key| key.parse::<IdempotencyKey>().unwrap());
-        self.store.append(vec![Append { draft, at: Timestamp::now(), key, above: None }]).await.pop().unwrap()
-    }
-
-    async fn seqs(&self, id: &str, window: Window) -> Vec<Seq> {
-        let entries = self.store.history(&job(id), window).await.unwrap();
-        entries.into_iter().filter_map(Entry::event).map(|event| event.seq()).collect()
-    }
-
-    async fn next_event(&mut self) -> JobEvent {
-        loop {
-            let item = tokio::time::timeout(Duration::from_secs(10), self.feed.recv()).await;
-            if let FeedItem::Event(event) = item.expect("the feed brings nothing").unwrap() {
-                return event;
-            }
-        }
-    }
-}
-
-fn memory() -> StoreOptions {
-    StoreOptions { backend: Backend::Memory, ..StoreOptions::default() }
-}
-
-async fn open(options: &StoreOptions, node: &str) -> (Store, Feed, Tasks) {
-    let tasks = Tasks::new();
-    let (store, feed) = Store::open(options, node, &tasks).await.unwrap();
-    (store, feed, tasks)
-}
-
-fn job(id: &str) -> JobId {
-    id.parse().unwrap()
-}
-
-fn user(id: &str) -> UserId {
-    id.parse().unwrap()
-}
-
-fn owned(by: &str) -> Owner {
-    Owner { user: Some(user(by)), tenant: None }
-}
-
-fn update(id: &str) -> Draft {
-    Draft::update(job(id), "running", None, Owner::default()).unwrap()
-}
-
-fn progress(id: &str, percent: f64) -> Draft {
-    Draft::progress(job(id), percent, None, Owner::default()).unwrap()
-}
-
-fn history(max_events: usize) -> HistoryOptions {
-    HistoryOptions { max_events, retention: Duration::from_secs(3600) }
-}
+use subject::{Kind, Subject, history, job, owned, progress, update, user};
 
 async fn numbers_rise_by_one_from_the_clock(kind: Kind) {
     let subject = Subject::open(kind, history(100)).await;
@@ -445,110 +345,4 @@ async fn a_folder_has_one_owner() {
     let second = Store::open(&subject.options, "other", &Tasks::new()).await;
     let message = second.expect_err("the folder is taken").to_string();
     assert!(message.contains("in use by another process"), "{message}");
-}
-
-mod redis_lists {
-    use super::*;
-
-    #[tokio::test]
-    async fn are_as_the_contract_says() {
-        let subject = Subject::open(Kind::Redis, history(3)).await;
-        let mut seqs = Vec::new();
-        for _ in 0..5 {
-            seqs.push(subject.append(update("a")).await.unwrap().seq);
-        }
-        let mut connection = subject.redis.as_ref().unwrap().connection().await;
-        let list: Vec<String> = redis::cmd("LRANGE")
-            .arg("p:job-history:a")
-            .arg(0)
-            .arg(-1)
-            .query_async(&mut connection)
-            .await
-            .unwrap();
-        let newest_first: Vec<_> =
-            list.into_iter().map(|json| JobEvent::parse(json).unwrap().seq()).collect();
-        assert_eq!(newest_first, [seqs[4], seqs[3], seqs[2]]);
-        let expires: i64 =
-            redis::cmd("TTL").arg("p:job-history:a").query_async(&mut connection).await.unwrap();
-        assert!((3590..=3600).contains(&expires), "{expires}");
-        let keys: Vec<String> = redis::cmd("KEYS").arg("*").query_async(&mut connection).await.unwrap();
-        for key in keys {
-            assert!(key.starts_with("p:"), "{key}");
-            let expires: i64 = redis::cmd("TTL").arg(&key).query_async(&mut connection).await.unwrap();
-            assert!(expires > 0, "{key} never expires");
-        }
-    }
-
-    #[tokio::test]
-    async fn of_other_programs_are_served_and_do_not_stop_publishing() {
-        let subject = Subject::open(Kind::Redis, history(10)).await;
-        let mut connection = subject.redis.as_ref().unwrap().connection().await;
-        let mut push = redis::cmd("LPUSH");
-        push.arg("p:job-history:a")
-            .arg(r#"{"old":1}"#)
-            .arg("no json")
-            .arg(r#"{"event":"job:update","status":"x"}"#);
-        push.query_async::<()>(&mut connection).await.unwrap();
-        let texts = || async {
-            let entries = subject.store.history(&job("a"), Window::Newest(10)).await.unwrap();
-            entries.iter().map(|entry| serde_json::to_string(entry).unwrap()).collect::<Vec<_>>()
-        };
-        assert_eq!(texts().await, [r#"{"old":1}"#, r#"{"event":"job:update","status":"x"}"#]);
-        assert_eq!(subject.store.bounds(&job("a")).await.unwrap(), None);
-        let seq = subject.append(update("a")).await.unwrap().seq;
-        assert_eq!(texts().await.len(), 3);
-        assert_eq!(subject.seqs("a", Window::After { seq: 0, limit: 10 }).await, [seq]);
-        let bounds = subject.store.bounds(&job("a")).await.unwrap();
-        assert_eq!(bounds, Some(Bounds { first: seq, oldest: seq, newest: seq, broken: None }));
-    }
-
-    #[tokio::test]
-    async fn that_lost_their_end_go_on_with_numbers_nobody_has_seen() {
-        let subject = Subject::open(Kind::Redis, history(10)).await;
-        let mut seqs = Vec::new();
-        for _ in 0..4 {
-            seqs.push(subject.append(update("a")).await.unwrap().seq);
-        }
-        subject.store.raise(&[(job("a"), seqs[1])]).await.unwrap();
-        assert_eq!(subject.store.bounds(&job("a")).await.unwrap().unwrap().broken, None);
-        // The end is lost, and with it the scripts, as in a crash.
-        let mut connection = subject.redis.as_ref().unwrap().connection().await;
-        let mut lose = redis::pipe();
-        lose.cmd("LTRIM").arg("p:job-history:a").arg(2).arg(-1).ignore();
-        lose.hset("p:jobcast:state:{p:job-history:a}", "seq", seqs[1]).ignore();
-        lose.cmd("SCRIPT").arg("FLUSH").ignore();
-        lose.query_async::<()>(&mut connection).await.unwrap();
-        subject.store.raise(&[(job("a"), seqs[3]), (job("b"), 7)]).await.unwrap();
-        let drafts =
-            (0..3).map(|_| Append { draft: update("a"), at: Timestamp::now(), key: None, above: None });
-        let after: Vec<Seq> = subject
-            .store
-            .append(drafts.collect())
-            .await
-            .into_iter()
-            .map(|position| position.unwrap().seq)
-            .collect();
-        assert_eq!(after, [seqs[3] + 1, seqs[3] + 2, seqs[3] + 3]);
-        let bounds = subject.store.bounds(&job("a")).await.unwrap().unwrap();
-        assert_eq!((bounds.first, bounds.broken), (seqs[0], Some(after[0])));
-        let read = |seq, limit| subject.seqs("a", Window::After { seq, limit });
-        assert_eq!(read(seqs[1], 2).await, [after[0], after[1]]);
-        assert_eq!(read(seqs[3], 1).await, [after[0]]);
-        assert_eq!(read(seqs[0], 10).await, [seqs[1], after[0], after[1], after[2]]);
-        assert_eq!(read(0, 3).await, [seqs[0], seqs[1], after[0]]);
-    }
-
-    #[tokio::test]
-    async fn go_on_where_only_the_private_state_was_evicted() {
-        let subject = Subject::open(Kind::Redis, history(10)).await;
-        let seq = subject.append(update("a")).await.unwrap().seq;
-        let mut connection = subject.redis.as_ref().unwrap().connection().await;
-        let gone: i64 = redis::cmd("DEL")
-            .arg("p:jobcast:state:{p:job-history:a}")
-            .query_async(&mut connection)
-            .await
-            .unwrap();
-        assert_eq!(gone, 1);
-        assert_eq!(subject.append(update("a")).await.unwrap().seq, seq + 1);
-    }
 }

@@ -1,0 +1,118 @@
+//! A store under test, and short ways to say what is done to it.
+
+use std::time::Duration;
+
+use jobcast::{
+    event::{Draft, IdempotencyKey, JobEvent, Owner, Seq},
+    id::{JobId, UserId},
+    store::{
+        Append, AppendError, Backend, Entry, Feed, FeedItem, HistoryOptions, Position, RedisOptions, Store,
+        StoreOptions, Window,
+    },
+    tasks::Tasks,
+    timestamp::Timestamp,
+};
+
+use crate::support::RedisServer;
+
+/// A store that is open, and all that it runs on.
+pub struct Subject {
+    pub store: Store,
+    pub feed: Feed,
+    pub tasks: Tasks,
+    pub options: StoreOptions,
+    pub redis: Option<RedisServer>,
+    _folder: Option<tempfile::TempDir>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub enum Kind {
+    Memory,
+    Disk,
+    Redis,
+}
+
+impl Subject {
+    pub async fn open(kind: Kind, history: HistoryOptions) -> Self {
+        let (mut redis, mut folder) = (None, None);
+        let backend = match kind {
+            Kind::Memory => Backend::Memory,
+            Kind::Disk => {
+                let opened = folder.insert(tempfile::tempdir().unwrap());
+                Backend::Embedded(opened.path().join("data"))
+            }
+            Kind::Redis => {
+                let server = redis.insert(RedisServer::start().await);
+                Backend::Redis(RedisOptions { url: server.url(), ca_file: None, key_prefix: "p:".to_owned() })
+            }
+        };
+        let options = StoreOptions { backend, history };
+        let (store, feed, tasks) = open(&options, "node").await;
+        Self { store, feed, tasks, options, redis, _folder: folder }
+    }
+
+    /// Closes the store and opens it anew, as after a restart of the process.
+    pub async fn reopen(&mut self) {
+        assert!(self.tasks.stop(Duration::from_secs(10)).await);
+        // The folder's lock goes with the last handle.
+        self.store = Store::open(&memory(), "none", &Tasks::new()).await.unwrap().0;
+        (self.store, self.feed, self.tasks) = open(&self.options, "node").await;
+    }
+
+    pub async fn append(&self, draft: Draft) -> Result<Position, AppendError> {
+        self.append_keyed(draft, None).await
+    }
+
+    pub async fn append_keyed(&self, draft: Draft, key: Option<&str>) -> Result<Position, AppendError> {
+        let key = key.map(|key| key.parse::<IdempotencyKey>().unwrap());
+        self.store.append(vec![Append { draft, at: Timestamp::now(), key, above: None }]).await.pop().unwrap()
+    }
+
+    pub async fn seqs(&self, id: &str, window: Window) -> Vec<Seq> {
+        let entries = self.store.history(&job(id), window).await.unwrap();
+        entries.into_iter().filter_map(Entry::event).map(|event| event.seq()).collect()
+    }
+
+    pub async fn next_event(&mut self) -> JobEvent {
+        loop {
+            let item = tokio::time::timeout(Duration::from_secs(10), self.feed.recv()).await;
+            if let FeedItem::Event(event) = item.expect("the feed brings nothing").unwrap() {
+                return event;
+            }
+        }
+    }
+}
+
+pub fn memory() -> StoreOptions {
+    StoreOptions { backend: Backend::Memory, ..StoreOptions::default() }
+}
+
+pub async fn open(options: &StoreOptions, node: &str) -> (Store, Feed, Tasks) {
+    let tasks = Tasks::new();
+    let (store, feed) = Store::open(options, node, &tasks).await.unwrap();
+    (store, feed, tasks)
+}
+
+pub fn job(id: &str) -> JobId {
+    id.parse().unwrap()
+}
+
+pub fn user(id: &str) -> UserId {
+    id.parse().unwrap()
+}
+
+pub fn owned(by: &str) -> Owner {
+    Owner { user: Some(user(by)), tenant: None }
+}
+
+pub fn update(id: &str) -> Draft {
+    Draft::update(job(id), "running", None, Owner::default()).unwrap()
+}
+
+pub fn progress(id: &str, percent: f64) -> Draft {
+    Draft::progress(job(id), percent, None, Owner::default()).unwrap()
+}
+
+pub fn history(max_events: usize) -> HistoryOptions {
+    HistoryOptions { max_events, retention: Duration::from_secs(3600) }
+}
