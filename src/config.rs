@@ -222,25 +222,40 @@ impl Config {
         if let Some(listen) = overrides.listen {
             config.server.listen = listen;
         }
-        config.check()?;
+        let set_by = |variable: &str| match environment.contains_key(variable) {
+            true => variable.to_owned(),
+            false => file.unwrap_or(Path::new(DEFAULT_FILE)).display().to_string(),
+        };
+        let listen = || match overrides.listen {
+            Some(_) => "--listen".to_owned(),
+            None => set_by("JOBCAST_SERVER__LISTEN"),
+        };
+        config.check_listen().map_err(|problem| ConfigError::new(format!("{}: {problem}", listen())))?;
+        let origins = || set_by("JOBCAST_CORS__ORIGINS");
+        config.check_origins().map_err(|problem| ConfigError::new(format!("{}: {problem}", origins())))?;
         Ok(config)
     }
 
-    /// What is impossible only together.
-    fn check(&self) -> Result<(), ConfigError> {
-        if !self.server.listen.ip().is_loopback() && !self.auth.allow_anonymous {
-            return Err(ConfigError::new(format!(
+    /// An address that only goes with other settings.
+    fn check_listen(&self) -> Result<(), String> {
+        match self.server.listen.ip().is_loopback() || self.auth.allow_anonymous {
+            true => Ok(()),
+            false => Err(format!(
                 "server.listen: with auth.mode = \"none\" anybody who reaches {} could read and publish everything; \
                  listen on a loopback address such as 127.0.0.1, or set auth.allow_anonymous = true to mean it",
                 self.server.listen
-            )));
+            )),
         }
-        if self.cors.credentials && self.cors.origins.iter().any(|origin| origin == "*") {
-            return Err(ConfigError::new(
+    }
+
+    /// Origins that only go with other settings.
+    fn check_origins(&self) -> Result<(), &'static str> {
+        match self.cors.credentials && self.cors.origins.iter().any(|origin| origin == "*") {
+            true => Err(
                 "cors.origins: \"*\" cannot go with cors.credentials = true; name the origins, or set it to false",
-            ));
+            ),
+            false => Ok(()),
         }
-        Ok(())
     }
 
     /// The options of the store.

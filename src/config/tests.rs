@@ -75,7 +75,12 @@ fn errors_name_the_source_the_key_and_what_is_right() {
         ),
         ("[auth]\nmode = \"jwt\"", "jobcast.toml: auth.mode: ", "must be \"none\", got \"jwt\""),
         ("[server", "jobcast.toml: ", ""),
-        ("[server]\nlisten = \"0.0.0.0:3000\"", "server.listen: ", "auth.allow_anonymous = true"),
+        (
+            "[server]\nlisten = \"0.0.0.0:3000\"",
+            "jobcast.toml: server.listen: ",
+            "auth.allow_anonymous = true",
+        ),
+        ("[cors]\norigins = [\"*\"]", "jobcast.toml: cors.origins: ", "cors.credentials"),
     ];
     for (toml, place, right) in cases {
         let problem = problem(toml, &[]);
@@ -83,6 +88,8 @@ fn errors_name_the_source_the_key_and_what_is_right() {
     }
     let variable = problem("", &[("JOBCAST_HISTORY__MAX_EVENTS", "x")]);
     assert!(variable.starts_with("JOBCAST_HISTORY__MAX_EVENTS: history.max_events: "), "{variable}");
+    let open = problem("", &[("JOBCAST_SERVER__LISTEN", "0.0.0.0:1")]);
+    assert!(open.starts_with("JOBCAST_SERVER__LISTEN: server.listen: "), "{open}");
     let unknown = problem("", &[("JOBCAST_SERVER__LISTN", "x")]);
     assert!(unknown.starts_with("JOBCAST_SERVER__LISTN: server") && unknown.contains("`listn`"), "{unknown}");
     let shape = problem("", &[("JOBCAST_LISTEN", "x")]);
