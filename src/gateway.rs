@@ -37,7 +37,7 @@ use crate::{
         Window,
     },
     tasks::Tasks,
-    telemetry::{KindLabel, Metrics},
+    telemetry::{KindLabel, Metrics, ReasonLabel},
     timestamp::Timestamp,
 };
 
@@ -362,6 +362,32 @@ impl Gateway {
     /// The tasks that the gateway owns; edges add theirs.
     pub fn tasks(&self) -> &Tasks {
         &self.0.tasks
+    }
+
+    /// Ends a session, says why in the log, and counts it.
+    pub(crate) fn close(&self, outlet: &dyn Outlet, reason: CloseReason) {
+        tracing::info!(reason = reason.as_str(), "closing a session that cannot be caught up");
+        self.0.metrics.closed.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc();
+        outlet.close(reason);
+    }
+
+    /// Does something until the store lets it succeed, for as long as the caller waits.
+    async fn retry<T, F>(&self, attempt: impl Fn() -> F) -> T
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let mut pause = catch_up::PAUSES.0;
+        loop {
+            match attempt().await {
+                Ok(done) => return done,
+                Err(error) => {
+                    self.0.metrics.store_errors.inc();
+                    tracing::debug!(%error, "the store does not answer yet");
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(catch_up::PAUSES.1);
+        }
     }
 
     /// One step of the hub, under its lock. Whoever fell behind by it is looked after from here on.

@@ -82,6 +82,39 @@ impl<'a> Members<'a> {
     pub fn get(&self, name: &str) -> Option<&'a RawValue> {
         self.0.get(name).copied().filter(|value| value.get() != "null")
     }
+
+    /// The member of this name, which must be a string.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words that follow its name.
+    pub fn text(&self, name: &str) -> Result<Option<String>, String> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        match kind(value) {
+            "a string" => {
+                serde_json::from_str(value.get()).map(Some).map_err(|_| "must be valid Unicode".to_owned())
+            }
+            other => Err(format!("must be a string, got {other}")),
+        }
+    }
+
+    /// The member of this name, which must be a string, or a number that stands for its decimal string.
+    ///
+    /// # Errors
+    /// As [`Members::text`].
+    pub fn text_or_number(&self, name: &str) -> Result<Option<String>, String> {
+        match self.get(name) {
+            Some(value) if kind(value) == "a number" => Ok(Some(decimal(value.get()))),
+            _ => self.text(name),
+        }
+    }
+}
+
+/// A JSON number without its exponent.
+fn decimal(number: &str) -> String {
+    match number.parse::<f64>() {
+        Ok(value) if number.contains(['e', 'E']) => value.to_string(),
+        _ => number.to_owned(),
+    }
 }
 
 /// What kind of JSON value this is, in words for an error message.

@@ -172,14 +172,9 @@ fn peer(socket: &SocketRef, auth: Option<&RawValue>) -> Result<Peer, Refusal> {
 
 fn client_id(auth: &RawValue) -> Result<Option<ClientId>, Refusal> {
     let members = Members::of(auth).map_err(|error| Refusal::invalid(format!("auth: {error}")))?;
-    let Some(value) = members.get("clientId") else { return Ok(None) };
-    let text: String = serde_json::from_str(value.get()).map_err(|_| {
-        Refusal::new(
-            Code::InvalidPayload,
-            format!("clientId: must be a string, got {}", crate::json::kind(value)),
-        )
-    })?;
-    text.parse().map(Some).map_err(|error| Refusal::invalid(format!("clientId: {error}")))
+    let wrong = |problem: &dyn std::fmt::Display| Refusal::invalid(format!("clientId: {problem}"));
+    let text = members.text("clientId").map_err(|problem| wrong(&problem))?;
+    text.map(|text| text.parse()).transpose().map_err(|error| wrong(&error))
 }
 
 fn transport(socket: &SocketRef) -> &'static str {

@@ -6,10 +6,7 @@ use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{family::Family, gauge::Gauge},
 };
-use tokio_util::{
-    sync::{CancellationToken, WaitForCancellationFuture},
-    task::TaskTracker,
-};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// The label of the `jobcast_tasks` gauge.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -51,7 +48,7 @@ impl Tasks {
         Alive(gauge)
     }
 
-    /// Runs `work` until it ends by itself. It has to watch [`Tasks::stopping`], or end soon anyway.
+    /// Runs `work` until it ends by itself. It has to watch [`Tasks::token`], or end soon anyway.
     pub fn spawn(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
         let alive = self.count(name);
         self.tracker.spawn(async move {
@@ -81,11 +78,6 @@ impl Tasks {
     /// Runs a short piece of blocking work and waits for its result; `None` if it panicked.
     pub async fn block<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
         self.tracker.spawn_blocking(work).await.ok()
-    }
-
-    /// Resolves when the group is told to stop.
-    pub fn stopping(&self) -> WaitForCancellationFuture<'_> {
-        self.stopping.cancelled()
     }
 
     /// The token that is cancelled when the group is told to stop.

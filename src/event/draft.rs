@@ -1,11 +1,14 @@
-use std::{fmt::Write, str::FromStr};
+use std::{
+    fmt::{Display, Write},
+    str::FromStr,
+};
 
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use super::{EventKind, JobEvent, Owner, Seq};
 use crate::{
-    id::{InvalidId, JobId},
+    id::JobId,
     json::{self, Members, NotAnObject},
     timestamp::Timestamp,
 };
@@ -218,14 +221,7 @@ fn wrong_kind(field: &'static str, wanted: &str, value: &RawValue) -> InvalidDra
 }
 
 fn text(members: &Members<'_>, field: &'static str) -> Result<Option<String>, InvalidDraft> {
-    let Some(value) = members.get(field) else { return Ok(None) };
-    match json::kind(value) {
-        "a string" => {
-            let text = serde_json::from_str(value.get());
-            text.map(Some).map_err(|_| InvalidDraft::new(field, "must be valid Unicode"))
-        }
-        _ => Err(wrong_kind(field, "a string", value)),
-    }
+    members.text(field).map_err(|problem| InvalidDraft::new(field, problem))
 }
 
 fn number<'a>(members: &Members<'a>, field: &'static str) -> Result<(f64, &'a str), InvalidDraft> {
@@ -240,25 +236,12 @@ fn number<'a>(members: &Members<'a>, field: &'static str) -> Result<(f64, &'a st
 }
 
 /// An identifier, or a number that becomes its decimal string.
-fn id<T: FromStr<Err = InvalidId>>(
+fn id<T: FromStr<Err: Display>>(
     members: &Members<'_>,
     field: &'static str,
 ) -> Result<Option<T>, InvalidDraft> {
-    let Some(value) = members.get(field) else { return Ok(None) };
-    let written = match json::kind(value) {
-        "a string" => text(members, field)?.unwrap_or_default(),
-        "a number" => decimal(value.get()),
-        _ => return Err(wrong_kind(field, "a string", value)),
-    };
-    written.parse().map(Some).map_err(|error| InvalidDraft::new(field, error))
-}
-
-/// A JSON number without its exponent.
-fn decimal(number: &str) -> String {
-    match number.parse::<f64>() {
-        Ok(value) if number.contains(['e', 'E']) => value.to_string(),
-        _ => number.to_owned(),
-    }
+    let written = members.text_or_number(field).map_err(|problem| InvalidDraft::new(field, problem))?;
+    written.map(|text| text.parse()).transpose().map_err(|error| InvalidDraft::new(field, error))
 }
 
 fn error_text(members: &Members<'_>) -> Result<String, InvalidDraft> {
@@ -292,13 +275,7 @@ impl IdempotencyKey {
     /// # Errors
     /// [`InvalidDraft`] for the field `id`.
     pub fn read(members: &Members<'_>) -> Result<Option<Self>, InvalidDraft> {
-        let Some(value) = members.get("id") else { return Ok(None) };
-        let written = match json::kind(value) {
-            "a string" => text(members, "id")?.unwrap_or_default(),
-            "a number" => decimal(value.get()),
-            _ => return Err(wrong_kind("id", "a string", value)),
-        };
-        written.parse().map(Some).map_err(|problem| InvalidDraft::new("id", problem))
+        id(members, "id")
     }
 }
 

@@ -16,27 +16,21 @@ use crate::{
 /// How many events are read from history at once.
 pub const PAGE: usize = 100;
 
-/// The first and the longest pause while a session has no place.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(250));
+/// The first and the longest pause while a session has no place, or the store gives no answer.
+pub const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(250));
 
 /// Looks after a session that has fallen behind, until it is not any more, is gone, or is given up.
 pub fn start(gateway: &Gateway, key: SessionKey, reason: &'static str) {
     gateway.0.metrics.catch_ups.get_or_create(&ReasonLabel { reason }).inc();
     let gateway = gateway.clone();
     gateway.0.tasks.clone().spawn_until_stop("catch-up", async move {
-        if tokio::time::timeout(gateway.0.options.behind, catch_up(&gateway, key)).await.is_err() {
-            give_up(&gateway, key);
+        let caught_up = tokio::time::timeout(gateway.0.options.behind, catch_up(&gateway, key)).await;
+        if caught_up.is_err()
+            && let Some(outlet) = gateway.hub(|hub| hub.outlet(key))
+        {
+            gateway.close(&*outlet, CloseReason::TooSlow);
         }
     });
-}
-
-fn give_up(gateway: &Gateway, key: SessionKey) {
-    let reason = CloseReason::TooSlow;
-    if let Some(outlet) = gateway.hub(|hub| hub.outlet(key)) {
-        tracing::info!(reason = reason.as_str(), "closing a session that cannot be caught up");
-        gateway.0.metrics.closed.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc();
-        outlet.close(reason);
-    }
 }
 
 async fn catch_up(gateway: &Gateway, key: SessionKey) {
@@ -61,18 +55,7 @@ async fn catch_up(gateway: &Gateway, key: SessionKey) {
 
 /// The events of a job after a number, oldest first; waits for the store for as long as the caller does.
 pub async fn page(gateway: &Gateway, job: &JobId, after: Seq) -> Vec<JobEvent> {
-    let mut pause = PAUSES.0;
-    loop {
-        match read_page(gateway, job, after).await {
-            Ok(page) => return page,
-            Err(error) => {
-                gateway.0.metrics.store_errors.inc();
-                tracing::debug!(%error, %job, "history cannot be read yet");
-            }
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(PAUSES.1);
-    }
+    gateway.retry(|| read_page(gateway, job, after)).await
 }
 
 async fn read_page(gateway: &Gateway, job: &JobId, after: Seq) -> Result<Vec<JobEvent>, StoreError> {

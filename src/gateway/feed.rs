@@ -10,7 +10,6 @@ use crate::{
     notice::Notice,
     room::Room,
     store::{Entry, Feed, FeedItem, MAX_ACTIVE_JOBS, StoreError, Window},
-    telemetry::ReasonLabel,
     timestamp::Timestamp,
 };
 
@@ -65,11 +64,8 @@ async fn fill(gateway: Gateway, job: JobId, mut after: Seq) {
 }
 
 fn notify(gateway: &Gateway, notice: &Notice) {
-    let reason = CloseReason::TooManyNotices;
     for outlet in gateway.hub(|hub| hub.notify(notice)) {
-        tracing::info!(reason = reason.as_str(), "closing a session that cannot be caught up");
-        gateway.0.metrics.closed.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc();
-        outlet.close(reason);
+        gateway.close(&*outlet, CloseReason::TooManyNotices);
     }
 }
 
@@ -77,24 +73,13 @@ fn notify(gateway: &Gateway, notice: &Notice) {
 async fn resync(gateway: Gateway, since: Timestamp) {
     let interruptions = gateway.0.metrics.feed_interruptions.get();
     let seen = gateway.hub(|hub| hub.live_edges());
-    retrying(&gateway, || gateway.0.store.raise(&seen)).await;
+    gateway.retry(|| gateway.0.store.raise(&seen)).await;
     for room in gateway.hub(|hub| hub.rooms()) {
-        retrying(&gateway, || resync_room(&gateway, &room, since)).await;
+        gateway.retry(|| resync_room(&gateway, &room, since)).await;
     }
     // Unless it was interrupted again: then there will be another resync.
     if gateway.0.metrics.feed_interruptions.get() == interruptions {
         gateway.0.feed_interrupted.store(false, Ordering::Release);
-    }
-}
-
-/// Does something until the store lets it succeed.
-async fn retrying<F: Future<Output = Result<(), StoreError>>>(gateway: &Gateway, attempt: impl Fn() -> F) {
-    let mut pause = Duration::from_millis(50);
-    while let Err(error) = attempt().await {
-        gateway.0.metrics.store_errors.inc();
-        tracing::debug!(%error, "the store cannot be resynced yet");
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_secs(1));
     }
 }
 

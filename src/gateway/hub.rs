@@ -171,7 +171,7 @@ impl Hub {
         let occupants = self.rooms.entry(room).or_default();
         drop_one(&mut occupants.joining, key);
         occupants.live.insert(key);
-        self.wake(key, "resume");
+        self.woken.push((key, "resume"));
         newly
     }
 
@@ -402,10 +402,6 @@ impl Hub {
             self.woken.push((key, "slow"));
         }
         overrun
-    }
-
-    fn wake(&mut self, key: SessionKey, reason: &'static str) {
-        self.woken.push((key, reason));
     }
 
     /// Takes the sessions that have fallen behind since the last call, each with the reason, and marks them as

@@ -20,9 +20,8 @@ fn read(body: &JsonBody) -> Result<(NoticeName, Box<RawValue>), Refusal> {
     let members = body.members()?;
     let invalid =
         |field: &str, problem: &dyn std::fmt::Display| Refusal::invalid(format!("{field}: {problem}"));
-    let name = members.get("event").ok_or_else(|| invalid("event", &"is required: a string"))?;
-    let name: String = serde_json::from_str(name.get())
-        .map_err(|_| invalid("event", &format!("must be a string, got {}", json::kind(name))))?;
+    let name = members.text("event").map_err(|problem| invalid("event", &problem))?;
+    let name = name.ok_or_else(|| invalid("event", &"is required: a string"))?;
     let name = name.parse().map_err(|error| invalid("event", &error))?;
     let data = members.get("data").map_or(Ok("null".to_owned()), json::compact);
     let data = data.map_err(|error| invalid("data", &error))?;

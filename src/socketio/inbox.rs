@@ -24,7 +24,7 @@ use super::{
     wire::{Exception, History, Refused, Subscribed, Unsubscribed, outcome},
 };
 use crate::{
-    gateway::{CloseReason, Gateway, Offer, Outlet, Peer, Session},
+    gateway::{CloseReason, Gateway, Offer, Peer, Session},
     refusal::{Code, Refusal},
     room::Room,
     telemetry::EdgeLabel,
@@ -276,11 +276,7 @@ impl Handling<'_> {
         match tokio::time::timeout(ANSWER_PATIENCE, attempts).await {
             Ok(offer) => offer == Offer::Taken,
             Err(_) => {
-                tracing::info!(
-                    reason = CloseReason::Unreachable.as_str(),
-                    "closing a session that takes no answer"
-                );
-                self.watcher.outlet.close(CloseReason::Unreachable);
+                self.gateway.close(&*self.watcher.outlet, CloseReason::Unreachable);
                 false
             }
         }

@@ -1,5 +1,7 @@
 //! What comes in: an event's arguments as a request to the core.
 
+use std::{fmt::Display, str::FromStr};
+
 use serde_json::value::RawValue;
 
 use crate::{
@@ -74,24 +76,11 @@ fn read_members(payload: Option<&RawValue>) -> Result<Option<Members<'_>>, Refus
     members.map_err(|error| Refusal::invalid(format!("the payload {error}")))
 }
 
-fn text(members: &Members<'_>, name: &str) -> Result<Option<String>, Refusal> {
-    let Some(value) = members.get(name) else { return Ok(None) };
-    match json::kind(value) {
-        // A number stands for its decimal string, as in job events.
-        "a number" => Ok(Some(value.get().to_owned())),
-        "a string" => serde_json::from_str(value.get())
-            .map(Some)
-            .map_err(|_| Refusal::invalid(format!("{name}: must be valid Unicode"))),
-        other => Err(Refusal::invalid(format!("{name}: must be a string, got {other}"))),
-    }
-}
-
-fn id<T: std::str::FromStr<Err: std::fmt::Display>>(
-    members: &Members<'_>,
-    name: &str,
-) -> Result<Option<T>, Refusal> {
-    let parse = |text: String| text.parse().map_err(|error| Refusal::invalid(format!("{name}: {error}")));
-    text(members, name)?.map(parse).transpose()
+/// Anything that is written as text, or as a number that stands for its decimal string, as in job events.
+fn id<T: FromStr<Err: Display>>(members: &Members<'_>, name: &str) -> Result<Option<T>, Refusal> {
+    let wrong = |problem: &dyn Display| Refusal::invalid(format!("{name}: {problem}"));
+    let text = members.text_or_number(name).map_err(|problem| wrong(&problem))?;
+    text.map(|text| text.parse()).transpose().map_err(|error| wrong(&error))
 }
 
 fn room(members: &Members<'_>) -> Result<Room, Refusal> {
@@ -168,6 +157,7 @@ mod tests {
             (r#"["subscribe:jobs"]"#, Subscribe(Subscription::AllJobs(None))),
             (r#"["subscribe:jobs",null]"#, Subscribe(Subscription::AllJobs(None))),
             (r#"["subscribe:jobs",{"jobId":null}]"#, Subscribe(Subscription::AllJobs(None))),
+            (r#"["subscribe:jobs",{"jobId":1e3}]"#, Subscribe(Subscription::Job(job("1000"), None))),
             (r#"["subscribe:jobs",{"jobId":7,"userId":"u"}]"#, Subscribe(Subscription::Job(job("7"), None))),
             (
                 r#"["subscribe:jobs",{"jobId":"j","since":5,"replay":2}]"#,
