@@ -128,16 +128,20 @@ impl Default for Store {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Redis {
-    #[serde(deserialize_with = "parse::redis_url")]
-    url: String,
+    #[serde(rename = "url", deserialize_with = "parse::redis_urls")]
+    urls: Vec<String>,
     ca_file: Option<PathBuf>,
     #[serde(deserialize_with = "parse::key_prefix")]
     key_prefix: String,
+    #[serde(deserialize_with = "parse::whole::<_, 0, 100>")]
+    wait_replicas: u64,
 }
 
 impl Default for Redis {
     fn default() -> Self {
-        Self { url: "redis://127.0.0.1:6379".to_owned(), ca_file: None, key_prefix: String::new() }
+        let RedisOptions { urls, ca_file, key_prefix, wait_replicas } =
+            RedisOptions::new("redis://127.0.0.1:6379");
+        Self { urls, ca_file, key_prefix, wait_replicas: wait_replicas.into() }
     }
 }
 
@@ -262,9 +266,10 @@ impl Config {
     pub fn store(&self) -> StoreOptions {
         let backend = match self.store.backend {
             BackendName::Redis => Backend::Redis(RedisOptions {
-                url: self.redis.url.clone(),
+                urls: self.redis.urls.clone(),
                 ca_file: self.redis.ca_file.clone(),
                 key_prefix: self.redis.key_prefix.clone(),
+                wait_replicas: u32::try_from(self.redis.wait_replicas).unwrap_or(u32::MAX),
             }),
             BackendName::Embedded if self.store.path.as_os_str() == ":memory:" => Backend::Memory,
             BackendName::Embedded => Backend::Embedded(self.store.path.clone()),

@@ -17,7 +17,7 @@ use jobcast::{
 use support::RedisServer;
 
 fn options(url: String, ca_file: Option<PathBuf>) -> StoreOptions {
-    let redis = RedisOptions { url, ca_file, key_prefix: "p:".to_owned() };
+    let redis = RedisOptions { ca_file, key_prefix: "p:".to_owned(), ..RedisOptions::new(&url) };
     StoreOptions { backend: Backend::Redis(redis), history: HistoryOptions::default() }
 }
 

@@ -121,14 +121,28 @@ pub fn origins<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>
     }
 }
 
-pub fn redis_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    let url = String::deserialize(deserializer)?;
-    match url.starts_with("redis://") || url.starts_with("rediss://") {
-        true => Ok(url),
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "must be a URL, or an array of URLs of one cluster")]
+enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+/// One server, or some of a cluster's; in a variable these are separated by commas.
+pub fn redis_urls<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let urls = match OneOrMany::deserialize(deserializer)? {
+        // A password may hold a comma.
+        OneOrMany::One(urls) => urls.replace(",redis", "\nredis").lines().map(str::to_owned).collect(),
+        OneOrMany::Many(urls) => urls,
+    };
+    match !urls.is_empty()
+        && urls.iter().all(|url| url.starts_with("redis://") || url.starts_with("rediss://"))
+    {
+        true => Ok(urls),
         // Not repeated: it may hold a password.
-        false => {
-            Err(D::Error::custom("must be redis://[user:password@]host:port[/db], or rediss://… with TLS"))
-        }
+        false => Err(D::Error::custom(
+            "must be redis://[user:password@]host:port[/db], or rediss://… with TLS; several of one cluster as an array",
+        )),
     }
 }
 

@@ -30,7 +30,7 @@ fn redis_url_selects_the_store() {
     let backend = |variables: &[(&str, &str)]| load("", variables).unwrap().store().backend;
     let url = ("REDIS_URL", "redis://:12345@h:1");
     assert!(
-        matches!(backend(&[url]), Backend::Redis(RedisOptions { url, .. }) if url == "redis://:12345@h:1")
+        matches!(backend(&[url]), Backend::Redis(RedisOptions { urls, .. }) if urls == ["redis://:12345@h:1"])
     );
     assert!(matches!(backend(&[url, ("JOBCAST_STORE__BACKEND", "embedded")]), Backend::Embedded(_)));
     assert!(matches!(backend(&[("JOBCAST_STORE__PATH", ":memory:")]), Backend::Memory));
@@ -97,6 +97,21 @@ fn errors_name_the_source_the_key_and_what_is_right() {
 }
 
 #[test]
+fn several_urls_are_a_cluster() {
+    let urls = |toml: &str, variables: &[(&str, &str)]| match load(toml, variables).unwrap().store().backend {
+        Backend::Redis(RedisOptions { urls, .. }) => urls,
+        other => panic!("{other:?}"),
+    };
+    let expected = ["redis://:a,b@h:1", "rediss://h:2"];
+    let array = "[store]\nbackend = \"redis\"\n[redis]\nurl = [\"redis://:a,b@h:1\", \"rediss://h:2\"]";
+    assert_eq!(urls(array, &[]), expected);
+    assert_eq!(urls("", &[("REDIS_URL", "redis://:a,b@h:1,rediss://h:2")]), expected);
+    assert_eq!(urls("", &[("REDIS_URL", r#"["redis://:a,b@h:1","rediss://h:2"]"#)]), expected);
+    assert!(problem("[redis]\nurl = []", &[]).contains("as an array"));
+    assert!(problem("[redis]\nurl = 6379", &[]).contains("an array of URLs"));
+}
+
+#[test]
 fn a_password_is_never_told() {
     let problem = problem("", &[("REDIS_URL", "http://:secret@h")]);
     assert!(problem.starts_with("REDIS_URL: redis.url: ") && !problem.contains("secret"), "{problem}");
@@ -140,5 +155,6 @@ fn keys_of(debug: &str) -> Vec<String> {
     words
         .filter(|word| !sections.contains(word))
         .map(|word| word.trim_matches(['_', ':']).to_owned())
+        .map(|key| if key == "urls" { "url".to_owned() } else { key })
         .collect()
 }

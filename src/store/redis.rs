@@ -1,26 +1,34 @@
-//! The store that gateways share: one Redis server.
+//! The store that gateways share: one Redis server, or a cluster of them.
 
+mod call;
 mod clients;
 mod feed;
+mod interest;
 mod keys;
 mod link;
+mod node;
+mod slots;
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
-use redis::{
-    AsyncCommands, ErrorKind, RedisError, RedisResult, Script, ScriptInvocation, ServerErrorKind,
-    aio::ConnectionManager,
-};
+use indexmap::IndexMap;
+use redis::Value;
 use tokio::sync::mpsc;
 
 pub use self::link::RedisOptions;
-use self::{clients::SharedDirectory, feed::Interest, keys::Keys, link::Link};
+use self::{
+    call::{Call, Script},
+    clients::SharedDirectory,
+    interest::Interest,
+    keys::Keys,
+    link::Link,
+};
 use super::{
     Append, AppendError, Bounds, ClientRecord, ClientsPage, Directory, Entry, FeedItem, HistoryOptions,
     IDEMPOTENCY_LIFETIME, MAX_ACTIVE_JOBS, OpenError, Position, StoreError, Window,
 };
 use crate::{
-    event::{JobEvent, Seq},
+    event::{JobEvent, Owner, Seq, rooms},
     id::{ClientId, JobId},
     notice::{Audience, Notice},
     room::Room,
@@ -28,7 +36,10 @@ use crate::{
     timestamp::Timestamp,
 };
 
-/// How many drafts go into one pipeline.
+/// How many events of one job the server accepts in one step, in which it serves nobody else.
+const STEP: usize = 64;
+
+/// How many calls go out together.
 const PIPELINE: usize = 128;
 
 /// The Redis store.
@@ -40,6 +51,7 @@ pub struct Redis {
     interest: Arc<Interest>,
     shared: Arc<SharedDirectory>,
     publish: Script,
+    reach: Script,
     raise: Script,
     after: Script,
 }
@@ -57,108 +69,168 @@ impl Redis {
         let keys = Keys::new(&options.key_prefix);
         let interest = Arc::new(Interest::new(keys.clone()));
         let shared = Arc::new(SharedDirectory::new(link.clone(), keys.clone(), node));
-        tasks.spawn_until_stop("feed", feed::run(link.client().clone(), interest.clone(), feed));
+        tasks.spawn_until_stop("redis-slots", link.clone().follow());
+        tasks.spawn_until_stop("feed", feed::run(link.clone(), interest.clone(), feed));
         tasks.spawn("directory", follow(shared.clone(), tasks.clone()));
-        let publish = Script::new(include_str!("redis/publish.lua"));
-        let raise = Script::new(include_str!("redis/raise.lua"));
-        let after = Script::new(include_str!("redis/after.lua"));
-        Ok(Arc::new(Self { link, keys, history, interest, shared, publish, raise, after }))
+        let reach = include_str!("redis/reach.lua");
+        Ok(Arc::new(Self {
+            link,
+            keys,
+            history,
+            interest,
+            shared,
+            publish: Script::new(&[reach, include_str!("redis/publish.lua")]),
+            reach: Script::new(&[reach, include_str!("redis/reach_one.lua")]),
+            raise: Script::new(&[include_str!("redis/raise.lua")]),
+            after: Script::new(&[include_str!("redis/after.lua")]),
+        }))
     }
 
+    /// Accepts events: those of one job step by step in their order, those of different jobs side by side.
     pub async fn append(&self, appends: Vec<Append>) -> Vec<Result<Position, AppendError>> {
-        let mut outcomes = Vec::with_capacity(appends.len());
-        for chunk in appends.chunks(PIPELINE) {
-            match self.append_chunk(chunk).await {
-                Ok(answers) => outcomes.extend(answers),
-                Err(error) => outcomes.extend(chunk.iter().map(|_| Err(error.clone().into()))),
-            }
+        let mut jobs: IndexMap<&JobId, VecDeque<usize>> = IndexMap::new();
+        for (place, append) in appends.iter().enumerate() {
+            jobs.entry(append.draft.job()).or_default().push_back(place);
         }
-        outcomes
+        let mut waiting: Vec<VecDeque<usize>> = jobs.into_values().collect();
+        let mut outcomes: Vec<Option<Result<Position, AppendError>>> = appends.iter().map(|_| None).collect();
+        while !waiting.is_empty() {
+            let next = |places: &mut VecDeque<usize>| places.drain(..places.len().min(STEP)).collect();
+            let steps: Vec<Vec<usize>> = waiting.iter_mut().map(next).collect();
+            let answers = self.accept(&appends, &steps).await;
+            for ((places, rest), answer) in steps.iter().zip(&mut waiting).zip(answers) {
+                match answer {
+                    Ok(answers) => {
+                        places
+                            .iter()
+                            .zip(answers)
+                            .for_each(|(place, answer)| outcomes[*place] = Some(answer));
+                    }
+                    // What comes after must not overtake it.
+                    Err(error) => places.iter().copied().chain(rest.drain(..)).for_each(|place| {
+                        outcomes[place] = Some(Err(error.clone().into()));
+                    }),
+                }
+            }
+            waiting.retain(|places| !places.is_empty());
+        }
+        let unanswered = || Err(StoreError("redis: unexpected answer".to_owned()).into());
+        outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(unanswered)).collect()
     }
 
-    /// Drafts in one pipeline, which Redis serves in order: so those of one job keep theirs.
-    async fn append_chunk(&self, chunk: &[Append]) -> Result<Vec<Result<Position, AppendError>>, StoreError> {
-        let mut answers = self.call(&chunk.iter().collect::<Vec<_>>()).await?;
-        let unknown = |answer: &RedisResult<Vec<String>>| answer.as_ref().is_err_and(is_unknown_script);
-        let places: Vec<usize> = (0..chunk.len()).filter(|place| unknown(&answers[*place])).collect();
-        if !places.is_empty() {
-            // A server that has just started knows no scripts. Nothing came of these calls: repeat them, in order.
-            let mut load = redis::pipe();
-            load.load_script(&self.publish).ignore();
-            self.ask::<()>(&load).await?;
-            let drafts: Vec<&Append> = places.iter().map(|place| &chunk[*place]).collect();
-            for (place, answer) in places.into_iter().zip(self.call(&drafts).await?) {
-                answers[place] = answer;
+    /// Accepts one step of each of several jobs.
+    async fn accept(
+        &self,
+        appends: &[Append],
+        steps: &[Vec<usize>],
+    ) -> Vec<Result<Vec<Result<Position, AppendError>>, StoreError>> {
+        let drafts = |places: &Vec<usize>| places.iter().map(|place| &appends[*place]).collect::<Vec<_>>();
+        let steps: Vec<Vec<&Append>> = steps.iter().map(drafts).collect();
+        let mut answers = Vec::with_capacity(steps.len());
+        for steps in steps.chunks(PIPELINE) {
+            let calls = steps.iter().map(|step| self.publish_call(step)).collect();
+            for (step, answer) in steps.iter().zip(self.link.send(calls).await) {
+                answers.push(answer.and_then(|answer| Answer::read_all(answer, step.len())));
             }
         }
-        let outcome = |answer: RedisResult<Vec<String>>| position(&answer.map_err(StoreError::from)?);
-        Ok(answers.into_iter().map(outcome).collect())
+        if self.link.is_cluster() {
+            let stored = steps.iter().zip(&answers);
+            let stored: Vec<_> =
+                stored.filter_map(|(step, answers)| Some((step, answers.as_ref().ok()?))).collect();
+            if let Err(error) = self.reach_rooms(&stored).await {
+                // They are in history, but not everybody has been told: only a repetition makes that good.
+                answers
+                    .iter_mut()
+                    .filter(|answers| answers.is_ok())
+                    .for_each(|answers| *answers = Err(error.clone()));
+            }
+        }
+        let outcomes = |answers: Vec<Answer>| answers.into_iter().map(Answer::outcome).collect();
+        answers.into_iter().map(|answers| answers.map(outcomes)).collect()
     }
 
-    async fn call(&self, appends: &[&Append]) -> Result<Vec<RedisResult<Vec<String>>>, StoreError> {
-        let mut pipe = redis::pipe();
-        for append in appends {
-            pipe.invoke_script(&self.publish_call(append));
+    /// Tells the rooms other than the jobs' own, whose indexes and channels are in other slots of a cluster.
+    async fn reach_rooms(&self, stored: &[(&Vec<&Append>, &Vec<Answer>)]) -> Result<(), StoreError> {
+        let mut calls = Vec::new();
+        for (step, answers) in stored {
+            let mut events: Vec<JobEvent> = Vec::with_capacity(step.len());
+            for (append, answer) in step.iter().zip(*answers) {
+                match answer {
+                    Answer::Accepted(position, owner) if !position.repeated => {
+                        events.push(append.draft.accept(owner, position.timestamp, position.seq));
+                    }
+                    // The first call may have ended before it got here.
+                    Answer::Accepted(position, _) => {
+                        let window = Window::After { seq: position.seq - 1, limit: 1 };
+                        let found = self.history(append.draft.job(), window).await?.into_iter();
+                        events.extend(
+                            found.filter_map(Entry::event).filter(|event| event.seq() == position.seq),
+                        );
+                    }
+                    Answer::Refused(_) => {}
+                }
+            }
+            calls.extend(self.reach_calls(&events));
         }
-        self.ask(pipe.ignore_errors()).await
+        self.link.ask_all::<Value>(calls).await.map(|_| ())
+    }
+
+    /// Calls that tell the rooms of one job's events.
+    fn reach_calls(&self, events: &[JobEvent]) -> Vec<Call> {
+        let Some(newest) = events.last() else { return Vec::new() };
+        let others = rooms(newest.job(), newest.owner()).filter(|room| !matches!(room, Room::Job(_)));
+        let call = |room: Room| {
+            let call = self.reach.call(&[&self.keys.active(&room)]);
+            let call = call.arg(self.keys.channel(&room)).arg(newest.job().as_str());
+            let call = call.arg(newest.timestamp().millis()).arg(self.retention()).arg(MAX_ACTIVE_JOBS);
+            events.iter().fold(call, |call, event| call.arg(event.json().get())).durable()
+        };
+        others.map(call).collect()
+    }
+
+    fn publish_call(&self, step: &[&Append]) -> Call {
+        let job = step[0].draft.job();
+        let (history, state) = (self.keys.history(job), self.keys.state(job));
+        // In a cluster the rooms have slots of their own.
+        let (indexes, channels) = match self.link.is_cluster() {
+            true => (String::new(), String::new()),
+            false => (self.keys.indexes(), self.keys.channels()),
+        };
+        let above = step.iter().filter_map(|append| append.above).max().unwrap_or(0);
+        let call = self.publish.call(&[&history, &state]).arg(&state);
+        let call = call.arg(self.keys.channel(&Room::Job(job.clone()))).arg(indexes).arg(channels);
+        let call = call.arg(job.as_str()).arg(MAX_ACTIVE_JOBS).arg(self.history.max_events);
+        let call = call.arg(self.retention()).arg(IDEMPOTENCY_LIFETIME.as_millis().to_string()).arg(above);
+        let call = step.iter().fold(call, |call, append| with_draft(call, append)).durable();
+        match step.iter().all(|append| append.key.is_some()) {
+            true => call,
+            false => call.once(),
+        }
+    }
+
+    fn retention(&self) -> String {
+        self.history.retention.as_millis().to_string()
     }
 
     /// Sees to it that no number up to the given one is given to another event of each of these jobs.
     pub async fn raise(&self, seen: &[(JobId, Seq)]) -> Result<(), StoreError> {
-        let retention = self.history.retention.as_millis().to_string();
         for chunk in seen.chunks(PIPELINE) {
-            let mut pipe = redis::pipe();
-            pipe.load_script(&self.raise).ignore();
-            for (job, seq) in chunk {
-                let mut call = self.raise.key(self.keys.state(job));
-                pipe.invoke_script(call.arg(seq).arg(&retention)).ignore();
-            }
-            self.ask::<()>(&pipe).await?;
+            let call = |(job, seq): &(JobId, Seq)| {
+                self.raise.call(&[&self.keys.state(job)]).arg(seq).arg(self.retention()).durable()
+            };
+            self.link.ask_all::<Value>(chunk.iter().map(call).collect()).await?;
         }
         Ok(())
     }
 
-    fn publish_call(&self, append: &Append) -> ScriptInvocation<'_> {
-        let Append { draft, at, key, above } = append;
-        let (job, owner, kind) = (draft.job(), draft.owner(), draft.kind());
-        let mut call = self.publish.prepare_invoke();
-        call.key(self.keys.history(job)).key(self.keys.state(job));
-        if let Some(key) = key {
-            call.key(self.keys.idempotency(job, key));
-        }
-        call.arg(draft.head())
-            .arg(owner.user.as_ref().map_or("", |id| id.as_str()))
-            .arg(owner.tenant.as_ref().map_or("", |id| id.as_str()))
-            .arg(at.to_string())
-            .arg(at.millis())
-            .arg(self.history.max_events)
-            .arg(self.history.retention.as_millis().to_string())
-            .arg(if kind.needs_open_job() { "needs_open" } else { "" })
-            .arg(u8::from(kind.is_terminal()))
-            .arg(self.keys.channel(&Room::Job(job.clone())))
-            .arg(self.keys.prefix())
-            .arg(job.as_str())
-            .arg(MAX_ACTIVE_JOBS)
-            .arg(above.unwrap_or(0));
-        if key.is_some() {
-            call.arg(draft.fingerprint()).arg(IDEMPOTENCY_LIFETIME.as_millis().to_string());
-        }
-        call
-    }
-
     pub async fn history(&self, job: &JobId, window: Window) -> Result<Vec<Entry>, StoreError> {
-        let (key, mut connection) = (self.keys.history(job), self.link.commands());
-        let newest_first: Vec<Vec<u8>> = match window {
-            Window::Newest(0) => Vec::new(),
-            Window::Newest(limit) => {
-                self.link.within_deadline(connection.lrange(&key, 0, limit.cast_signed() - 1)).await?
-            }
-            Window::After { seq, limit } => {
-                let mut call = self.after.key(&key);
-                call.arg(seq).arg(limit);
-                self.link.within_deadline(call.invoke_async(&mut connection)).await?
-            }
+        let key = self.keys.history(job);
+        let call = match window {
+            Window::Newest(0) => return Ok(Vec::new()),
+            Window::Newest(limit) => Call::on("LRANGE", &key).arg(0).arg(limit.cast_signed() - 1),
+            Window::After { seq, limit } => self.after.call(&[&key]).arg(seq).arg(limit),
         };
+        let newest_first: Vec<Vec<u8>> = self.link.ask(call).await?;
         let entries = newest_first.into_iter().rev().filter_map(entry);
         Ok(match window {
             Window::Newest(_) => entries.collect(),
@@ -170,25 +242,24 @@ impl Redis {
     }
 
     pub async fn latest(&self, jobs: &[JobId]) -> Result<Vec<Entry>, StoreError> {
-        if jobs.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut pipe = redis::pipe();
-        for job in jobs {
-            pipe.lindex(self.keys.history(job), 0);
-        }
-        let newest: Vec<Option<Vec<u8>>> = self.ask(&pipe).await?;
+        let newest = |job: &JobId| Call::on("LINDEX", &self.keys.history(job)).arg(0);
+        let newest: Vec<Option<Vec<u8>>> = self.link.ask_all(jobs.iter().map(newest).collect()).await?;
         Ok(newest.into_iter().flatten().filter_map(entry).collect())
     }
 
     pub async fn bounds(&self, job: &JobId) -> Result<Option<Bounds>, StoreError> {
         let key = self.keys.history(job);
-        let mut pipe = redis::pipe();
-        pipe.lindex(&key, 0).lindex(&key, -1).hmget(self.keys.state(job), &["first", "broken"]);
-        type Found = (Option<Vec<u8>>, Option<Vec<u8>>, (Option<Seq>, Option<Seq>));
-        let (newest, oldest, (first, broken)): Found = self.ask(&pipe).await?;
-        let seq =
-            |bytes: Option<Vec<u8>>| bytes.and_then(entry).and_then(Entry::event).map(|event| event.seq());
+        let calls = vec![
+            Call::on("LINDEX", &key).arg(0),
+            Call::on("LINDEX", &key).arg(-1),
+            Call::on("HGET", &self.keys.state(job)).arg("first"),
+            Call::on("HGET", &self.keys.state(job)).arg("broken"),
+        ];
+        let mut found =
+            self.link.ask_all::<Option<Vec<u8>>>(calls).await?.into_iter().map(Option::unwrap_or_default);
+        let mut next = || found.next().unwrap_or_default();
+        let (newest, oldest, first, broken) = (next(), next(), number(&next()), number(&next()));
+        let seq = |bytes: Vec<u8>| entry(bytes).and_then(Entry::event).map(|event| event.seq());
         let Some(newest) = seq(newest) else { return Ok(None) };
         let oldest = match seq(oldest) {
             Some(oldest) => oldest,
@@ -209,15 +280,13 @@ impl Redis {
         since: Timestamp,
         limit: usize,
     ) -> Result<Vec<JobId>, StoreError> {
-        let mut connection = self.link.commands();
         if let Room::Job(job) = room {
-            let known: bool = self.link.within_deadline(connection.exists(self.keys.history(job))).await?;
+            let known: bool = self.link.ask(Call::on("EXISTS", &self.keys.history(job))).await?;
             return Ok(known.then(|| job.clone()).into_iter().collect());
         }
         let since = since.max(Timestamp::now().before(self.history.retention)).millis();
-        let range =
-            connection.zrevrangebyscore_limit(self.keys.active(room), "+inf", since, 0, limit.cast_signed());
-        let jobs: Vec<String> = self.link.within_deadline(range).await?;
+        let call = Call::on("ZREVRANGEBYSCORE", &self.keys.active(room)).arg("+inf").arg(since);
+        let jobs: Vec<String> = self.link.ask(call.arg("LIMIT").arg(0).arg(limit)).await?;
         Ok(jobs.iter().filter_map(|job| job.parse().ok()).collect())
     }
 
@@ -230,7 +299,7 @@ impl Redis {
     }
 
     pub fn covered_rooms(&self) -> usize {
-        self.interest.covered()
+        self.interest.rooms()
     }
 
     pub async fn notify(&self, notice: &Notice) -> Result<(), StoreError> {
@@ -239,10 +308,7 @@ impl Redis {
             Audience::User(user) => self.keys.channel(&Room::User(user.clone())),
         };
         let text = serde_json::to_string(notice).map_err(|error| StoreError(error.to_string()))?;
-        let mut connection = self.link.commands();
-        let mut call = redis::cmd("SPUBLISH");
-        call.arg(channel).arg(text);
-        self.link.within_deadline(call.query_async::<()>(&mut connection)).await
+        self.link.ask::<Value>(Call::on("SPUBLISH", &channel).arg(text).once()).await.map(|_| ())
     }
 
     pub fn directory(&self) -> &Directory {
@@ -265,14 +331,9 @@ impl Redis {
         self.shared.sessions_in(room).await
     }
 
+    /// Whether every server answers.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        let mut connection: ConnectionManager = self.link.commands();
-        self.link.within_deadline(redis::cmd("PING").query_async::<()>(&mut connection)).await
-    }
-
-    async fn ask<T: redis::FromRedisValue>(&self, pipe: &redis::Pipeline) -> Result<T, StoreError> {
-        let mut connection = self.link.commands();
-        self.link.within_deadline(pipe.query_async(&mut connection)).await
+        self.link.ping().await
     }
 }
 
@@ -284,27 +345,66 @@ async fn follow(shared: Arc<SharedDirectory>, tasks: Tasks) {
     }
 }
 
-/// Whether a call failed because the server does not know the script.
-fn is_unknown_script(error: &RedisError) -> bool {
-    error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
-}
-
 fn entry(bytes: Vec<u8>) -> Option<Entry> {
     Entry::parse(String::from_utf8(bytes).ok()?)
 }
 
-/// Reads the answer of `publish.lua`.
-fn position(answer: &[String]) -> Result<Position, AppendError> {
-    let unreadable = || AppendError::Unavailable(StoreError(format!("redis: unexpected answer {answer:?}")));
-    match answer {
-        [word, seq, timestamp] if word == "ok" || word == "repeated" => Ok(Position {
-            seq: seq.parse().map_err(|_| unreadable())?,
-            timestamp: timestamp.parse().map_err(|_| unreadable())?,
-            repeated: word == "repeated",
-        }),
-        [word] if word == "finished" => Err(AppendError::JobFinished),
-        [word] if word == "owner" => Err(AppendError::OwnerMismatch),
-        [word] if word == "conflict" => Err(AppendError::IdempotencyConflict),
-        _ => Err(unreadable()),
+fn number(bytes: &[u8]) -> Option<Seq> {
+    std::str::from_utf8(bytes).ok()?.parse().ok()
+}
+
+/// Adds what `publish.lua` wants to know of an event.
+fn with_draft(call: Call, append: &Append) -> Call {
+    let Append { draft, at, key, .. } = append;
+    let (owner, kind) = (draft.owner(), draft.kind());
+    let call = call
+        .arg(draft.head())
+        .arg(owner.user.as_ref().map_or("", |id| id.as_str()))
+        .arg(owner.tenant.as_ref().map_or("", |id| id.as_str()))
+        .arg(at.to_string())
+        .arg(at.millis())
+        .arg(if kind.needs_open_job() { "needs_open" } else { "" })
+        .arg(u8::from(kind.is_terminal()));
+    match key {
+        Some(key) => call.arg(key.as_str()).arg(draft.fingerprint()),
+        None => call.arg("").arg(""),
+    }
+}
+
+/// What `publish.lua` answers for one event.
+enum Answer {
+    /// Where it stands, and whose it is.
+    Accepted(Position, Owner),
+    Refused(AppendError),
+}
+
+impl Answer {
+    fn read_all(answer: Value, count: usize) -> Result<Vec<Self>, StoreError> {
+        let answers: Vec<Vec<String>> = redis::from_redis_value(answer)?;
+        let read: Option<Vec<Self>> = answers.iter().map(|answer| Self::read(answer)).collect();
+        let unexpected = || StoreError(format!("redis: unexpected answer {answers:?}"));
+        read.filter(|read| read.len() == count).ok_or_else(unexpected)
+    }
+
+    fn read(answer: &[String]) -> Option<Self> {
+        let words: Vec<&str> = answer.iter().map(String::as_str).collect();
+        Some(match words.as_slice() {
+            [word @ ("ok" | "repeated"), seq, timestamp, user, tenant] => {
+                let (seq, timestamp) = (seq.parse().ok()?, timestamp.parse().ok()?);
+                let owner = Owner { user: user.parse().ok(), tenant: tenant.parse().ok() };
+                Self::Accepted(Position { seq, timestamp, repeated: *word == "repeated" }, owner)
+            }
+            ["finished"] => Self::Refused(AppendError::JobFinished),
+            ["owner"] => Self::Refused(AppendError::OwnerMismatch),
+            ["conflict"] => Self::Refused(AppendError::IdempotencyConflict),
+            _ => return None,
+        })
+    }
+
+    fn outcome(self) -> Result<Position, AppendError> {
+        match self {
+            Self::Accepted(position, _) => Ok(position),
+            Self::Refused(error) => Err(error),
+        }
     }
 }

@@ -311,6 +311,7 @@ macro_rules! conformance {
         mod memory { $( #[tokio::test] async fn $promise() { super::$promise(super::Kind::Memory).await } )* }
         mod disk { $( #[tokio::test] async fn $promise() { super::$promise(super::Kind::Disk).await } )* }
         mod on_redis { $( #[tokio::test] async fn $promise() { super::$promise(super::Kind::Redis).await } )* }
+        mod on_a_cluster { $( #[tokio::test] async fn $promise() { super::$promise(super::Kind::Cluster).await } )* }
     };
 }
 
@@ -337,6 +338,11 @@ async fn the_disk_survives_a_restart() {
 #[tokio::test]
 async fn redis_survives_a_restart_of_the_gateway() {
     everything_survives_a_restart(Kind::Redis).await;
+}
+
+#[tokio::test]
+async fn a_cluster_survives_a_restart_of_the_gateway() {
+    everything_survives_a_restart(Kind::Cluster).await;
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use jobcast::{
     timestamp::Timestamp,
 };
 
-use crate::support::RedisServer;
+use crate::support::{RedisServer, cluster::RedisCluster};
 
 /// A store that is open, and all that it runs on.
 pub struct Subject {
@@ -22,6 +22,7 @@ pub struct Subject {
     pub tasks: Tasks,
     pub options: StoreOptions,
     pub redis: Option<RedisServer>,
+    _cluster: Option<RedisCluster>,
     _folder: Option<tempfile::TempDir>,
 }
 
@@ -30,11 +31,12 @@ pub enum Kind {
     Memory,
     Disk,
     Redis,
+    Cluster,
 }
 
 impl Subject {
     pub async fn open(kind: Kind, history: HistoryOptions) -> Self {
-        let (mut redis, mut folder) = (None, None);
+        let (mut redis, mut cluster, mut folder) = (None, None, None);
         let backend = match kind {
             Kind::Memory => Backend::Memory,
             Kind::Disk => {
@@ -43,12 +45,20 @@ impl Subject {
             }
             Kind::Redis => {
                 let server = redis.insert(RedisServer::start().await);
-                Backend::Redis(RedisOptions { url: server.url(), ca_file: None, key_prefix: "p:".to_owned() })
+                Backend::Redis(RedisOptions {
+                    key_prefix: "p:".to_owned(),
+                    ..RedisOptions::new(&server.url())
+                })
+            }
+            Kind::Cluster => {
+                let cluster = cluster.insert(RedisCluster::start(3, 0).await);
+                let one = RedisOptions::new(&cluster.urls()[0]);
+                Backend::Redis(RedisOptions { key_prefix: "p:".to_owned(), ..one })
             }
         };
         let options = StoreOptions { backend, history };
         let (store, feed, tasks) = open(&options, "node").await;
-        Self { store, feed, tasks, options, redis, _folder: folder }
+        Self { store, feed, tasks, options, redis, _cluster: cluster, _folder: folder }
     }
 
     /// Closes the store and opens it anew, as after a restart of the process.

@@ -1,5 +1,8 @@
 //! Real servers for tests, started here and stopped with the test.
 
+#[allow(dead_code, reason = "each test binary uses its own part of this module")]
+pub mod cluster;
+
 use std::{
     fs::File,
     net::{Ipv4Addr, TcpListener},
@@ -15,6 +18,7 @@ pub struct RedisServer {
     process: Child,
     port: u16,
     folder: TempDir,
+    arguments: Vec<String>,
 }
 
 #[allow(dead_code, reason = "each test binary uses its own part of this module")]
@@ -44,16 +48,15 @@ impl RedisServer {
 
     async fn spawn(port: u16, arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let log = folder.path().join("log");
-        let process = Command::new("redis-server")
-            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
-            .args(arguments)
-            .current_dir(folder.path())
-            .stdout(File::create(&log).unwrap())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .expect("redis-server must be installed");
-        let server = Self { process, port, folder };
+        let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        let process = launch(&folder, &arguments);
+        let server = Self { process, port, folder, arguments };
+        server.ready().await;
+        server
+    }
+
+    async fn ready(&self) {
+        let server = self;
         let begun = Instant::now();
         while !server.log().contains("Ready to accept connections") {
             assert!(
@@ -63,7 +66,18 @@ impl RedisServer {
             );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        server
+    }
+
+    /// Ends it at once, as a crash does.
+    pub fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// Starts it again after [`RedisServer::kill`], on the same port and folder.
+    pub async fn start_again(&mut self) {
+        self.process = launch(&self.folder, &self.arguments);
+        self.ready().await;
     }
 
     fn log(&self) -> String {
@@ -92,6 +106,24 @@ impl Drop for RedisServer {
     }
 }
 
+fn launch(folder: &TempDir, arguments: &[String]) -> Child {
+    Command::new("redis-server")
+        .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+        .args(arguments)
+        .current_dir(folder.path())
+        .stdout(File::create(folder.path().join("log")).unwrap())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .expect("redis-server must be installed")
+}
+
+/// A free port below those that the system gives to outgoing connections: a server that is started again must find
+/// its port free.
 fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+    loop {
+        let port = fastrand::u16(15_000..32_000);
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
 }

@@ -3,10 +3,10 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use redis::{Pipeline, Value};
+use redis::Value;
 use tokio::sync::watch;
 
-use super::{keys::Keys, link::Link};
+use super::{call::Call, keys::Keys, link::Link};
 use crate::{
     id::ClientId,
     room::Room,
@@ -65,9 +65,8 @@ impl SharedDirectory {
     /// Renews this node's lease, and takes some of what crashed nodes left out of the index: from where it was
     /// left off last time. Answers where to go on.
     async fn renew(&self, swept: Option<ClientId>) -> Result<Option<ClientId>, StoreError> {
-        let mut pipe = redis::pipe();
-        pipe.set_ex(self.keys.node(&self.node), 1, LEASE.as_secs()).ignore();
-        self.send(&pipe).await?;
+        let call = Call::on("SETEX", &self.keys.node(&self.node)).arg(LEASE.as_secs()).arg(1);
+        self.link.ask::<Value>(call).await?;
         Ok(self.page(swept.as_ref(), CHUNK).await?.cursor)
     }
 
@@ -75,9 +74,7 @@ impl SharedDirectory {
     pub async fn withdraw(&self) -> Result<(), StoreError> {
         self.directory.clear();
         self.write_changes().await?;
-        let mut pipe = redis::pipe();
-        pipe.del(self.keys.node(&self.node));
-        self.send(&pipe).await.map(|_| ())
+        self.link.ask::<Value>(Call::on("DEL", &self.keys.node(&self.node))).await.map(|_| ())
     }
 
     /// Waits until all changes up to now are written.
@@ -112,47 +109,49 @@ impl SharedDirectory {
         }
         let rooms: Vec<_> = changes.rooms.iter().collect();
         for chunk in rooms.chunks(CHUNK) {
-            let mut pipe = redis::pipe();
-            for room in chunk {
-                let (key, count) = (self.keys.sessions(room), self.directory.sessions_in(room));
-                match count {
-                    0 => pipe.hdel(&key, &self.node).ignore(),
-                    _ => {
-                        pipe.hset(&key, &self.node, count).ignore();
-                        pipe.expire(&key, LEASE.as_secs().cast_signed()).ignore()
-                    }
-                };
-            }
-            self.send(&pipe).await?;
+            let calls = chunk.iter().flat_map(|room| self.count_calls(room)).collect();
+            self.link.ask_all::<Value>(calls).await?;
         }
         Ok(())
     }
 
     async fn write_clients(&self, clients: &[&ClientId]) -> Result<(), StoreError> {
         let owners = self.owners(clients).await?;
-        let mut pipe = redis::pipe();
+        let mut calls = Vec::new();
         for (client, owner) in clients.iter().zip(owners) {
             match self.directory.client(client) {
                 Some(record) if owner.as_deref().is_none_or(|owner| self.may_take(owner, &record)) => {
-                    self.put(&mut pipe, &record);
+                    calls.extend(self.record_calls(&record));
                 }
                 None if owner.as_deref().is_some_and(|owner| owner.starts_with(&self.node)) => {
-                    pipe.del(self.keys.client(client)).ignore().del(self.keys.subscriptions(client)).ignore();
-                    pipe.zrem(self.keys.clients(), client.as_str()).ignore();
+                    calls.push(Call::on("DEL", &self.keys.client(client)));
+                    calls.push(Call::on("DEL", &self.keys.subscriptions(client)));
+                    calls.push(Call::on("ZREM", &self.keys.clients()).arg(client.as_str()));
                 }
                 _ => {}
             }
         }
-        self.send(&pipe).await.map(|_| ())
+        self.link.ask_all::<Value>(calls).await.map(|_| ())
+    }
+
+    /// Calls that write how many sessions of this node are in a room.
+    fn count_calls(&self, room: &Room) -> Vec<Call> {
+        let (key, count) = (self.keys.sessions(room), self.directory.sessions_in(room));
+        match count {
+            0 => vec![Call::on("HDEL", &key).arg(&self.node)],
+            _ => vec![
+                Call::on("HSET", &key).arg(&self.node).arg(count),
+                Call::on("EXPIRE", &key).arg(LEASE.as_secs()),
+            ],
+        }
     }
 
     /// Node and connection time of whoever holds each record now.
     async fn owners(&self, clients: &[&ClientId]) -> Result<Vec<Option<String>>, StoreError> {
-        let mut pipe = redis::pipe();
-        for client in clients {
-            pipe.hmget(self.keys.client(client), &["node", "connectedAt"]);
-        }
-        let owners: Vec<(Option<String>, Option<String>)> = self.ask(&pipe).await?;
+        let call =
+            |client: &&ClientId| Call::on("HMGET", &self.keys.client(client)).arg("node").arg("connectedAt");
+        let owners: Vec<(Option<String>, Option<String>)> =
+            self.link.ask_all(clients.iter().map(call).collect()).await?;
         Ok(owners.into_iter().map(|(node, at)| Some(format!("{} {}", node?, at?))).collect())
     }
 
@@ -162,7 +161,8 @@ impl SharedDirectory {
         node == self.node || connected_at <= record.connected_at.to_string().as_str()
     }
 
-    fn put(&self, pipe: &mut Pipeline, record: &ClientRecord) {
+    /// Calls that write a record.
+    fn record_calls(&self, record: &ClientRecord) -> Vec<Call> {
         let client = &record.client_id;
         let (key, rooms_key) = (self.keys.client(client), self.keys.subscriptions(client));
         let connected_at = record.connected_at.to_string();
@@ -174,24 +174,20 @@ impl SharedDirectory {
             ("transport", &record.transport),
             ("node", &record.node),
         ];
-        let lease = LEASE.as_secs().cast_signed();
-        pipe.hset_multiple(&key, &fields).ignore().expire(&key, lease).ignore();
-        pipe.del(&rooms_key).ignore();
+        let lease = LEASE.as_secs();
+        let mut calls = vec![
+            fields.iter().fold(Call::on("HSET", &key), |call, (name, value)| call.arg(*name).arg(*value)),
+            Call::on("EXPIRE", &key).arg(lease),
+            Call::on("DEL", &rooms_key),
+        ];
         if !record.subscriptions.is_empty() {
             let rooms: Vec<_> = record.subscriptions.iter().map(Room::to_string).collect();
-            pipe.sadd(&rooms_key, rooms).ignore().expire(&rooms_key, lease).ignore();
+            calls.push(Call::on("SADD", &rooms_key).arg(rooms));
+            calls.push(Call::on("EXPIRE", &rooms_key).arg(lease));
         }
-        pipe.zadd(self.keys.clients(), client.as_str(), 0).ignore();
-        pipe.expire(self.keys.clients(), INDEX_LIFETIME.as_secs().cast_signed()).ignore();
-    }
-
-    async fn send(&self, pipe: &Pipeline) -> Result<Value, StoreError> {
-        self.ask(pipe).await
-    }
-
-    async fn ask<T: redis::FromRedisValue>(&self, pipe: &Pipeline) -> Result<T, StoreError> {
-        let mut connection = self.link.commands();
-        self.link.within_deadline(pipe.query_async(&mut connection)).await
+        calls.push(Call::on("ZADD", &self.keys.clients()).arg(0).arg(client.as_str()));
+        calls.push(Call::on("EXPIRE", &self.keys.clients()).arg(INDEX_LIFETIME.as_secs()));
+        calls
     }
 
     /// The clients of all nodes, by id, after the one named.
@@ -201,9 +197,8 @@ impl SharedDirectory {
         loop {
             let start = after.as_ref().map_or("-".to_owned(), |id| format!("({id}"));
             let wanted = limit - clients.len() + 1;
-            let mut pipe = redis::pipe();
-            pipe.zrangebylex_limit(self.keys.clients(), start, "+", 0, wanted.cast_signed());
-            let (ids,): (Vec<String>,) = self.ask(&pipe).await?;
+            let call = Call::on("ZRANGEBYLEX", &self.keys.clients()).arg(start).arg("+");
+            let ids: Vec<String> = self.link.ask(call.arg("LIMIT").arg(0).arg(wanted)).await?;
             let exhausted = ids.len() < wanted;
             let ids: Vec<ClientId> = ids.iter().filter_map(|id| id.parse().ok()).collect();
             let records = self.records(&ids).await?;
@@ -222,28 +217,22 @@ impl SharedDirectory {
 
     /// The records of these clients. Whoever has none any more is taken out of the index.
     async fn records(&self, ids: &[ClientId]) -> Result<Vec<Option<ClientRecord>>, StoreError> {
-        if ids.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut pipe = redis::pipe();
-        for id in ids {
-            pipe.hgetall(self.keys.client(id)).smembers(self.keys.subscriptions(id));
-        }
-        let values: Vec<Value> = self.ask(&pipe).await?;
+        let calls = |id: &ClientId| {
+            [Call::on("HGETALL", &self.keys.client(id)), Call::on("SMEMBERS", &self.keys.subscriptions(id))]
+        };
+        let values: Vec<Value> = self.link.ask_all(ids.iter().flat_map(calls).collect()).await?;
         let mut values = values.into_iter();
         let mut records = Vec::with_capacity(ids.len());
-        let mut gone = redis::pipe();
+        let mut gone = Vec::new();
         for id in ids {
             let (fields, rooms) = (values.next().unwrap_or(Value::Nil), values.next().unwrap_or(Value::Nil));
             let record = record(id, redis::from_redis_value(fields)?, redis::from_redis_value(rooms)?);
             if record.is_none() {
-                gone.zrem(self.keys.clients(), id.as_str()).ignore();
+                gone.push(Call::on("ZREM", &self.keys.clients()).arg(id.as_str()));
             }
             records.push(record);
         }
-        if !gone.is_empty() {
-            self.send(&gone).await?;
-        }
+        self.link.ask_all::<Value>(gone).await?;
         Ok(records)
     }
 
@@ -253,17 +242,10 @@ impl SharedDirectory {
 
     /// How many sessions of all live nodes are in a room.
     pub async fn sessions_in(&self, room: &Room) -> Result<usize, StoreError> {
-        let mut pipe = redis::pipe();
-        pipe.hgetall(self.keys.sessions(room));
-        let (counts,): (HashMap<String, usize>,) = self.ask(&pipe).await?;
-        if counts.is_empty() {
-            return Ok(0);
-        }
-        let mut pipe = redis::pipe();
-        for node in counts.keys() {
-            pipe.exists(self.keys.node(node));
-        }
-        let alive: Vec<bool> = self.ask(&pipe).await?;
+        let counts: HashMap<String, usize> =
+            self.link.ask(Call::on("HGETALL", &self.keys.sessions(room))).await?;
+        let lives = |node: &String| Call::on("EXISTS", &self.keys.node(node));
+        let alive: Vec<bool> = self.link.ask_all(counts.keys().map(lives).collect()).await?;
         Ok(counts.values().zip(alive).filter(|(_, alive)| *alive).map(|(count, _)| count).sum())
     }
 }

@@ -1,170 +1,203 @@
-//! The feed: one connection that subscribes to the channels of the rooms this node asked for, and to no others.
+//! The feed: one connection to each server that subscribes to the channels of the rooms this node asked for, and to
+//! no others.
 //!
-//! It carries nothing but `SSUBSCRIBE`, `SUNSUBSCRIBE` and `PING`. When it is cut, the feed says so, subscribes
-//! anew to everything that is wanted, and says when that is done: what came between is the gateway's to fetch.
+//! These connections carry nothing but `SSUBSCRIBE`, `SUNSUBSCRIBE` and `PING`. When one is cut, or its server does
+//! not hold a channel's slot any more, the feed says so, subscribes anew to everything that is wanted, and says when
+//! that is done: what came between is the gateway's to fetch.
 
 use std::{
-    collections::HashMap,
+    pin::pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use futures_util::{StreamExt, stream};
-use redis::{AsyncConnectionConfig, Client, FromRedisValue, PushInfo, PushKind, aio::MultiplexedConnection};
-use tokio::{
-    sync::{Notify, mpsc, oneshot},
-    time::Instant,
+use futures_util::{StreamExt, stream, stream::FuturesUnordered};
+use redis::{
+    AsyncConnectionConfig, ErrorKind, FromRedisValue, PushInfo, PushKind, RedisError,
+    aio::MultiplexedConnection,
 };
+use tokio::sync::{Notify, mpsc};
 
-use super::keys::Keys;
+use super::{
+    interest::{Interest, LineId},
+    link::Link,
+    node::{CONNECT_TIMEOUT, Node},
+    slots::Slot,
+};
 use crate::{
     event::JobEvent,
-    room::Room,
     store::{FeedItem, StoreError},
     timestamp::Timestamp,
 };
 
-/// How long a caller waits for a channel to be confirmed.
-const COVER_DEADLINE: Duration = Duration::from_secs(5);
-
-/// How long a channel that nobody needs stays subscribed, so that coming and going costs little.
-const LINGER: Duration = Duration::from_secs(5);
-
-/// How often the connection is asked whether it lives.
+/// How often a connection is asked whether it lives, and how long it may take to say so.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The first and the longest pause between two attempts to connect.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// How soon a channel is tried again that a server did not want to bring.
+const REFUSED_PAUSE: Duration = Duration::from_millis(100);
 
 /// How many subscriptions are on their way at once.
 const BATCH: usize = 256;
 
-/// How much earlier than noticed an interruption may have begun: a dead connection shows at the next ping.
-const NOTICE_MARGIN: Duration = Duration::from_secs(15);
-
-/// The rooms that this node wants covered, and which of them are.
-#[derive(Debug)]
-pub struct Interest {
-    keys: Keys,
-    rooms: Mutex<HashMap<Room, Cover>>,
-    changed: Notify,
-}
-
-#[derive(Debug)]
-struct Cover {
-    wanted: usize,
-    /// Since when nobody has wanted it.
-    idle_since: Instant,
-    confirmed: bool,
-    waiting: Vec<oneshot::Sender<()>>,
-}
-
-impl Interest {
-    pub fn new(keys: Keys) -> Self {
-        Self { keys, rooms: Mutex::default(), changed: Notify::new() }
-    }
-
-    fn rooms(&self) -> MutexGuard<'_, HashMap<Room, Cover>> {
-        self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Wants a room once more, and waits until it is covered.
-    pub async fn cover(&self, room: &Room) -> Result<(), StoreError> {
-        let confirmation = {
-            let mut rooms = self.rooms();
-            let fresh =
-                || Cover { wanted: 0, idle_since: Instant::now(), confirmed: false, waiting: Vec::new() };
-            let cover = rooms.entry(room.clone()).or_insert_with(fresh);
-            cover.wanted += 1;
-            if cover.confirmed {
-                return Ok(());
-            }
-            let (confirm, confirmation) = oneshot::channel();
-            cover.waiting.retain(|waiting| !waiting.is_closed());
-            cover.waiting.push(confirm);
-            confirmation
-        };
-        self.changed.notify_one();
-        match tokio::time::timeout(COVER_DEADLINE, confirmation).await {
-            Ok(Ok(())) => Ok(()),
-            _ => Err(StoreError("redis: the room's channel could not be subscribed in time".to_owned())),
-        }
-    }
-
-    /// Wants a room once less.
-    pub fn uncover(&self, room: &Room) {
-        if let Some(cover) = self.rooms().get_mut(room) {
-            cover.wanted = cover.wanted.saturating_sub(1);
-            cover.idle_since = Instant::now();
-        }
-    }
-
-    pub fn covered(&self) -> usize {
-        self.rooms().len()
-    }
-
-    fn confirm(&self, room: &Room) {
-        if let Some(cover) = self.rooms().get_mut(room) {
-            cover.confirmed = true;
-            for waiting in cover.waiting.drain(..) {
-                // Who no longer waits has uncovered, or will.
-                let _ = waiting.send(());
-            }
-        }
-    }
-
-    fn unconfirm_all(&self) {
-        for cover in self.rooms().values_mut() {
-            cover.confirmed = false;
-        }
-    }
-
-    fn unconfirmed(&self) -> Vec<Room> {
-        let rooms = self.rooms();
-        rooms.iter().filter(|(_, cover)| !cover.confirmed).map(|(room, _)| room.clone()).collect()
-    }
-
-    /// Forgets the rooms that nobody has wanted for a while.
-    fn take_idle(&self) -> Vec<Room> {
-        let mut rooms = self.rooms();
-        let idle = rooms.extract_if(|_, cover| cover.wanted == 0 && cover.idle_since.elapsed() >= LINGER);
-        idle.map(|(room, _)| room).collect()
-    }
-}
+/// How far the clocks of gateways may be apart: events carry their times.
+const CLOCKS_APART: Duration = Duration::from_secs(15);
 
 /// Runs the feed until it is dropped.
-pub async fn run(client: Client, interest: Arc<Interest>, feed: mpsc::Sender<FeedItem>) {
-    let mut interrupted: Option<Timestamp> = None;
+pub async fn run(link: Link, interest: Arc<Interest>, feed: mpsc::Sender<FeedItem>) {
+    let feed = Arc::new(Lines { link, interest, feed, outage: Mutex::new(None), ids: AtomicU64::new(0) });
+    let mut slots = feed.link.slots();
+    let mut running: Vec<Arc<Node>> = Vec::new();
+    let mut lines = FuturesUnordered::new();
     loop {
-        let mut line = Line::open(&client, &feed).await;
-        let covered = line.cover_all(&interest).await;
-        if covered.is_ok()
-            && let Some(since) = interrupted.take()
-        {
-            tracing::info!(rooms = interest.covered(), "the feed is back");
-            if feed.send(FeedItem::Restored { since }).await.is_err() {
-                return;
+        let nodes = slots.borrow_and_update().nodes();
+        for node in nodes {
+            if !running.iter().any(|other| Arc::ptr_eq(other, &node)) {
+                running.push(node.clone());
+                lines.push(feed.clone().keep(node));
             }
         }
-        let reason = match covered {
-            Ok(()) => line.attend(&interest).await,
-            Err(error) => error,
-        };
-        interest.unconfirm_all();
-        if interrupted.is_none() {
-            tracing::warn!(%reason, "the feed is interrupted");
-            interrupted = Some(Timestamp::now().before(NOTICE_MARGIN));
-            if feed.send(FeedItem::Interrupted).await.is_err() {
-                return;
+        tokio::select! {
+            // The link lives as long as this does.
+            _ = slots.changed() => {}
+            Some(ended) = lines.next() => running.retain(|node| !Arc::ptr_eq(node, &ended)),
+            () = tokio::time::sleep(PING_INTERVAL) => {
+                feed.interest.forget_idle(None);
             }
+        }
+    }
+}
+
+/// What all connections of the feed share.
+struct Lines {
+    link: Link,
+    interest: Arc<Interest>,
+    feed: mpsc::Sender<FeedItem>,
+    /// Since when something may be missing.
+    outage: Mutex<Option<Timestamp>>,
+    ids: AtomicU64,
+}
+
+impl Lines {
+    /// Keeps a connection to a server for as long as it holds any slot.
+    async fn keep(self: Arc<Self>, node: Arc<Node>) -> Arc<Node> {
+        while let Some(mut line) = self.open(&node).await {
+            let reason = self.attend(&mut line, &node).await;
+            if self.interest.lose(line.id) {
+                self.interrupt(line.good, &reason).await;
+            }
+        }
+        node
+    }
+
+    fn holds(&self, node: &Arc<Node>) -> bool {
+        self.link.slots().borrow().nodes().iter().any(|other| Arc::ptr_eq(other, node))
+    }
+
+    /// Connects, however long that takes, unless the server holds no slot any more.
+    async fn open(&self, node: &Arc<Node>) -> Option<Line> {
+        let mut pause = PAUSES.0;
+        while self.holds(node) {
+            let good = Timestamp::now();
+            let id = self.ids.fetch_add(1, Ordering::Relaxed);
+            let state = Arc::new(LineState::default());
+            let config = AsyncConnectionConfig::new()
+                .set_connection_timeout(Some(CONNECT_TIMEOUT))
+                .set_response_timeout(Some(PING_INTERVAL))
+                .set_push_sender(receiver(id, self.feed.clone(), state.clone(), self.interest.clone()));
+            match node.client().get_multiplexed_async_connection_with_config(&config).await {
+                Ok(connection) => return Some(Line { id, connection, state, good }),
+                Err(error) => {
+                    tracing::debug!(%error, server = node.address(), "the feed cannot connect");
+                    self.link.doubt();
+                }
+            }
+            tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+            pause = (pause * 2).min(PAUSES.1);
+        }
+        None
+    }
+
+    /// Follows the interest until the connection breaks or has lost a slot, and says why it ended.
+    async fn attend(&self, line: &mut Line, node: &Arc<Node>) -> StoreError {
+        let (mut changes, mut slots) = (self.interest.changes(), self.link.slots());
+        let mut ping = tokio::time::interval(PING_INTERVAL);
+        let state = line.state.clone();
+        let work = async {
+            loop {
+                changes.mark_unchanged();
+                let here = slots.borrow_and_update().clone();
+                let is_here = |slot: Slot| here.node_of(slot).is_some_and(|holder| Arc::ptr_eq(holder, node));
+                if !self.holds(node) || self.interest.is_misplaced(line.id, is_here) {
+                    return StoreError("redis: slots have moved to another server".to_owned());
+                }
+                let refused = match line.cover(self.interest.missing(is_here)).await {
+                    Ok(refused) => refused,
+                    Err(error) => return error.into(),
+                };
+                self.restore_if_whole().await;
+                if refused {
+                    self.link.doubt();
+                }
+                tokio::select! {
+                    _ = changes.changed() => {}
+                    _ = slots.changed() => {}
+                    () = tokio::time::sleep(REFUSED_PAUSE), if refused => {}
+                    _ = ping.tick() => {
+                        if let Err(error) = line.check(&self.interest).await {
+                            return error.into();
+                        }
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            () = state.broken() => StoreError("redis: the feed's connection was cut or overrun".to_owned()),
+            reason = work => reason,
+        }
+    }
+
+    /// Says once that items may be missing, from a time on at which all was well.
+    async fn interrupt(&self, good: Timestamp, reason: &StoreError) {
+        let since = good.before(CLOCKS_APART);
+        let first = {
+            let mut outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
+            let first = outage.is_none();
+            *outage = Some(outage.map_or(since, |earlier| earlier.min(since)));
+            first
+        };
+        if first {
+            tracing::warn!(%reason, "the feed is interrupted");
+            // Nobody follows a feed that is closed.
+            let _ = self.feed.send(FeedItem::Interrupted).await;
+        }
+    }
+
+    /// Says that everything is covered again, if it was not.
+    async fn restore_if_whole(&self) {
+        if !self.interest.is_whole() {
+            return;
+        }
+        let since = self.outage.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(since) = since {
+            tracing::info!(rooms = self.interest.rooms(), "the feed is back");
+            let _ = self.feed.send(FeedItem::Restored { since }).await;
         }
     }
 }
 
 /// One connection of the feed, for as long as it lasts.
 struct Line {
+    id: LineId,
     connection: MultiplexedConnection,
     state: Arc<LineState>,
+    /// Up to when it has certainly brought everything.
+    good: Timestamp,
 }
 
 /// What the connection's own task tells.
@@ -177,94 +210,63 @@ struct LineState {
 impl LineState {
     fn break_off(&self) {
         self.broken.store(true, Ordering::Release);
-        self.changed.notify_one();
+        self.changed.notify_waiters();
+    }
+
+    async fn broken(&self) {
+        let mut changed = pin!(self.changed.notified());
+        changed.as_mut().enable();
+        if !self.broken.load(Ordering::Acquire) {
+            changed.await;
+        }
     }
 }
 
 impl Line {
-    /// Connects, however long that takes.
-    async fn open(client: &Client, feed: &mpsc::Sender<FeedItem>) -> Self {
-        let mut pause = Duration::from_millis(50);
-        loop {
-            let state = Arc::new(LineState::default());
-            let config = AsyncConnectionConfig::new()
-                .set_connection_timeout(Some(Duration::from_secs(2)))
-                .set_response_timeout(Some(Duration::from_secs(5)))
-                .set_push_sender(receiver(feed.clone(), state.clone()));
-            match client.get_multiplexed_async_connection_with_config(&config).await {
-                Ok(connection) => return Self { connection, state },
-                Err(error) => tracing::debug!(%error, "the feed cannot connect"),
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(1));
-        }
-    }
-
-    /// Subscribes to all that is wanted and not yet confirmed.
-    async fn cover_all(&mut self, interest: &Interest) -> Result<(), StoreError> {
-        self.command("SSUBSCRIBE", interest.keys.broadcast_channel()).await?;
-        self.cover_new(interest).await
-    }
-
-    async fn cover_new(&self, interest: &Interest) -> Result<(), StoreError> {
-        let mut subscribing = stream::iter(interest.unconfirmed())
-            .map(|room| async move {
-                self.command("SSUBSCRIBE", interest.keys.channel(&room))
-                    .await
-                    .map(|()| interest.confirm(&room))
-            })
+    /// Subscribes to channels. Says whether the server did not want to bring one of them.
+    async fn cover(&self, channels: Vec<String>) -> Result<bool, RedisError> {
+        let mut subscribing = stream::iter(channels)
+            .map(|channel| async move { self.command("SSUBSCRIBE", &channel).await })
             .buffer_unordered(BATCH);
-        while let Some(confirmed) = subscribing.next().await {
-            confirmed?;
-        }
-        Ok(())
-    }
-
-    async fn uncover_idle(&self, interest: &Interest) -> Result<(), StoreError> {
-        for room in interest.take_idle() {
-            self.command("SUNSUBSCRIBE", interest.keys.channel(&room)).await?;
-        }
-        Ok(())
-    }
-
-    async fn command(&self, name: &str, channel: String) -> Result<(), StoreError> {
-        let mut connection = self.connection.clone();
-        Ok(redis::cmd(name).arg(channel).query_async::<()>(&mut connection).await?)
-    }
-
-    /// Follows the interest until the connection breaks, and says why it did.
-    async fn attend(&mut self, interest: &Interest) -> StoreError {
-        let mut ping = tokio::time::interval(PING_INTERVAL);
-        loop {
-            let work = async {
-                tokio::select! {
-                    () = interest.changed.notified() => self.cover_new(interest).await,
-                    _ = ping.tick() => {
-                        self.uncover_idle(interest).await?;
-                        let mut connection = self.connection.clone();
-                        Ok(redis::cmd("PING").query_async::<()>(&mut connection).await?)
-                    }
+        let mut refused = false;
+        while let Some(answer) = subscribing.next().await {
+            match answer {
+                Ok(()) => {}
+                Err(error) if matches!(error.kind(), ErrorKind::Server(_)) => {
+                    tracing::debug!(%error, "a channel was not subscribed");
+                    refused = true;
                 }
-            };
-            let outcome = tokio::select! {
-                () = self.state.changed.notified() => Ok(()),
-                outcome = work => outcome,
-            };
-            if let Err(error) = outcome {
-                return error;
-            }
-            if self.state.broken.load(Ordering::Acquire) {
-                return StoreError("redis: the feed's connection was cut or overrun".to_owned());
+                Err(error) => return Err(error),
             }
         }
+        Ok(refused)
+    }
+
+    /// Lets go of what nobody needs, and asks whether the connection lives.
+    async fn check(&mut self, interest: &Interest) -> Result<(), RedisError> {
+        for channel in interest.forget_idle(Some(self.id)) {
+            self.command("SUNSUBSCRIBE", &channel).await?;
+        }
+        let asked = Timestamp::now();
+        redis::cmd("PING").query_async::<()>(&mut self.connection).await?;
+        // All that was pushed before the answer has been received.
+        self.good = asked;
+        Ok(())
+    }
+
+    async fn command(&self, name: &str, channel: &str) -> Result<(), RedisError> {
+        let mut connection = self.connection.clone();
+        redis::cmd(name).arg(channel).query_async::<()>(&mut connection).await
     }
 }
 
 /// Takes what the server pushes. It runs on the connection's own task and must not wait: where the feed has no
 /// place left, the connection is given up, which is the same gap as a cut.
 fn receiver(
+    line: LineId,
     feed: mpsc::Sender<FeedItem>,
     state: Arc<LineState>,
+    interest: Arc<Interest>,
 ) -> impl Fn(PushInfo) -> Result<(), StoreError> + Send + Sync + 'static {
     move |push| {
         match push.kind {
@@ -275,11 +277,27 @@ fn receiver(
                     state.break_off();
                 }
             }
+            PushKind::SSubscribe => {
+                if let Some(channel) = first_text(push) {
+                    interest.confirm(line, &channel);
+                }
+            }
+            // Not asked for: the slot has moved, and who has it does not know of us. One such push also shifts the
+            // library's pairing of answers by one, so nothing more is asked on this connection.
+            PushKind::SUnsubscribe
+                if first_text(push).is_some_and(|channel| interest.is_brought_by(line, &channel)) =>
+            {
+                state.break_off();
+            }
             PushKind::Disconnection => state.break_off(),
             _ => {}
         }
         Ok(())
     }
+}
+
+fn first_text(push: PushInfo) -> Option<String> {
+    String::from_redis_value(push.data.into_iter().next()?).ok()
 }
 
 fn read(push: PushInfo) -> Option<FeedItem> {

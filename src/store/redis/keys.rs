@@ -1,15 +1,14 @@
 //! The names of everything that Jobcast keeps in Redis (contract, section 5).
 
 use crate::{
-    event::IdempotencyKey,
     id::{ClientId, JobId},
     room::Room,
 };
 
 /// Names under one prefix, so that two gateways with different prefixes never meet.
 ///
-/// A job's private keys and its channel carry the name of its history list as their hash tag, and so share its
-/// slot in a cluster: one script may touch them all.
+/// A job's state and its channel carry the name of its history list as their hash tag, another room's index and its
+/// channel the name of the room: so in a cluster they share a slot, and one script may touch them.
 #[derive(Debug, Clone)]
 pub struct Keys {
     prefix: String,
@@ -20,10 +19,6 @@ impl Keys {
         Self { prefix: prefix.to_owned() }
     }
 
-    pub fn prefix(&self) -> &str {
-        &self.prefix
-    }
-
     pub fn history(&self, job: &JobId) -> String {
         format!("{}job-history:{job}", self.prefix)
     }
@@ -32,14 +27,10 @@ impl Keys {
         self.of_job("state", job)
     }
 
-    pub fn idempotency(&self, job: &JobId, key: &IdempotencyKey) -> String {
-        format!("{}:{}", self.of_job("idempotency", job), key.as_str())
-    }
-
     pub fn channel(&self, room: &Room) -> String {
         match room {
             Room::Job(job) => self.of_job("feed", job),
-            other => format!("{}jobcast:feed:{other}", self.prefix),
+            other => format!("{}{{{other}}}", self.channels()),
         }
     }
 
@@ -47,8 +38,19 @@ impl Keys {
         format!("{}jobcast:feed:broadcast", self.prefix)
     }
 
+    /// The index of a room's active jobs; the job's own room has none.
     pub fn active(&self, room: &Room) -> String {
-        format!("{}jobcast:active:{room}", self.prefix)
+        format!("{}{{{room}}}", self.indexes())
+    }
+
+    /// What comes before the names of rooms other than a job's in the names of their indexes.
+    pub fn indexes(&self) -> String {
+        format!("{}jobcast:active:", self.prefix)
+    }
+
+    /// What comes before the names of rooms other than a job's in the names of their channels.
+    pub fn channels(&self) -> String {
+        format!("{}jobcast:feed:", self.prefix)
     }
 
     pub fn client(&self, client: &ClientId) -> String {
@@ -87,6 +89,7 @@ mod tests {
         assert_eq!(keys.history(&job), "p:job-history:j");
         assert_eq!(keys.state(&job), "p:jobcast:state:{p:job-history:j}");
         assert_eq!(keys.channel(&Room::Job(job)), "p:jobcast:feed:{p:job-history:j}");
-        assert_eq!(keys.channel(&Room::AllJobs), "p:jobcast:feed:all-jobs");
+        assert_eq!(keys.channel(&Room::AllJobs), "p:jobcast:feed:{all-jobs}");
+        assert_eq!(keys.active(&Room::AllJobs), "p:jobcast:active:{all-jobs}");
     }
 }

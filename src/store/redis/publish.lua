@@ -1,82 +1,138 @@
--- Accepts one event: checks, numbers, keeps and publishes it in one step, so that the order on the job's channel
--- is the order of its history.
+-- Accepts events of one job: checks, numbers, keeps and publishes them in one step, so that the order on the job's
+-- channel is the order of its history.
 --
--- KEYS: 1 history list, 2 state hash, 3 idempotency key (absent without one); all in the job's slot.
--- ARGV: 1 the event's JSON up to its owner, 2 userId, 3 tenantId (empty where the draft names none),
---       4 timestamp as text, 5 the same in Unix milliseconds, 6 history.max_events, 7 history.retention in ms,
---       8 'needs_open' if a finished job refuses it, 9 '1' if the job is finished after it,
---       10 the job's channel, 11 the prefix of all keys, 12 the job's id, 13 how many active jobs an index keeps,
---       14 a number that watchers have seen (0 for none), 15 fingerprint and 16 lifetime in ms of the idempotency key.
--- Answers {word, seq, timestamp}, where word is ok, repeated, finished, owner or conflict.
+-- KEYS: 1 history list, 2 state hash, of one slot. In a cluster a slot may be on its way to another server, which
+-- takes calls for keys that do not exist yet only if they name one; so the state is named by ARGV too.
+-- ARGV: 1 the state hash, 2 the job's channel, 3 what comes before the rooms' indexes and 4 before their channels
+--       (empty where these are in other slots, so that the caller has to reach the rooms), 5 the job's id,
+--       6 how many jobs an index keeps, 7 history.max_events, 8 history.retention in ms, 9 for how long an
+--       idempotency key counts in ms, 10 a number that watchers have seen (0 for none); then for each event:
+--       its JSON up to its owner, userId, tenantId (empty where the draft names none), timestamp as text and in
+--       Unix milliseconds, 'needs_open' if a finished job refuses it, '1' if the job is finished after it, its
+--       idempotency key (empty for none), and the fingerprint of its body.
+-- Answers for each event {word, seq, timestamp, userId, tenantId}, where word is ok, repeated, finished, owner or
+-- conflict.
 
-local history, state, key = KEYS[1], KEYS[2], KEYS[3]
-local retention = ARGV[7]
-
-if key then
-  local first = redis.call('HMGET', key, 'fingerprint', 'seq', 'timestamp')
-  if first[1] then
-    if first[1] ~= ARGV[15] then return {'conflict'} end
-    return {'repeated', first[2], first[3]}
-  end
-end
-
-local known = redis.call('HMGET', state, 'seq', 'user', 'tenant', 'finished', 'timestamp', 'at')
-local last, user, tenant = tonumber(known[1] or nil), known[2] or '', known[3] or ''
-local timestamp, at = ARGV[4], ARGV[5]
-
-if known[4] == '1' and ARGV[8] == 'needs_open' then return {'finished'} end
-if (user ~= '' and ARGV[2] ~= '' and user ~= ARGV[2])
-  or (tenant ~= '' and ARGV[3] ~= '' and tenant ~= ARGV[3]) then
-  return {'owner'}
-end
-if user == '' then user = ARGV[2] end
-if tenant == '' then tenant = ARGV[3] end
--- Gateways' clocks differ: within a job time does not run backwards.
-if known[5] and known[5] > timestamp then timestamp, at = known[5], known[6] end
+local history, state, channel = KEYS[1], ARGV[1], ARGV[2]
+local indexes, channels, job = ARGV[3], ARGV[4], ARGV[5]
+local cap, max_events, retention, lifetime = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+local seen = tonumber(ARGV[10])
+local FIRST_EVENT, FIELDS = 11, 9
 
 local function text(number) return string.format('%.0f', number) end
 
+local known = redis.call('HMGET', state, 'seq', 'user', 'tenant', 'finished', 'timestamp', 'at', 'expires')
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+if known[7] and tonumber(known[7]) <= now then
+  -- Only its idempotency keys have kept it.
+  redis.call('HDEL', state, 'seq', 'user', 'tenant', 'finished', 'timestamp', 'at', 'first', 'broken')
+  known = {}
+end
+local last, user, tenant = tonumber(known[1] or nil), known[2] or '', known[3] or ''
+local finished, timestamp, at = known[4] or '0', known[5] or '', known[6]
 local fresh = not last
 if fresh then
   -- The state may have been evicted while the history lives: go on from there.
   local newest = redis.call('LINDEX', history, 0)
   last = newest and tonumber(string.match(newest, '"seq":(%d+)}$') or nil)
 end
-local seq = last and last + 1 or tonumber(ARGV[5])
--- A number that somebody has seen is never given again, whatever became of the end of the history.
-seq = math.max(seq, tonumber(ARGV[14]) + 1)
-if fresh then redis.call('HSET', state, 'first', text(seq)) end
-if last and seq ~= last + 1 then redis.call('HSET', state, 'broken', text(seq)) end
-seq = text(seq)
 
-local event = {ARGV[1]}
-if user ~= '' then event[#event + 1] = ',"userId":"' .. user .. '"' end
-if tenant ~= '' then event[#event + 1] = ',"tenantId":"' .. tenant .. '"' end
-event[#event + 1] = ',"timestamp":"' .. timestamp .. '","seq":' .. seq .. '}'
-event = table.concat(event)
+-- The first answer under an idempotency key, or nil where the key does not count any more.
+local function first_answer(key)
+  local record = redis.call('HGET', state, 'key:' .. key)
+  if not record then return nil end
+  local expires, seq, time, fingerprint = string.match(record, '^(%d+) (%d+) (%S+) (%S*)$')
+  if tonumber(expires) <= now then return nil end
+  return {seq = seq, timestamp = time, fingerprint = fingerprint}
+end
 
-redis.call('HSET', state, 'seq', seq, 'user', user, 'tenant', tenant, 'finished', ARGV[9],
-  'timestamp', timestamp, 'at', at)
-redis.call('PEXPIRE', state, retention)
-redis.call('LPUSH', history, event)
-redis.call('LTRIM', history, 0, ARGV[6] - 1)
+-- Remembers an answer, and forgets up to two that do not count any more: so that no more are kept than are due.
+local function remember(key, fingerprint, seq, time)
+  local ends = redis.call('HMGET', state, 'keys:oldest', 'keys:newest')
+  local oldest, newest = tonumber(ends[1] or 1), tonumber(ends[2] or 0)
+  for _ = 1, 2 do
+    local old = oldest <= newest and redis.call('HGET', state, 'keys:' .. text(oldest))
+    if not old then break end
+    local record = redis.call('HGET', state, 'key:' .. old)
+    local expires = record and tonumber(string.match(record, '^(%d+)'))
+    if expires and expires > now then break end
+    redis.call('HDEL', state, 'key:' .. old, 'keys:' .. text(oldest))
+    oldest = oldest + 1
+  end
+  newest = newest + 1
+  redis.call('HSET', state, 'key:' .. key, text(now + lifetime) .. ' ' .. seq .. ' ' .. time .. ' ' .. fingerprint,
+    'keys:' .. text(newest), key, 'keys:oldest', text(oldest), 'keys:newest', text(newest))
+end
+
+local events, answers, keyed, broken = {}, {}, false, nil
+
+local function accept(head, its_user, its_tenant, its_timestamp, its_at, needs_open, finishes, key, fingerprint)
+  if key ~= '' then
+    local first = first_answer(key)
+    if first then
+      if first.fingerprint ~= fingerprint then return {'conflict'} end
+      -- A write, so that whoever waits for replicas waits for the first one too.
+      redis.call('HSET', state, 'repeated', first.seq)
+      return {'repeated', first.seq, first.timestamp, user, tenant}
+    end
+  end
+  if finished == '1' and needs_open == 'needs_open' then return {'finished'} end
+  if (user ~= '' and its_user ~= '' and user ~= its_user)
+    or (tenant ~= '' and its_tenant ~= '' and tenant ~= its_tenant) then
+    return {'owner'}
+  end
+  if user == '' then user = its_user end
+  if tenant == '' then tenant = its_tenant end
+  -- Gateways' clocks differ: within a job time does not run backwards.
+  if timestamp < its_timestamp then timestamp, at = its_timestamp, its_at end
+
+  -- A number that somebody has seen is never given again, whatever became of the end of the history.
+  local number = math.max(last and last + 1 or tonumber(its_at), seen + 1)
+  if fresh then
+    redis.call('HSET', state, 'first', text(number))
+    fresh = false
+  end
+  if last and number ~= last + 1 then broken = number end
+  last, finished = number, finishes
+  local seq = text(number)
+
+  local event = {head}
+  if user ~= '' then event[#event + 1] = ',"userId":"' .. user .. '"' end
+  if tenant ~= '' then event[#event + 1] = ',"tenantId":"' .. tenant .. '"' end
+  event[#event + 1] = ',"timestamp":"' .. timestamp .. '","seq":' .. seq .. '}'
+  events[#events + 1] = table.concat(event)
+  if key ~= '' then
+    remember(key, fingerprint, seq, timestamp)
+    keyed = true
+  end
+  return {'ok', seq, timestamp, user, tenant}
+end
+
+for place = FIRST_EVENT, #ARGV, FIELDS do
+  answers[#answers + 1] = accept(unpack(ARGV, place, place + FIELDS - 1))
+end
+if #events == 0 then return answers end
+
+redis.call('HSET', state, 'seq', text(last), 'user', user, 'tenant', tenant, 'finished', finished,
+  'timestamp', timestamp, 'at', at, 'expires', text(now + retention))
+if broken then redis.call('HSET', state, 'broken', text(broken)) end
+local stays = retention
+if keyed then stays = math.max(stays, lifetime) end
+if stays > redis.call('PTTL', state) then redis.call('PEXPIRE', state, stays) end
+for first = 1, #events, 1000 do
+  redis.call('LPUSH', history, unpack(events, first, math.min(first + 999, #events)))
+end
+redis.call('LTRIM', history, 0, max_events - 1)
 redis.call('PEXPIRE', history, retention)
-if key then
-  redis.call('HSET', key, 'fingerprint', ARGV[15], 'seq', seq, 'timestamp', timestamp)
-  redis.call('PEXPIRE', key, ARGV[16])
-end
 
-local function reach(room)
-  local index = ARGV[11] .. 'jobcast:active:' .. room
-  redis.call('ZADD', index, at, ARGV[12])
-  redis.call('ZREMRANGEBYRANK', index, 0, -ARGV[13] - 1)
-  redis.call('ZREMRANGEBYSCORE', index, '-inf', at - retention)
-  redis.call('PEXPIRE', index, retention)
-  redis.call('SPUBLISH', ARGV[11] .. 'jobcast:feed:' .. room, event)
+for _, event in ipairs(events) do redis.call('SPUBLISH', channel, event) end
+if indexes ~= '' then
+  local rooms = {'all-jobs'}
+  if user ~= '' then rooms[#rooms + 1] = 'user:' .. user end
+  if tenant ~= '' then rooms[#rooms + 1] = 'tenant:' .. tenant end
+  for _, room in ipairs(rooms) do
+    reach(indexes .. '{' .. room .. '}', channels .. '{' .. room .. '}', job, tonumber(at), retention, cap, events)
+  end
 end
-
-redis.call('SPUBLISH', ARGV[10], event)
-reach('all-jobs')
-if user ~= '' then reach('user:' .. user) end
-if tenant ~= '' then reach('tenant:' .. tenant) end
-return {'ok', seq, timestamp}
+return answers

@@ -6,7 +6,9 @@
 local last = tonumber(redis.call('HGET', KEYS[1], 'seq') or nil)
 if last and last >= tonumber(ARGV[1]) then return 0 end
 local following = string.format('%.0f', ARGV[1] + 1)
-redis.call('HSET', KEYS[1], 'seq', ARGV[1], 'broken', following)
+local clock = redis.call('TIME')
+local expires = string.format('%.0f', clock[1] * 1000 + math.floor(clock[2] / 1000) + ARGV[2])
+redis.call('HSET', KEYS[1], 'seq', ARGV[1], 'broken', following, 'expires', expires)
 redis.call('HSETNX', KEYS[1], 'first', following)
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
+if tonumber(ARGV[2]) > redis.call('PTTL', KEYS[1]) then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
 return 1
