@@ -3,6 +3,7 @@
 mod call;
 mod clients;
 mod feed;
+mod fence;
 mod interest;
 mod keys;
 mod link;
@@ -19,6 +20,7 @@ pub use self::link::RedisOptions;
 use self::{
     call::{Call, Script},
     clients::SharedDirectory,
+    fence::Guard,
     interest::Interest,
     keys::Keys,
     link::Link,
@@ -50,6 +52,7 @@ pub struct Redis {
     history: HistoryOptions,
     interest: Arc<Interest>,
     shared: Arc<SharedDirectory>,
+    guard: Arc<Guard>,
     publish: Script,
     reach: Script,
     raise: Script,
@@ -69,6 +72,8 @@ impl Redis {
         let keys = Keys::new(&options.key_prefix);
         let interest = Arc::new(Interest::new(keys.clone()));
         let shared = Arc::new(SharedDirectory::new(link.clone(), keys.clone(), node));
+        let guard = Arc::new(Guard::new(link.clone(), keys.clone(), node));
+        tasks.spawn("fence", keep(guard.clone(), tasks.clone()));
         tasks.spawn_until_stop("redis-slots", link.clone().follow());
         tasks.spawn_until_stop("feed", feed::run(link.clone(), interest.clone(), feed));
         tasks.spawn("directory", follow(shared.clone(), tasks.clone()));
@@ -79,6 +84,7 @@ impl Redis {
             history,
             interest,
             shared,
+            guard,
             publish: Script::new(&[reach, include_str!("redis/publish.lua")]),
             reach: Script::new(&[reach, include_str!("redis/reach_one.lua")]),
             raise: Script::new(&[include_str!("redis/raise.lua")]),
@@ -201,7 +207,7 @@ impl Redis {
         let call = call.arg(self.keys.channel(&Room::Job(job.clone()))).arg(indexes).arg(channels);
         let call = call.arg(job.as_str()).arg(MAX_ACTIVE_JOBS).arg(self.history.max_events);
         let call = call.arg(self.retention()).arg(IDEMPOTENCY_LIFETIME.as_millis().to_string()).arg(above);
-        let call = step.iter().fold(call, |call, append| with_draft(call, append)).durable();
+        let call = step.iter().fold(call, |call, append| with_draft(call, append)).fenced().durable();
         match step.iter().all(|append| append.key.is_some()) {
             true => call,
             false => call.once(),
@@ -220,7 +226,7 @@ impl Redis {
             };
             self.link.ask_all::<Value>(chunk.iter().map(call).collect()).await?;
         }
-        Ok(())
+        self.guard.tell().await
     }
 
     pub async fn history(&self, job: &JobId, window: Window) -> Result<Vec<Entry>, StoreError> {
@@ -342,6 +348,14 @@ async fn follow(shared: Arc<SharedDirectory>, tasks: Tasks) {
     tasks.token().run_until_cancelled(shared.clone().run()).await;
     if let Err(error) = shared.withdraw().await {
         tracing::warn!(%error, "could not withdraw this node's clients; their lease ends by itself");
+    }
+}
+
+/// Keeps the fence until the stop, and then takes this gateway out.
+async fn keep(guard: Arc<Guard>, tasks: Tasks) {
+    tasks.token().run_until_cancelled(guard.keep()).await;
+    if let Err(error) = guard.withdraw().await {
+        tracing::debug!(%error, "could not withdraw this node; its lease ends by itself");
     }
 }
 

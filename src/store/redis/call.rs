@@ -39,6 +39,8 @@ pub struct Call {
     keys: usize,
     /// Whether it may be sent again when nobody knows what became of it.
     pub repeatable: bool,
+    /// Whether it has to wait while gateways tell a server that came back what they know.
+    pub fenced: bool,
     /// Whether it counts only once `redis.wait_replicas` replicas have it.
     pub durable: bool,
 }
@@ -47,7 +49,15 @@ impl Call {
     /// A command whose place is the slot of `key` (or channel), which is not added to its arguments.
     pub fn new(name: &str, key: &str) -> Self {
         let command = redis::cmd(name);
-        Self { slot: Slot::of(key), command, script: None, keys: 1, repeatable: true, durable: false }
+        Self {
+            slot: Slot::of(key),
+            command,
+            script: None,
+            keys: 1,
+            repeatable: true,
+            fenced: false,
+            durable: false,
+        }
     }
 
     /// A command whose first argument is its key or channel.
@@ -64,6 +74,11 @@ impl Call {
     /// A command whose effect must not happen twice: where its outcome is unknown, that is its answer.
     pub fn once(self) -> Self {
         Self { repeatable: false, ..self }
+    }
+
+    /// A command that gives out numbers.
+    pub fn fenced(self) -> Self {
+        Self { fenced: true, ..self }
     }
 
     /// A command whose effect must not be lost with one server.

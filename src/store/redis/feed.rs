@@ -88,9 +88,10 @@ impl Lines {
     async fn keep(self: Arc<Self>, node: Arc<Node>) -> Arc<Node> {
         while let Some(mut line) = self.open(&node).await {
             let reason = self.attend(&mut line, &node).await;
-            if self.interest.lose(line.id) {
-                self.interrupt(line.good, &reason).await;
-            }
+            self.interest.lose(line.id);
+            // Also where it brought nothing: what watchers have seen of its jobs came through others, and has to be
+            // told to whatever takes its place.
+            self.interrupt(line.good, &reason).await;
         }
         node
     }

@@ -150,17 +150,14 @@ impl Interest {
         }
     }
 
-    /// A line brings nothing any more. Says whether it brought anything before.
-    pub fn lose(&self, line: LineId) -> bool {
+    /// A line brings nothing any more.
+    pub fn lose(&self, line: LineId) {
         let mut state = self.state();
         let State { covers, missing } = &mut *state;
-        let mut any = false;
         for (channel, cover) in covers.iter_mut().filter(|(_, cover)| cover.line == Some(line)) {
             (cover.line, cover.lost) = (None, true);
             missing.insert(channel.clone());
-            any = true;
         }
-        any
     }
 
     /// Whether no channel that was brought before is missing now.
@@ -205,7 +202,8 @@ mod tests {
         assert!(interest.is_brought_by(1, &channel) && interest.is_whole());
         assert!(interest.is_misplaced(1, |slot| slot != Slot::of(&channel)));
         interest.confirm(2, &broadcast);
-        assert!(interest.lose(1) && !interest.lose(1) && !interest.is_whole());
+        interest.lose(1);
+        assert!(!interest.is_whole() && !interest.is_brought_by(1, &channel));
         assert_eq!(interest.missing(everywhere), std::slice::from_ref(&channel));
         interest.confirm(3, &channel);
         assert!(interest.is_whole() && interest.missing(everywhere).is_empty());

@@ -73,6 +73,16 @@ impl Keys {
         format!("{}jobcast:node:{node}", self.prefix)
     }
 
+    /// The gateways that live.
+    pub fn nodes(&self) -> String {
+        format!("{}jobcast:nodes", self.prefix)
+    }
+
+    /// The gateways that have told one run of a server what their watchers have seen.
+    pub fn told(&self, run: &str) -> String {
+        format!("{}jobcast:told:{run}", self.prefix)
+    }
+
     fn of_job(&self, table: &str, job: &JobId) -> String {
         format!("{}jobcast:{table}:{{{}}}", self.prefix, self.history(job))
     }

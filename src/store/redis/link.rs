@@ -21,6 +21,7 @@ use tokio::{
 
 use super::{
     call::Call,
+    fence::{Fence, Run},
     node::{Borrowed, Node},
     slots::{self, Shard, Slots},
 };
@@ -78,6 +79,7 @@ struct Inner {
     configured: usize,
     slots: watch::Sender<Arc<Slots>>,
     doubted: Notify,
+    fence: Fence,
 }
 
 impl From<RedisError> for StoreError {
@@ -156,11 +158,30 @@ impl Link {
             nodes: Mutex::new(nodes),
             slots,
             doubted: Notify::new(),
+            fence: Fence::default(),
         }));
         if is_cluster && !link.refresh().await {
             return Err(OpenError("redis.url: the cluster does not tell who holds which slots".to_owned()));
         }
+        // Who has just come knows nothing that it could tell, and nobody to wait for.
+        for run in link.runs().await.map_err(|error| OpenError(error.to_string()))? {
+            link.fence().open(&run);
+        }
         Ok(link)
+    }
+
+    /// Which servers may be published to.
+    pub fn fence(&self) -> &Fence {
+        &self.0.fence
+    }
+
+    /// The runs of all servers that hold slots.
+    pub async fn runs(&self) -> Result<Vec<Run>, StoreError> {
+        let (nodes, mut runs) = (self.slots().borrow().nodes(), Vec::new());
+        for node in nodes {
+            runs.push(node.commands().await?.run);
+        }
+        Ok(runs)
     }
 
     /// Whether keys of different slots may be on different servers.
@@ -301,6 +322,9 @@ impl Link {
                 return places.iter().map(again).collect();
             }
         };
+        if places.iter().any(|(place, _)| calls[*place].fenced) && !self.0.fence.lets_through(&line.run) {
+            return places.iter().map(|(place, _)| (*place, Verdict::Again(came_back()))).collect();
+        }
         let mut pipe = Pipeline::with_capacity(places.len() + 1);
         for (place, ask) in places {
             match ask {
@@ -509,6 +533,11 @@ fn refused_or_again(error: RedisError) -> Verdict {
 
 fn no_server() -> RedisError {
     (ErrorKind::ClusterConnectionNotFound, "no server of the cluster holds the slot").into()
+}
+
+fn came_back() -> RedisError {
+    (ErrorKind::Client, "the server has just come back, and gateways still tell it what they have seen")
+        .into()
 }
 
 /// Between half of a pause and all of it, so that those who failed together do not come back together.

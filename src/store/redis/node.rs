@@ -11,6 +11,8 @@ use std::{
 use redis::{AsyncConnectionConfig, Client, PushInfo, PushKind, RedisError, aio::MultiplexedConnection};
 use tokio::sync::OnceCell;
 
+use super::fence::Run;
+
 /// How long a connection may take to be made.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -87,6 +89,7 @@ struct State {
 #[derive(Debug)]
 struct Connected {
     connection: MultiplexedConnection,
+    run: Run,
     /// Set when the connection is known to be cut, before anybody sends on it in vain.
     cut: Arc<AtomicBool>,
 }
@@ -96,6 +99,8 @@ pub struct Borrowed<'a> {
     line: &'a Line,
     cell: Arc<OnceCell<Connected>>,
     pub connection: MultiplexedConnection,
+    /// Which run of the server it leads to.
+    pub run: Run,
 }
 
 impl Borrowed<'_> {
@@ -110,8 +115,8 @@ impl Line {
         let cell = self.current()?;
         match cell.get_or_try_init(|| connect(client)).await {
             Ok(connected) => {
-                let connection = connected.connection.clone();
-                Ok(Borrowed { line: self, cell, connection })
+                let (connection, run) = (connected.connection.clone(), connected.run.clone());
+                Ok(Borrowed { line: self, cell, connection, run })
             }
             Err(error) => {
                 self.state().failed = Some((Instant::now(), error.clone()));
@@ -158,6 +163,11 @@ async fn connect(client: &Client) -> Result<Connected, RedisError> {
         .set_connection_timeout(Some(CONNECT_TIMEOUT))
         .set_response_timeout(Some(ANSWER_TIMEOUT))
         .set_push_sender(note);
-    let connection = client.get_multiplexed_async_connection_with_config(&config).await?;
-    Ok(Connected { connection, cut })
+    let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+    let info: String = redis::cmd("INFO").arg("server").query_async(&mut connection).await?;
+    Ok(Connected { connection, run: run(&info), cut })
+}
+
+fn run(info: &str) -> Run {
+    info.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default().trim().into()
 }
