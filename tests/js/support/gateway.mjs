@@ -42,11 +42,20 @@ function storeEnvironment(store, path) {
  * - `path`: the embedded store's folder, to start a second gateway on what a first one left
  * - `env`: further settings, `JOBCAST_…`
  * - `args`: further arguments of `serve`
+ * - `within`: a command with arguments that runs it, in place of running it directly
  */
-export async function startGateway({ store = 'memory', env = {}, listen = '127.0.0.1:0', path, args = [] } = {}) {
+export async function startGateway({
+  store = 'memory',
+  env = {},
+  listen = '127.0.0.1:0',
+  path,
+  args = [],
+  within = [],
+} = {}) {
   const folder = temporaryFolder('gateway');
   const storePath = path ?? (store === 'memory' ? ':memory:' : join(folder, 'data'));
-  const started = await startProcess(binary(), ['serve', '--listen', listen, ...args], {
+  const [command, ...rest] = [...within, binary(), 'serve', '--listen', listen, ...args];
+  const started = await startProcess(command, rest, {
     cwd: folder,
     env: { ...neutralEnvironment(), ...storeEnvironment(store, storePath), ...env },
     ready: (line) => /^listening on (http:\/\/\S+:(\d+))$/.exec(line),
