@@ -3,6 +3,7 @@
 mod disk;
 mod folder;
 mod index;
+mod journal;
 mod kv;
 mod outage;
 mod records;

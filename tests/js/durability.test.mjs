@@ -10,6 +10,7 @@ import {
   eventually,
   httpClient,
   numbersBetween,
+  randomNumbers,
   sequenceNumbers,
   uniqueId,
 } from './support/clients.mjs';
@@ -23,17 +24,6 @@ const BATCH = 5;
 const RETENTION_MS = 1_000;
 const ENDED = ['job:completed', 'job:error'];
 const env = { JOBCAST_HISTORY__MAX_EVENTS: '100000' };
-
-/** Random numbers from 0 to 1 that a seed repeats (mulberry32). */
-function randomNumbers(seed) {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
 
 /** What publishers sent, and what they know of it. */
 class Ledger {

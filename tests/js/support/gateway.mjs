@@ -42,6 +42,7 @@ function storeEnvironment(store, path) {
  * - `path`: the embedded store's folder, to start a second gateway on what a first one left
  * - `env`: further settings, `JOBCAST_…`
  * - `args`: further arguments of `serve`
+ * - `cwd`: where it runs, in place of a folder of its own
  * - `within`: a command with arguments that runs it, in place of running it directly
  */
 export async function startGateway({
@@ -51,12 +52,13 @@ export async function startGateway({
   path,
   args = [],
   within = [],
+  cwd,
 } = {}) {
   const folder = temporaryFolder('gateway');
   const storePath = path ?? (store === 'memory' ? ':memory:' : join(folder, 'data'));
   const [command, ...rest] = [...within, binary(), 'serve', '--listen', listen, ...args];
   const started = await startProcess(command, rest, {
-    cwd: folder,
+    cwd: cwd ?? folder,
     env: { ...neutralEnvironment(), ...storeEnvironment(store, storePath), ...env },
     ready: (line) => /^listening on (http:\/\/\S+:(\d+))$/.exec(line),
   });
