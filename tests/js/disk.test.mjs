@@ -278,7 +278,7 @@ describe('damage', () => {
     version: /damaged: version is missing/,
     keyspaces: /damaged: keyspaces\/0\/current is missing/,
     'keyspaces/0': /damaged: keyspaces\/0\/current is missing/,
-    'keyspaces/1': /damaged: keyspaces\/1\/current is missing/,
+    'keyspaces/1': /damaged: the tree beside keyspaces\/0 is missing/,
     'keyspaces/1/current': /damaged: keyspaces\/1\/current is missing/,
     'keyspaces/1/tables': /damaged/,
     journal: /damaged: its journal .* is missing/,

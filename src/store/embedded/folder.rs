@@ -15,7 +15,8 @@ const PROBE: &str = "probe";
 const LOCK: &str = "lock";
 const VERSION: &str = "version";
 const OURS: &[u8] = b"FJL\x03";
-const TABLES: &str = "keyspaces";
+const TREES: &str = "keyspaces";
+const META: &str = "0";
 const CURRENT: &str = "current";
 
 /// Tries whether the folder takes so many bytes.
@@ -102,16 +103,16 @@ fn check(path: &Path) -> io::Result<Option<String>> {
             Found::Damaged(bytes) => return Ok(Some(format!("{name} cannot be read from byte {bytes} on"))),
         }
     }
-    let tables = path.join(TABLES);
-    let parts = if tables.exists() { names(&tables)? } else { Vec::new() };
+    let folder = path.join(TREES);
+    let trees = if folder.exists() { names(&folder)? } else { Vec::new() };
     if complete {
         let missing = match journals.is_empty() {
             true => Some("its journal (*.jnl)".to_owned()),
-            false => missing_part(&tables, written)?,
+            false => missing_tree(&folder, &trees, written)?,
         };
         return Ok(missing.map(|missing| format!("{missing} is missing")));
     }
-    if written || !parts.is_empty() {
+    if written || !trees.is_empty() {
         return Ok(Some(format!("{VERSION} is missing, or cut short")));
     }
     // A first start that was cut short, before anything was stored: the engine takes none of it up again.
@@ -121,18 +122,24 @@ fn check(path: &Path) -> io::Result<Option<String>> {
     Ok(None)
 }
 
-/// The first of the engine's parts that should be there and is not. Its names and its data are a part each; they are
-/// made before anything is written.
-fn missing_part(tables: &Path, written: bool) -> io::Result<Option<String>> {
-    for part in ["0", "1"] {
-        let made = tables.join(part).join(CURRENT).exists();
-        let stored = tables.join(part).join("tables");
-        let used = written || (stored.exists() && !names(&stored)?.is_empty());
-        if !made && used {
-            return Ok(Some(format!("{TABLES}/{part}/{CURRENT}")));
+/// What is missing of the engine's trees where something is: it has its own in `0` and ours in another, and makes
+/// both before anything is written. One that has no tables yet may be without.
+fn missing_tree(trees: &Path, names_of_trees: &[String], written: bool) -> io::Result<Option<String>> {
+    let mut complete = [false; 2];
+    for name in names_of_trees {
+        let tables = trees.join(name).join("tables");
+        let made = trees.join(name).join(CURRENT).exists();
+        complete[usize::from(name != META)] |= made;
+        if !made && tables.exists() && !names(&tables)?.is_empty() {
+            return Ok(Some(format!("{TREES}/{name}/{CURRENT}")));
         }
     }
-    Ok(None)
+    Ok(match complete {
+        [true, true] => None,
+        _ if !written => None,
+        [false, _] => Some(format!("{TREES}/{META}/{CURRENT}")),
+        [true, false] => Some(format!("the tree beside {TREES}/{META}")),
+    })
 }
 
 fn names(folder: &Path) -> io::Result<Vec<String>> {

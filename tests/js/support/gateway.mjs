@@ -43,6 +43,7 @@ function storeEnvironment(store, path) {
  * - `env`: further settings, `JOBCAST_…`
  * - `args`: further arguments of `serve`
  * - `cwd`: where it runs, in place of a folder of its own
+ * - `deadline`: the milliseconds after which it is killed where it does not listen yet
  * - `within`: a command with arguments that runs it, in place of running it directly
  */
 export async function startGateway({
@@ -53,12 +54,14 @@ export async function startGateway({
   args = [],
   within = [],
   cwd,
+  deadline,
 } = {}) {
   const folder = temporaryFolder('gateway');
   const storePath = path ?? (store === 'memory' ? ':memory:' : join(folder, 'data'));
   const [command, ...rest] = [...within, binary(), 'serve', '--listen', listen, ...args];
   const started = await startProcess(command, rest, {
     cwd: cwd ?? folder,
+    deadline,
     env: { ...neutralEnvironment(), ...storeEnvironment(store, storePath), ...env },
     ready: (line) => /^listening on (http:\/\/\S+:(\d+))$/.exec(line),
   });
