@@ -149,7 +149,7 @@ describe('a folder that cannot be used', () => {
   it('is a file', async () => {
     const path = join(folder(), 'data');
     writeFileSync(path, '');
-    assert.match(await refusal({ path }), /is no folder/);
+    assert.match(await refusal({ path }), /there is a file of that name/);
     assert.match(await refusal({ path: join(path, 'below') }), /cannot create the folder .*Not a directory/);
   });
 

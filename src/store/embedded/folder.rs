@@ -51,7 +51,7 @@ fn fill(path: &Path, bytes: u64) -> io::Result<()> {
 pub fn prepare(path: &Path) -> Result<(), String> {
     let folder = path.display();
     if path.exists() && !path.is_dir() {
-        return Err(format!("{folder} is no folder; name one, or a place where one can be created"));
+        return Err(format!("cannot open the folder {folder}: there is a file of that name"));
     }
     create(path).map_err(|error| format!("cannot create the folder {folder}: {error}"))?;
     match probe(path, 0) {
