@@ -140,8 +140,8 @@ pub enum LogFormat {
 
 /// Starts logging to standard error. `RUST_LOG`, where set, wins over `level`. A second call does nothing.
 pub fn start_logging(format: LogFormat, level: tracing::level_filters::LevelFilter) {
-    // The embedded store's engine is chatty about what is of no interest to operators.
-    let default = format!("{level},fjall=warn,lsm_tree=warn");
+    // The embedded store says itself what its engine could not do, except in the background.
+    let default = format!("{level},fjall=off,fjall::worker_pool=error,lsm_tree=off");
     let filter = match std::env::var("RUST_LOG") {
         Ok(directives) if !directives.is_empty() => EnvFilter::builder().parse_lossy(directives),
         _ => EnvFilter::builder().parse_lossy(default),

@@ -99,7 +99,7 @@ fn libraries_are_named_where_they_belong() {
     only(&["use redis::", "redis::cmd", "redis::pipe", "redis::aio"], &["store/redis"]);
     only(&["socketioxide"], &["socketio"]);
     only(&["axum::"], &["http", "socketio", "server.rs", "connection.rs"]);
-    only(&["fjall"], &["store/embedded/kv.rs", "telemetry.rs"]);
+    only(&["fjall"], &["store/embedded/disk.rs", "telemetry.rs"]);
     only(&["reqwest"], &["cli"]);
 }
 

@@ -1,7 +1,11 @@
 //! The store of a single process: an ordered map on disk, one writer, group commit.
 
+mod disk;
+mod folder;
 mod index;
+mod journal;
 mod kv;
+mod outage;
 mod records;
 mod writer;
 
@@ -11,12 +15,13 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    index::{ActiveJobs, Change},
+    index::ActiveJobs,
     kv::{Kv, Order},
+    outage::RETRY_INTERVAL,
     records::JobRecord,
     writer::{Request, Writer},
 };
@@ -47,6 +52,8 @@ pub struct Embedded {
     history: HistoryOptions,
     requests: mpsc::Sender<Request>,
     feed: mpsc::Sender<FeedItem>,
+    /// What keeps events from being accepted.
+    refusing: watch::Receiver<Option<StoreError>>,
     directory: Directory,
     tasks: Tasks,
 }
@@ -63,19 +70,28 @@ impl Embedded {
             Some(path) => Kv::on_disk(path)?,
             None => Kv::in_memory(),
         });
-        let active = active_jobs(&kv, Timestamp::now().before(history.retention));
-        let active = Arc::new(Mutex::new(active.map_err(|error| OpenError(error.to_string()))?));
+        let active = ActiveJobs::read(&kv, Timestamp::now().before(history.retention));
+        let active = Arc::new(Mutex::new(active.map_err(|error| OpenError(error.0))?));
         let (requests, queue) = mpsc::channel(QUEUE);
-        let (to, following) = (kv.clone(), active.clone());
-        let writer = Writer { kv: to, active: following, history, feed: feed.clone(), swept: None };
+        let (refuse, refusing) = watch::channel(None);
+        let writer = Writer {
+            kv: kv.clone(),
+            active: active.clone(),
+            history,
+            feed: feed.clone(),
+            swept: None,
+            outage: None,
+            refusing: refuse,
+        };
         tasks.spawn_blocking("store-writer", move || writer.run(queue));
-        tasks.spawn("store-sweeper", sweep(requests.clone(), tasks.token().clone()));
+        tasks.spawn("store-sweeper", sweep(requests.clone(), refusing.clone(), tasks.token().clone()));
         Ok(Arc::new(Self {
             kv,
             active,
             history,
             requests,
             feed,
+            refusing,
             directory: Directory::default(),
             tasks: tasks.clone(),
         }))
@@ -167,41 +183,42 @@ impl Embedded {
     }
 
     pub async fn ping(&self) -> Result<(), StoreError> {
-        match self.requests.is_closed() {
-            true => Err(StoreError("it is closed".to_owned())),
-            false => self.read(|reader| reader.kv.get(b"ping").map(|_| ())).await,
+        if self.requests.is_closed() {
+            return Err(StoreError("it is closed".to_owned()));
+        }
+        let refusing = self.refusing.borrow().clone();
+        match refusing {
+            Some(error) => Err(error),
+            None => self.read(|reader| reader.kv.get(b"ping").map(|_| ())).await,
         }
     }
 }
 
-/// Asks for a sweep now and then, and at the stop for the writer's end.
-async fn sweep(requests: mpsc::Sender<Request>, stopping: CancellationToken) {
-    while stopping.run_until_cancelled(tokio::time::sleep(SWEEP_INTERVAL)).await.is_some() {
-        if requests.send(Request::Sweep).await.is_err() {
+/// Asks for a sweep now and then, for an end of an outage more often, and at the stop for the writer's end.
+async fn sweep(
+    requests: mpsc::Sender<Request>,
+    mut refusing: watch::Receiver<Option<StoreError>>,
+    stopping: CancellationToken,
+) {
+    let mut due = async || {
+        let refused = refusing.borrow_and_update().is_some();
+        let (pause, request) =
+            if refused { (RETRY_INTERVAL, Request::Recover) } else { (SWEEP_INTERVAL, Request::Sweep) };
+        match tokio::time::timeout(pause, refusing.changed()).await {
+            Ok(Ok(())) => None,
+            // The writer has ended, or nothing has changed in that time.
+            Ok(Err(_)) | Err(_) => Some(request),
+        }
+    };
+    while let Some(due) = stopping.run_until_cancelled(due()).await {
+        if let Some(request) = due
+            && requests.send(request).await.is_err()
+        {
             return;
         }
     }
     // Fails only where the writer has ended already.
     let _ = requests.send(Request::Stop).await;
-}
-
-/// Reads the index of active jobs from what is on disk.
-fn active_jobs(kv: &Kv, expired: Timestamp) -> Result<ActiveJobs, StoreError> {
-    const PAGE: usize = 1000;
-    let (mut active, mut last) = (ActiveJobs::default(), None);
-    loop {
-        let found = kv.scan(records::jobs_after(last.as_ref()), Order::Ascending, PAGE)?;
-        for (key, bytes) in &found {
-            let (job, record) = (records::job_of_key(key), JobRecord::read(bytes)?);
-            if let Some(job) = job.filter(|_| record.at > expired) {
-                active.apply(&Change { job, before: None, after: Some(record.standing()) });
-            }
-        }
-        last = match found.last() {
-            Some((key, _)) if found.len() == PAGE => records::job_of_key(key),
-            _ => return Ok(active),
-        };
-    }
 }
 
 /// Reads of one moment: what had its last event at `expired` or before is not there any more.

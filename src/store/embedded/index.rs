@@ -3,11 +3,15 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use super::{
+    kv::{Kv, Order},
+    records::{self, JobRecord},
+};
 use crate::{
     event::{Owner, rooms},
     id::JobId,
     room::Room,
-    store::MAX_ACTIVE_JOBS,
+    store::{MAX_ACTIVE_JOBS, StoreError},
     timestamp::Timestamp,
 };
 
@@ -33,6 +37,28 @@ pub struct ActiveJobs {
 }
 
 impl ActiveJobs {
+    /// Reads it from what is on disk, without the jobs whose last event was at `expired` or before.
+    ///
+    /// # Errors
+    /// [`StoreError`] where a job cannot be read.
+    pub fn read(kv: &Kv, expired: Timestamp) -> Result<Self, StoreError> {
+        const PAGE: usize = 1000;
+        let (mut active, mut last) = (Self::default(), None);
+        loop {
+            let found = kv.scan(records::jobs_after(last.as_ref()), Order::Ascending, PAGE)?;
+            for (key, bytes) in &found {
+                let (job, record) = (records::job_of_key(key), JobRecord::read(bytes)?);
+                if let Some(job) = job.filter(|_| record.at > expired) {
+                    active.apply(&Change { job, before: None, after: Some(record.standing()) });
+                }
+            }
+            last = match found.last() {
+                Some((key, _)) if found.len() == PAGE => records::job_of_key(key),
+                _ => return Ok(active),
+            };
+        }
+    }
+
     /// Follows a change.
     pub fn apply(&mut self, change: &Change) {
         let Change { job, before, after } = change;

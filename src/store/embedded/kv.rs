@@ -5,14 +5,13 @@ use std::{
     sync::{PoisonError, RwLock},
 };
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
-
+use super::disk::Disk;
 use crate::store::{OpenError, StoreError};
 
 /// An ordered map from bytes to bytes with atomic, durable commits.
 pub enum Kv {
     /// In a folder that no second process may open.
-    Disk { db: Database, entries: Keyspace },
+    Disk(Disk),
     /// In memory.
     Memory(RwLock<BTreeMap<Vec<u8>, Vec<u8>>>),
 }
@@ -27,23 +26,33 @@ pub enum Order {
 /// Keys with their new values; `None` removes.
 pub type Writes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
-type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+/// Keys with their values.
+pub type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// Why a commit failed. Whether its writes, all of them, turn up after the next opening is unknown. Until then there
+/// are no further commits; what was committed before can be read.
+#[derive(Debug, Clone)]
+pub struct Fault {
+    pub error: StoreError,
+    /// How many bytes have to find place before it is of use to reopen; `None` where that would not be safe.
+    pub reopen_with: Option<u64>,
+}
+
+impl Fault {
+    pub fn passing(error: StoreError, room: u64) -> Self {
+        Self { error, reopen_with: Some(room) }
+    }
+
+    pub fn lasting(error: StoreError) -> Self {
+        Self { error, reopen_with: None }
+    }
+}
 
 impl std::fmt::Debug for Kv {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Kv::Disk { .. } => "Kv::Disk",
+            Kv::Disk(_) => "Kv::Disk",
             Kv::Memory(_) => "Kv::Memory",
-        })
-    }
-}
-
-impl From<fjall::Error> for StoreError {
-    fn from(error: fjall::Error) -> Self {
-        StoreError(match error {
-            fjall::Error::Io(io) => io.to_string(),
-            fjall::Error::Poisoned => "an earlier write failed; it needs a restart".to_owned(),
-            other => other.to_string(),
         })
     }
 }
@@ -51,19 +60,7 @@ impl From<fjall::Error> for StoreError {
 impl Kv {
     /// Opens or creates the folder.
     pub fn on_disk(path: &Path) -> Result<Self, OpenError> {
-        let open = || {
-            std::fs::create_dir_all(path)?;
-            let db = Database::builder(path).open()?;
-            let entries = db.keyspace("jobcast", KeyspaceCreateOptions::default)?;
-            Ok(Kv::Disk { db, entries })
-        };
-        open().map_err(|error: fjall::Error| {
-            let folder = path.display();
-            OpenError(match error {
-                fjall::Error::Locked => format!("the folder {folder} is in use by another process"),
-                other => format!("cannot open the folder {folder}: {}", StoreError::from(other).0),
-            })
-        })
+        Disk::open(path).map(Kv::Disk)
     }
 
     pub fn in_memory() -> Self {
@@ -72,7 +69,7 @@ impl Kv {
 
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         match self {
-            Kv::Disk { entries, .. } => Ok(entries.get(key)?.map(|value| value.to_vec())),
+            Kv::Disk(disk) => disk.get(key),
             Kv::Memory(map) => Ok(map.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned()),
         }
     }
@@ -83,21 +80,7 @@ impl Kv {
             return Ok(Vec::new());
         }
         match self {
-            Kv::Disk { db, entries } => {
-                // Without a snapshot a scan may see one part of a commit and miss another.
-                let snapshot = db.snapshot();
-                let pair = |guard: fjall::Guard| {
-                    guard
-                        .into_inner()
-                        .map(|(key, value)| (key.to_vec(), value.to_vec()))
-                        .map_err(StoreError::from)
-                };
-                let found = snapshot.range(entries, range);
-                match order {
-                    Order::Ascending => found.take(limit).map(pair).collect(),
-                    Order::Descending => found.rev().take(limit).map(pair).collect(),
-                }
-            }
+            Kv::Disk(disk) => disk.scan(range, order, limit),
             Kv::Memory(map) => {
                 let map = map.read().unwrap_or_else(PoisonError::into_inner);
                 let found = map.range(range).map(|(key, value)| (key.clone(), value.clone()));
@@ -110,18 +93,9 @@ impl Kv {
     }
 
     /// Makes all the writes, or none. On disk when it returns.
-    pub fn commit(&self, writes: Writes) -> Result<(), StoreError> {
+    pub fn commit(&self, writes: Writes) -> Result<(), Fault> {
         match self {
-            Kv::Disk { db, entries } => {
-                let mut batch = db.batch().durability(Some(PersistMode::SyncData));
-                for (key, value) in writes {
-                    match value {
-                        Some(value) => batch.insert(entries, key, value),
-                        None => batch.remove(entries, key),
-                    }
-                }
-                Ok(batch.commit()?)
-            }
+            Kv::Disk(disk) => disk.commit(writes),
             Kv::Memory(map) => {
                 let mut map = map.write().unwrap_or_else(PoisonError::into_inner);
                 for (key, value) in writes {
@@ -132,6 +106,14 @@ impl Kv {
                 }
                 Ok(())
             }
+        }
+    }
+
+    /// Makes commits possible again after a [`Fault`]; see [`Disk::reopen`].
+    pub fn reopen(&self, room: u64) -> Result<(), StoreError> {
+        match self {
+            Kv::Disk(disk) => disk.reopen(room),
+            Kv::Memory(_) => Ok(()),
         }
     }
 }

@@ -1,10 +1,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
     index::{ActiveJobs, Change},
-    kv::{Kv, Order, Writes},
+    kv::{Fault, Kv, Order, Writes},
+    outage::Outage,
     records::{self, JobRecord, KeyRecord},
 };
 use crate::{
@@ -20,6 +21,8 @@ pub enum Request {
     Append { appends: Vec<Append>, answer: oneshot::Sender<Vec<Result<Position, AppendError>>> },
     /// Remove what has expired.
     Sweep,
+    /// Try whether the disk takes writes again.
+    Recover,
     /// Take no more requests, finish those that wait, and end.
     Stop,
 }
@@ -40,6 +43,10 @@ pub struct Writer {
     pub feed: mpsc::Sender<FeedItem>,
     /// Up to where the last sweep looked.
     pub swept: Option<JobId>,
+    /// Where the disk takes no writes.
+    pub outage: Option<Outage>,
+    /// What keeps events from being accepted, for those who ask.
+    pub refusing: watch::Sender<Option<StoreError>>,
 }
 
 /// Writes that are not committed yet, over what is.
@@ -75,6 +82,10 @@ impl Writer {
             if group.iter().any(|request| matches!(request, Request::Stop)) {
                 queue.close();
             }
+            // First, for what turns up by it counts for all that is accepted in this group.
+            if group.iter().any(|request| matches!(request, Request::Recover)) {
+                self.recover();
+            }
             self.serve(group.drain(..));
         }
     }
@@ -90,7 +101,7 @@ impl Writer {
                     let accept = |append| self.accept(&mut pending, append);
                     answers.push((answer, appends.into_iter().map(accept).collect::<Vec<_>>()));
                 }
-                Request::Stop => {}
+                Request::Recover | Request::Stop => {}
                 Request::Sweep => {
                     if let Err(error) = self.sweep(&mut pending, Timestamp::now()) {
                         tracing::warn!(%error, "could not remove what has expired");
@@ -98,23 +109,7 @@ impl Writer {
                 }
             }
         }
-        let Pending { writes, mut events, changes, .. } = pending;
-        let committed = if writes.is_empty() { Ok(()) } else { kv.commit(writes) };
-        match &committed {
-            Ok(()) => {
-                let mut active = self.active.lock().unwrap_or_else(PoisonError::into_inner);
-                changes.iter().for_each(|change| active.apply(change));
-            }
-            Err(error) => {
-                tracing::error!(%error, "could not write to disk");
-                events.clear();
-            }
-        }
-        // Before the answers, so that a publisher that was answered finds its event on its way already.
-        for event in events {
-            // A closed feed means that the gateway is gone: the event is in history all the same.
-            let _ = self.feed.blocking_send(FeedItem::Event(event));
-        }
+        let committed = self.commit(pending);
         for (answer, outcome) in answers {
             let outcome = match &committed {
                 Ok(()) => outcome,
@@ -123,6 +118,61 @@ impl Writer {
             // The publisher may have gone; what is committed stays.
             let _ = answer.send(outcome);
         }
+    }
+
+    /// Writes what is pending, and sends its events on their way: before the answers, so that a publisher that was
+    /// answered finds its event there.
+    fn commit(&mut self, pending: Pending<'_>) -> Result<(), StoreError> {
+        let Pending { writes, events, changes, kv } = pending;
+        if writes.is_empty() {
+            return Ok(());
+        }
+        if let Some(outage) = &self.outage {
+            return Err(outage.error().clone());
+        }
+        if let Err(fault) = kv.commit(writes) {
+            return Err(self.fail(fault, &events));
+        }
+        {
+            let mut active = self.active.lock().unwrap_or_else(PoisonError::into_inner);
+            changes.iter().for_each(|change| active.apply(change));
+        }
+        for event in events {
+            // A closed feed means that the gateway is gone: the event is in history all the same.
+            let _ = self.feed.blocking_send(FeedItem::Event(event));
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, fault: Fault, events: &[JobEvent]) -> StoreError {
+        let error = fault.error.clone();
+        let since = events.iter().map(JobEvent::timestamp).min().unwrap_or_else(Timestamp::now);
+        self.outage = Some(Outage::begin(fault, since, &self.refusing));
+        error
+    }
+
+    /// Ends an outage, if it can be ended by now.
+    fn recover(&mut self) {
+        let Some(mut outage) = self.outage.take() else { return };
+        let Some(room) = outage.reopen_with() else {
+            self.outage = Some(outage);
+            return;
+        };
+        let expired = Timestamp::now().before(self.history.retention);
+        let active = self.kv.reopen(room).and_then(|()| ActiveJobs::read(&self.kv, expired));
+        match active {
+            Ok(active) => *self.active.lock().unwrap_or_else(PoisonError::into_inner) = active,
+            Err(error) => {
+                outage.goes_on(error, &self.refusing);
+                self.outage = Some(outage);
+                return;
+            }
+        }
+        // The commit that failed may be there now. Its events were never sent: watchers get them as after any
+        // other interruption.
+        let _ = self.feed.blocking_send(FeedItem::Interrupted);
+        let _ = self.feed.blocking_send(FeedItem::Restored { since: outage.since });
+        outage.end(&self.refusing);
     }
 
     fn accept(&self, pending: &mut Pending<'_>, append: Append) -> Result<Position, AppendError> {

@@ -42,12 +42,26 @@ function storeEnvironment(store, path) {
  * - `path`: the embedded store's folder, to start a second gateway on what a first one left
  * - `env`: further settings, `JOBCAST_…`
  * - `args`: further arguments of `serve`
+ * - `cwd`: where it runs, in place of a folder of its own
+ * - `deadline`: the milliseconds after which it is killed where it does not listen yet
+ * - `within`: a command with arguments that runs it, in place of running it directly
  */
-export async function startGateway({ store = 'memory', env = {}, listen = '127.0.0.1:0', path, args = [] } = {}) {
+export async function startGateway({
+  store = 'memory',
+  env = {},
+  listen = '127.0.0.1:0',
+  path,
+  args = [],
+  within = [],
+  cwd,
+  deadline,
+} = {}) {
   const folder = temporaryFolder('gateway');
   const storePath = path ?? (store === 'memory' ? ':memory:' : join(folder, 'data'));
-  const started = await startProcess(binary(), ['serve', '--listen', listen, ...args], {
-    cwd: folder,
+  const [command, ...rest] = [...within, binary(), 'serve', '--listen', listen, ...args];
+  const started = await startProcess(command, rest, {
+    cwd: cwd ?? folder,
+    deadline,
     env: { ...neutralEnvironment(), ...storeEnvironment(store, storePath), ...env },
     ready: (line) => /^listening on (http:\/\/\S+:(\d+))$/.exec(line),
   });

@@ -62,9 +62,10 @@ export async function startProcess(command, args, { cwd, env, ready, deadline = 
   });
 
   const found = new Promise((resolve, reject) => {
+    let late = false;
     const timer = setTimeout(() => {
+      late = true;
       child.kill('SIGKILL');
-      reject(new Error(`${command} was not ready within ${deadline} ms\n${output}${errors}`));
     }, deadline);
     const lines = createInterface({ input: child.stdout });
     lines.on('line', (line) => {
@@ -77,8 +78,9 @@ export async function startProcess(command, args, { cwd, env, ready, deadline = 
     });
     exited.then((code) => {
       clearTimeout(timer);
-      const how = child.signalCode ?? `code ${code}`;
-      reject(Object.assign(new Error(`${command} exited with ${how}\n${output}${errors}`), { code }));
+      const end = `exited with ${child.signalCode ?? `code ${code}`}`;
+      const how = late ? `was not ready within ${deadline} ms` : end;
+      reject(Object.assign(new Error(`${command} ${how}\n${output}${errors}`), { code }));
     });
   });
   const answer = await found;
