@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::{
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     sync::watch,
     time::{Instant, sleep_until, timeout},
 };
@@ -28,12 +28,15 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 type Socket = WebSocketStream<TcpStream>;
 
-/// Where a client connects to.
+/// Where a client connects to, and what befalls it there.
+#[derive(Default)]
 pub struct Home {
     /// One of them at each attempt, by turns.
     pub doors: Vec<SocketAddr>,
     /// Whether the network is there at all, for clients that lose it by themselves.
     pub network: Option<watch::Receiver<bool>>,
+    /// Whether it reads, for one that stops now and then, and has hardly any buffer.
+    pub reading: Option<watch::Receiver<bool>>,
 }
 
 /// A watcher on its way through the trial.
@@ -47,6 +50,8 @@ pub struct Client {
     drops: u64,
     caught_up: bool,
     settled: bool,
+    /// Whether it has been in all its rooms on this connection.
+    settled_here: bool,
 }
 
 /// One connection, and what it waits for.
@@ -75,7 +80,18 @@ impl Client {
         let mut random = fastrand::Rng::with_seed(seed);
         let door = random.usize(0..home.doors.len());
         let signal = floor.signal();
-        Self { view, home, floor, signal, random, door, drops: 0, caught_up: false, settled: false }
+        Self {
+            view,
+            home,
+            floor,
+            signal,
+            random,
+            door,
+            drops: 0,
+            caught_up: false,
+            settled: false,
+            settled_here: false,
+        }
     }
 
     /// Watches until the trial is over.
@@ -122,7 +138,7 @@ impl Client {
         self.door = (self.door + 1) % self.home.doors.len();
         let door = self.home.doors[self.door];
         let opened = timeout(PATIENCE, async {
-            let stream = TcpStream::connect(door).await?;
+            let stream = self.dial(door).await?;
             stream.set_nodelay(true)?;
             let limits = WebSocketConfig::default().read_buffer_size(2048).write_buffer_size(0);
             let url = format!("ws://{door}/socket.io/?EIO=4&transport=websocket");
@@ -146,12 +162,21 @@ impl Client {
         let (socket, silence) = opened.await??;
         self.floor.counts.connections.add(1);
         self.view.connected();
+        self.settled_here = false;
         let rooms = self.view.rooms.len();
         let deadline = Instant::now() + silence;
         let mut connection =
             Connection { socket, silence, deadline, answers: vec![None; rooms], again: None };
         connection.subscribe(&self.view, 0..rooms).await?;
         Ok(connection)
+    }
+
+    async fn dial(&self, door: SocketAddr) -> std::io::Result<TcpStream> {
+        let socket = TcpSocket::new_v4()?;
+        if self.home.reading.is_some() {
+            socket.set_recv_buffer_size(4096)?;
+        }
+        socket.connect(door).await
     }
 
     async fn watch(&mut self, mut connection: Connection) -> End {
@@ -194,6 +219,10 @@ impl Client {
                 }
             }
             self.note_progress(&connection);
+            if let Some(reading) = &mut self.home.reading {
+                // An error says that the trial is over.
+                let _over = reading.wait_for(|reads| *reads).await;
+            }
         }
     }
 
@@ -203,7 +232,10 @@ impl Client {
             Some(Packet::Ping) => return connection.socket.send(Message::text(wire::PONG)).await.is_ok(),
             Some(Packet::Event(event)) => {
                 if let Some(sent) = self.view.event(event, &self.floor.ledger) {
-                    self.floor.latencies.note(sent);
+                    // What one that does not read gets late says nothing of the gateway.
+                    if self.home.reading.is_none() {
+                        self.floor.latencies.note(sent);
+                    }
                 }
                 self.floor.counts.deliveries.add(1);
             }
@@ -229,9 +261,12 @@ impl Client {
     }
 
     fn note_progress(&mut self, connection: &Connection) {
-        if !self.settled && connection.is_settled() {
-            self.settled = true;
-            self.floor.settled.add(1);
+        if !self.settled_here && connection.is_settled() {
+            self.settled_here = true;
+            self.floor.settlings.add(1);
+            if !std::mem::replace(&mut self.settled, true) {
+                self.floor.settled.add(1);
+            }
         }
         if self.caught_up {
             return;

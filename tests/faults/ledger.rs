@@ -67,8 +67,8 @@ impl Ledger {
         self.jobs[job].pages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A publisher was answered. Its numbers rise, each has one serial, and it is the one that watchers see there.
-    /// With `following` each number follows on the one before.
+    /// A publisher was answered. Under that number stands what watchers see there. With `following` each number
+    /// follows on the one before; without, a store that has lost numbers may give them again.
     pub fn answered(&self, job: usize, seq: u64, serial: u64, following: bool) {
         let mut pages = self.pages(job);
         let before = pages.answered.last_key_value().map(|(seq, serial)| (*seq, *serial));
@@ -76,7 +76,8 @@ impl Ledger {
         pages.answered.insert(seq, serial);
         drop(pages);
         if let Some((last, _)) = before
-            && (seq <= last || following && seq != last + 1)
+            && following
+            && seq != last + 1
         {
             self.foreign(format!("{}: serial {serial} was answered {seq} after {last}", self.id(job)));
         }
@@ -116,9 +117,12 @@ impl Ledger {
         self.foreign(difference);
     }
 
-    /// The store has lost what it had accepted, both numbers inclusive, as the trial allows.
-    pub fn lost(&self, from: u64, to: u64) {
+    /// The store has lost what it had accepted, both numbers inclusive, as the trial allows. What nobody has seen is
+    /// not due to anybody.
+    pub fn lost(&self, job: usize, from: u64, to: u64) {
         self.lost.fetch_add(to - from + 1, Ordering::Relaxed);
+        let Pages { answered, seen } = &mut *self.pages(job);
+        answered.retain(|seq, _| !(from..=to).contains(seq) || seen.contains_key(seq));
     }
 
     /// How many answered events histories have lost.

@@ -68,8 +68,22 @@ impl Redis {
         signal(&self.process, name)
     }
 
-    /// Runs one command. The answer is Redis' own.
-    pub async fn command(&self, words: &[&str]) -> Result<redis::Value, Failure> {
+    /// Runs one command, whatever its answer.
+    pub async fn done(&self, words: &[&str]) -> Result<(), Failure> {
+        self.command::<redis::Value>(words).await.map(drop)
+    }
+
+    /// The keys that match a pattern.
+    pub async fn keys(&self, pattern: &str) -> Result<Vec<String>, Failure> {
+        self.command(&["KEYS", pattern]).await
+    }
+
+    /// What it says of itself.
+    pub async fn info(&self, section: &str) -> Result<String, Failure> {
+        self.command(&["INFO", section]).await
+    }
+
+    async fn command<T: redis::FromRedisValue>(&self, words: &[&str]) -> Result<T, Failure> {
         let client = redis::Client::open(format!("redis://{}", self.address()))?;
         let mut connection = client.get_multiplexed_async_connection().await?;
         let (name, arguments) = words.split_first().ok_or("no command")?;

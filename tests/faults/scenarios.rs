@@ -1,7 +1,15 @@
 //! The scenarios: each a file, each a field of one kind of fault.
 
+mod cuts;
 mod drops;
+mod failover;
+mod gateway_kills;
+mod outage;
 mod redis_kills;
+mod rolling;
+mod rotation;
+mod stalled;
+mod storm;
 
 use std::{future::Future, pin::Pin};
 
@@ -41,5 +49,61 @@ pub const ALL: &[Scenario] = &[
         short: sizes(60, 20, 60.0, 0, 2),
         full: sizes(300, 50, 100.0, 0, 100),
         run: |setting| Box::pin(redis_kills::run(setting)),
+    },
+    Scenario {
+        name: "gateway-kills",
+        about: "gateways are killed and started again, under load",
+        short: sizes(60, 20, 60.0, 0, 3),
+        full: sizes(300, 50, 100.0, 0, 100),
+        run: |setting| Box::pin(gateway_kills::run(setting)),
+    },
+    Scenario {
+        name: "cuts",
+        about: "what lies between gateways and Redis is cut, held, delayed",
+        short: sizes(60, 20, 60.0, 0, 6),
+        full: sizes(200, 50, 100.0, 0, 100),
+        run: |setting| Box::pin(cuts::run(setting)),
+    },
+    Scenario {
+        name: "outage",
+        about: "Redis is away: nobody is disconnected, publishers are told",
+        short: sizes(60, 20, 60.0, 6, 0),
+        full: sizes(300, 50, 100.0, 60, 0),
+        run: |setting| Box::pin(outage::run(setting)),
+    },
+    Scenario {
+        name: "rolling",
+        about: "gateways are restarted in order, one after the other",
+        short: sizes(60, 20, 60.0, 0, 1),
+        full: sizes(500, 50, 100.0, 0, 5),
+        run: |setting| Box::pin(rolling::run(setting)),
+    },
+    Scenario {
+        name: "failover",
+        about: "the master is killed and its replica promoted",
+        short: sizes(60, 20, 60.0, 0, 2),
+        full: sizes(200, 50, 100.0, 0, 20),
+        run: |setting| Box::pin(failover::run(setting)),
+    },
+    Scenario {
+        name: "stalled",
+        about: "one watcher stops reading and delays nobody",
+        short: sizes(60, 20, 80.0, 2, 1),
+        full: sizes(1000, 50, 50.0, 90, 2),
+        run: |setting| Box::pin(stalled::run(setting)),
+    },
+    Scenario {
+        name: "storm",
+        about: "all watchers lose their connection at once and come back",
+        short: sizes(300, 20, 60.0, 0, 1),
+        full: sizes(18000, 50, 50.0, 0, 3),
+        run: |setting| Box::pin(storm::run(setting)),
+    },
+    Scenario {
+        name: "rotation",
+        about: "histories are shorter than what watchers miss",
+        short: sizes(60, 5, 100.0, 0, 2),
+        full: sizes(300, 10, 200.0, 0, 20),
+        run: |setting| Box::pin(rotation::run(setting)),
     },
 ];

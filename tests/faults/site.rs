@@ -130,7 +130,7 @@ impl Setting {
 /// A home with a door at each gateway.
 pub fn at(gateways: &[Gateway]) -> impl Fn(usize) -> Home {
     let doors: Vec<_> = gateways.iter().map(Gateway::address).collect();
-    move |_| Home { doors: doors.clone(), network: None }
+    move |_| Home { doors: doors.clone(), ..Home::default() }
 }
 
 /// Waits until a gateway says that it is ready, or is not. Answers how long that took.

@@ -48,7 +48,7 @@ impl Tally {
 const BUCKETS: usize = 256;
 
 /// How many windows latencies are told apart by.
-const WINDOWS: usize = 2;
+const WINDOWS: usize = 3;
 
 /// How long deliveries took since their first publishing, by windows of the trial.
 pub struct Latencies {
@@ -59,7 +59,7 @@ pub struct Latencies {
 impl Default for Latencies {
     fn default() -> Self {
         let buckets = || (0..BUCKETS).map(|_| AtomicU64::new(0)).collect();
-        Self { windows: [buckets(), buckets()], window: AtomicUsize::new(0) }
+        Self { windows: std::array::from_fn(|_| buckets()), window: AtomicUsize::new(0) }
     }
 }
 

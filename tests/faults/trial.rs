@@ -63,6 +63,8 @@ pub struct Floor {
     pub latencies: Latencies,
     /// How many watchers have been in all their rooms.
     pub settled: Tally,
+    /// How many connections have been in all their rooms.
+    pub settlings: Tally,
     /// How many watchers have everything.
     pub caught_up: Tally,
     signal: watch::Sender<Signal>,
@@ -81,8 +83,8 @@ pub enum Expectation {
     Everything,
     /// Histories are short: what is missing is announced.
     Gaps,
-    /// The store may have lost what it had accepted: what was answered up to these numbers is missing in history,
-    /// and announced where somebody else could have seen it.
+    /// The store may have lost what it had accepted. What somebody has seen of that reaches everybody or is
+    /// announced, and its number is never given again.
     LostTail,
 }
 
@@ -117,6 +119,7 @@ impl Trial {
             counts: Counts::default(),
             latencies: Latencies::default(),
             settled: Tally::default(),
+            settlings: Tally::default(),
             caught_up: Tally::default(),
             signal: watch::Sender::default(),
         };
@@ -133,10 +136,7 @@ impl Trial {
     /// Adds so many watchers, each at its home, and waits until they are in all their rooms.
     pub async fn watch(&mut self, clients: usize, home: impl Fn(usize) -> Home) -> Result<(), Failure> {
         for number in 0..clients {
-            let rooms = rooms(number, self.setup.jobs);
-            let view = View::new(format!("watcher {number}"), rooms, self.setup.jobs, &self.begun);
-            let client = Client::new(view, home(number), self.floor.clone(), self.random.u64(..));
-            self.watchers.spawn(client.run());
+            self.add(format!("watcher {number}"), rooms(number, self.setup.jobs), home(number));
             // Not all in the same moment: that is the scenario `storm`.
             if number % 50 == 49 {
                 self.floor.settled.reaches(number as u64 - 40).await;
@@ -147,6 +147,13 @@ impl Trial {
             let count = self.floor.settled.get();
             format!("only {count} of {clients} watchers were in their rooms within {SETTLING:?}").into()
         })
+    }
+
+    /// Adds one watcher.
+    pub fn add(&mut self, name: String, rooms: Vec<Room>, home: Home) {
+        let view = View::new(name, rooms, self.setup.jobs, &self.begun);
+        let client = Client::new(view, home, self.floor.clone(), self.random.u64(..));
+        self.watchers.spawn(client.run());
     }
 
     /// Starts the publishers.
@@ -174,6 +181,8 @@ impl Trial {
     /// Ends publishing, waits until everybody has everything, and compares.
     pub async fn finish(mut self) -> Result<Verdict, Failure> {
         self.end_publishing().await?;
+        let Setup { ref gateways, history_cap, expectation, .. } = self.setup;
+        verdict::check_histories(&self.floor.ledger, gateways, history_cap, expectation).await?;
         let late = self.catch_up().await;
         sleep(AFTERWARDS).await;
         self.floor.signal.send_modify(|signal| signal.stop = true);
@@ -182,8 +191,6 @@ impl Trial {
             views.push(view?);
         }
         views.sort_by(|one, other| one.name.cmp(&other.name));
-        let Setup { ref gateways, history_cap, expectation, .. } = self.setup;
-        verdict::check_histories(&self.floor.ledger, gateways, history_cap, expectation).await?;
         Ok(Verdict::new(&self.floor, &views, late, expectation))
     }
 

@@ -46,20 +46,21 @@ pub async fn run(setting: Setting) -> Result<Verdict, Failure> {
             lanes.push(Home {
                 doors: gateways.iter().map(|gateway| gateway.address()).collect(),
                 network: Some(network.subscribe()),
+                ..Home::default()
             });
             dropping.push(Dropping(tokio::spawn(lose_network(network, phase, period, down))));
         } else {
             let upstream = gateways[number % gateways.len()].address();
             let proxy = Proxy::start(upstream).await?;
             // A client comes back by the same lane, to whatever gateway is behind it then.
-            lanes.push(Home { doors: vec![proxy.address()], network: None });
+            lanes.push(Home { doors: vec![proxy.address()], ..Home::default() });
             let upstreams = gateways.iter().map(|gateway| gateway.address()).collect();
             dropping.push(Dropping(tokio::spawn(drop_lane(proxy, upstreams, phase, period, down))));
         }
     }
     let home = |number: usize| {
         let lane = &lanes[number % LANES];
-        Home { doors: lane.doors.clone(), network: lane.network.clone() }
+        Home { doors: lane.doors.clone(), network: lane.network.clone(), ..Home::default() }
     };
     trial.watch(setting.sizes.clients, home).await?;
     trial.publish();

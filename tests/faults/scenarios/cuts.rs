@@ -1,0 +1,130 @@
+//! What lies between gateways and Redis is cut, delayed, held, half closed and refused; Redis itself ends
+//! connections, stands still, and gives up a feed that is too slow.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use crate::{
+    Failure,
+    proxy::{Proxy, Way, Weather},
+    redis::Redis,
+    site::{DURABLE, Setting, at},
+    trial::{Expectation, Trial},
+    verdict::Verdict,
+};
+
+/// Long enough that Redis gives up a feed with the smallest buffers.
+const PADDING: usize = 6000;
+
+/// What may happen in a round.
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    Cut,
+    CutInCommand,
+    CutInAnswer,
+    Delay,
+    Hold,
+    HoldOld,
+    CloseToRedis,
+    CloseToGateway,
+    Refuse,
+    KillFeed,
+    KillCommands,
+    Freeze,
+    SmallBuffers,
+}
+
+const FAULTS: [Fault; 13] = [
+    Fault::Cut,
+    Fault::CutInCommand,
+    Fault::CutInAnswer,
+    Fault::Delay,
+    Fault::Hold,
+    Fault::HoldOld,
+    Fault::CloseToRedis,
+    Fault::CloseToGateway,
+    Fault::Refuse,
+    Fault::KillFeed,
+    Fault::KillCommands,
+    Fault::Freeze,
+    Fault::SmallBuffers,
+];
+
+pub async fn run(setting: Setting) -> Result<Verdict, Failure> {
+    let mut random = setting.random();
+    let redis = setting.redis("redis", &DURABLE).await?;
+    let proxy = Proxy::start(redis.address()).await?;
+    let gateways = setting.gateways(3, proxy.address(), &[]).await?;
+    let mut setup = setting.setup(&gateways, Expectation::Everything);
+    setup.padding = PADDING;
+    let mut trial = Trial::new(setup);
+    trial.watch(setting.sizes.clients, at(&gateways)).await?;
+    trial.publish();
+    // Every fault has its turn before any has another one.
+    let mut turns = Vec::new();
+    for _ in 0..setting.sizes.rounds {
+        if turns.is_empty() {
+            turns = FAULTS.to_vec();
+            random.shuffle(&mut turns);
+        }
+        let Some(fault) = turns.pop() else { break };
+        proxy.disarm();
+        if setting.full {
+            println!("       {fault:?}");
+        }
+        happen(fault, &proxy, &redis, &mut random, setting.full).await?;
+        sleep(Duration::from_millis(random.u64(100..700))).await;
+    }
+    sleep(Duration::from_secs(1)).await;
+    trial.finish().await
+}
+
+/// Lets a fault happen, and ends it.
+async fn happen(
+    fault: Fault,
+    proxy: &Proxy,
+    redis: &Redis,
+    random: &mut fastrand::Rng,
+    full: bool,
+) -> Result<(), Failure> {
+    let span = Duration::from_millis(random.u64(300..if full { 8000 } else { 1200 }));
+    match fault {
+        Fault::Cut => proxy.cut(),
+        Fault::CutInCommand => proxy.cut_after(random.usize(1..20_000), Way::There),
+        Fault::CutInAnswer => proxy.cut_after(random.usize(1..20_000), Way::Back),
+        Fault::Delay => during(span, proxy, Weather::Slow(Duration::from_millis(random.u64(5..150)))).await,
+        Fault::Hold => during(span, proxy, Weather::Held).await,
+        Fault::HoldOld => proxy.hold_old(),
+        Fault::CloseToRedis => proxy.close_half(Way::There),
+        Fault::CloseToGateway => proxy.close_half(Way::Back),
+        Fault::Refuse => {
+            proxy.set(Weather::Refusing);
+            proxy.cut();
+            sleep(span.min(Duration::from_secs(3))).await;
+            proxy.set(Weather::Fair);
+        }
+        Fault::KillFeed => redis.done(&["CLIENT", "KILL", "TYPE", "pubsub"]).await?,
+        Fault::KillCommands => redis.done(&["CLIENT", "KILL", "TYPE", "normal"]).await?,
+        Fault::Freeze => {
+            redis.signal("STOP")?;
+            sleep(span.max(Duration::from_secs(1))).await;
+            redis.signal("CONT")?;
+        }
+        Fault::SmallBuffers => {
+            let key = "client-output-buffer-limit";
+            redis.done(&["CONFIG", "SET", key, "pubsub 8kb 8kb 1"]).await?;
+            // So slow a feed piles up in Redis.
+            during(span, proxy, Weather::Held).await;
+            sleep(Duration::from_millis(500)).await;
+            redis.done(&["CONFIG", "SET", key, "pubsub 32mb 8mb 60"]).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn during(span: Duration, proxy: &Proxy, weather: Weather) {
+    proxy.set(weather);
+    sleep(span).await;
+    proxy.set(Weather::Fair);
+}
