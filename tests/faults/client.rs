@@ -41,8 +41,10 @@ pub struct Home {
 
 /// A watcher on its way through the trial.
 pub struct Client {
-    pub view: View,
+    view: View,
     home: Home,
+    /// The name of its record, where that is not the socket's.
+    id: Option<String>,
     floor: Arc<Floor>,
     signal: watch::Receiver<Signal>,
     random: fastrand::Rng,
@@ -78,11 +80,13 @@ enum End {
 impl Client {
     pub fn new(view: View, home: Home, floor: Arc<Floor>, seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
+        let id = random.bool().then(|| view.name.replace(' ', "-"));
         let door = random.usize(0..home.doors.len());
         let signal = floor.signal();
         Self {
             view,
             home,
+            id,
             floor,
             signal,
             random,
@@ -150,7 +154,7 @@ impl Client {
                 match wire::read(&text) {
                     Some(Packet::Open { silence: told }) => {
                         silence = told;
-                        socket.send(Message::text(wire::JOIN)).await?;
+                        socket.send(Message::text(wire::join(self.id.as_deref()))).await?;
                     }
                     Some(Packet::Joined) => break,
                     Some(Packet::Ping) => socket.send(Message::text(wire::PONG)).await?,

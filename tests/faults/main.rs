@@ -12,7 +12,7 @@
 //! Whatever is chosen at random comes from the seed that is printed; processes and networks add their own chance.
 //!
 //! - `scenarios/` has a file for each scenario
-//! - `site` is what a scenario runs on: `gateway` and `redis` processes, and a `proxy` between whom it likes
+//! - `site` is what a scenario runs on: `gateway` and `redis` processes, a `proxy` between whom it likes, `lanes`
 //! - `trial` puts `client`s and `publisher`s on it, and sees them to the end
 //! - `view` is the world as one watcher sees it, `ledger` what publishers were answered, `verdict` the comparison
 //! - `wire` is Socket.IO, `ranges` and `tally` are numbers
@@ -22,6 +22,7 @@
 
 mod client;
 mod gateway;
+mod lanes;
 mod ledger;
 mod proxy;
 mod publisher;
@@ -35,7 +36,7 @@ mod verdict;
 mod view;
 mod wire;
 
-use std::{process::ExitCode, time::Instant};
+use std::{path::Path, process::ExitCode, time::Instant};
 
 use clap::Parser;
 
@@ -73,9 +74,9 @@ struct Arguments {
     /// What all random choices come from.
     #[arg(long)]
     seed: Option<u64>,
-    /// The store, where a scenario works with either.
-    #[arg(long, value_enum, default_value = "redis")]
-    store: StoreKind,
+    /// The store, where a scenario works with either; both without it.
+    #[arg(long, value_enum)]
+    store: Option<StoreKind>,
     /// Have a publish wait for so many replicas.
     #[arg(long)]
     wait_replicas: Option<u32>,
@@ -123,7 +124,17 @@ impl Arguments {
         named && !self.others.ignored && !self.others.skip.iter().any(|name| scenario.name.contains(name))
     }
 
-    fn setting(&self, scenario: &Scenario, seed: u64, folder: &std::path::Path) -> Setting {
+    /// The scenarios to run, each with the store to run it on.
+    fn chosen(&self) -> Vec<(&'static Scenario, StoreKind)> {
+        let scenarios = ALL.iter().filter(|scenario| self.wants(scenario));
+        let on_stores = |scenario: &'static Scenario| {
+            let stores = scenario.stores.iter().filter(|store| self.store.is_none_or(|only| only == **store));
+            stores.map(move |store| (scenario, *store))
+        };
+        scenarios.flat_map(on_stores).collect()
+    }
+
+    fn setting(&self, scenario: &Scenario, store: StoreKind, seed: u64, folder: &Path) -> Setting {
         let sizes = if self.full { scenario.full } else { scenario.short };
         Setting {
             sizes: Sizes {
@@ -134,7 +145,7 @@ impl Arguments {
                 rounds: self.rounds.unwrap_or(sizes.rounds),
             },
             seed,
-            store: self.store,
+            store,
             full: self.full,
             wait_replicas: self.wait_replicas,
             no_proxy: self.no_proxy,
@@ -146,16 +157,16 @@ impl Arguments {
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let chosen: Vec<&Scenario> = ALL.iter().filter(|scenario| arguments.wants(scenario)).collect();
+    let chosen = arguments.chosen();
     if arguments.list {
-        chosen.iter().for_each(|scenario| println!("{}: test", scenario.name));
+        chosen.iter().for_each(|(scenario, store)| println!("{} on {store:?}: test", scenario.name));
         return ExitCode::SUCCESS;
     }
     let seed = arguments.seed.unwrap_or_else(|| u64::from(fastrand::u32(..)));
     println!("\nrunning {} fault scenarios", chosen.len());
     let mut failed = 0;
-    for scenario in &chosen {
-        if !run(scenario, &arguments, seed).await {
+    for (scenario, store) in &chosen {
+        if !run(scenario, *store, &arguments, seed).await {
             failed += 1;
         }
     }
@@ -164,16 +175,18 @@ async fn main() -> ExitCode {
 }
 
 /// Runs one scenario and tells its verdict. The files of one that fails are kept.
-async fn run(scenario: &Scenario, arguments: &Arguments, seed: u64) -> bool {
+async fn run(scenario: &Scenario, store: StoreKind, arguments: &Arguments, seed: u64) -> bool {
     let folder = tempfile::Builder::new().prefix("jobcast-faults-").tempdir();
     let folder = folder.expect("the system has a folder for temporary files");
-    let setting = arguments.setting(scenario, seed, folder.path());
+    let setting = arguments.setting(scenario, store, seed, folder.path());
     let Sizes { clients, jobs, rate, .. } = setting.sizes;
     let begun = Instant::now();
     let outcome = (scenario.run)(setting.clone()).await;
     let seconds = begun.elapsed().as_secs_f64();
-    let told =
-        format!("{} (seed {seed}, {clients} watchers, {jobs} jobs, {rate}/s, {seconds:.1} s)", scenario.name);
+    let told = format!(
+        "{} on {store:?} (seed {seed}, {clients} watchers, {jobs} jobs, {rate}/s, {seconds:.1} s)",
+        scenario.name
+    );
     let holds = match outcome {
         Ok(mut verdict) => {
             setting.read_logs(&mut verdict);

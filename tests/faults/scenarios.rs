@@ -10,12 +10,13 @@ mod rolling;
 mod rotation;
 mod stalled;
 mod storm;
+mod stragglers;
 
 use std::{future::Future, pin::Pin};
 
 use crate::{
     Failure,
-    site::{Setting, Sizes},
+    site::{Setting, Sizes, StoreKind},
     verdict::Verdict,
 };
 
@@ -27,6 +28,8 @@ pub struct Scenario {
     pub about: &'static str,
     pub short: Sizes,
     pub full: Sizes,
+    /// The stores that it works with.
+    pub stores: &'static [StoreKind],
     pub run: fn(Setting) -> Running,
 }
 
@@ -41,6 +44,7 @@ pub const ALL: &[Scenario] = &[
         about: "watchers lose their network for two seconds every fifteen",
         short: sizes(100, 20, 80.0, 5, 0),
         full: sizes(1000, 50, 100.0, 180, 0),
+        stores: &[StoreKind::Redis],
         run: |setting| Box::pin(drops::run(setting)),
     },
     Scenario {
@@ -48,6 +52,7 @@ pub const ALL: &[Scenario] = &[
         about: "Redis is killed and started again, under load",
         short: sizes(60, 20, 60.0, 0, 2),
         full: sizes(300, 50, 100.0, 0, 100),
+        stores: &[StoreKind::Redis],
         run: |setting| Box::pin(redis_kills::run(setting)),
     },
     Scenario {
@@ -55,6 +60,7 @@ pub const ALL: &[Scenario] = &[
         about: "gateways are killed and started again, under load",
         short: sizes(60, 20, 60.0, 0, 3),
         full: sizes(300, 50, 100.0, 0, 100),
+        stores: &[StoreKind::Redis, StoreKind::Embedded],
         run: |setting| Box::pin(gateway_kills::run(setting)),
     },
     Scenario {
@@ -62,6 +68,7 @@ pub const ALL: &[Scenario] = &[
         about: "what lies between gateways and Redis is cut, held, delayed",
         short: sizes(60, 20, 60.0, 0, 6),
         full: sizes(200, 50, 100.0, 0, 100),
+        stores: &[StoreKind::Redis],
         run: |setting| Box::pin(cuts::run(setting)),
     },
     Scenario {
@@ -69,6 +76,7 @@ pub const ALL: &[Scenario] = &[
         about: "Redis is away: nobody is disconnected, publishers are told",
         short: sizes(60, 20, 60.0, 6, 0),
         full: sizes(300, 50, 100.0, 60, 0),
+        stores: &[StoreKind::Redis],
         run: |setting| Box::pin(outage::run(setting)),
     },
     Scenario {
@@ -76,6 +84,7 @@ pub const ALL: &[Scenario] = &[
         about: "gateways are restarted in order, one after the other",
         short: sizes(60, 20, 60.0, 0, 1),
         full: sizes(500, 50, 100.0, 0, 5),
+        stores: &[StoreKind::Redis],
         run: |setting| Box::pin(rolling::run(setting)),
     },
     Scenario {
@@ -83,6 +92,7 @@ pub const ALL: &[Scenario] = &[
         about: "the master is killed and its replica promoted",
         short: sizes(60, 20, 60.0, 0, 2),
         full: sizes(200, 50, 100.0, 0, 20),
+        stores: &[StoreKind::Redis],
         run: |setting| Box::pin(failover::run(setting)),
     },
     Scenario {
@@ -90,6 +100,7 @@ pub const ALL: &[Scenario] = &[
         about: "one watcher stops reading and delays nobody",
         short: sizes(60, 20, 80.0, 2, 1),
         full: sizes(1000, 50, 50.0, 90, 2),
+        stores: &[StoreKind::Redis],
         run: |setting| Box::pin(stalled::run(setting)),
     },
     Scenario {
@@ -97,6 +108,7 @@ pub const ALL: &[Scenario] = &[
         about: "all watchers lose their connection at once and come back",
         short: sizes(300, 20, 60.0, 0, 1),
         full: sizes(18000, 50, 50.0, 0, 3),
+        stores: &[StoreKind::Redis],
         run: |setting| Box::pin(storm::run(setting)),
     },
     Scenario {
@@ -104,6 +116,15 @@ pub const ALL: &[Scenario] = &[
         about: "histories are shorter than what watchers miss",
         short: sizes(60, 5, 100.0, 0, 2),
         full: sizes(300, 10, 200.0, 0, 20),
+        stores: &[StoreKind::Redis, StoreKind::Embedded],
         run: |setting| Box::pin(rotation::run(setting)),
+    },
+    Scenario {
+        name: "stragglers",
+        about: "events are stored later than younger ones, watchers resume by time",
+        short: sizes(100, 20, 60.0, 5, 0),
+        full: sizes(300, 50, 100.0, 60, 0),
+        stores: &[StoreKind::Redis],
+        run: |setting| Box::pin(stragglers::run(setting)),
     },
 ];

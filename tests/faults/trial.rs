@@ -109,6 +109,8 @@ pub struct Trial {
     publishers: JoinSet<()>,
     random: fastrand::Rng,
     begun: String,
+    /// How many watchers did not have everything when they were waited for.
+    late: Option<u64>,
 }
 
 impl Trial {
@@ -129,6 +131,7 @@ impl Trial {
             publishers: JoinSet::new(),
             random: fastrand::Rng::with_seed(setup.seed),
             begun: Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true),
+            late: None,
             setup,
         }
     }
@@ -183,7 +186,7 @@ impl Trial {
         self.end_publishing().await?;
         let Setup { ref gateways, history_cap, expectation, .. } = self.setup;
         verdict::check_histories(&self.floor.ledger, gateways, history_cap, expectation).await?;
-        let late = self.catch_up().await;
+        self.catch_up().await;
         sleep(AFTERWARDS).await;
         self.floor.signal.send_modify(|signal| signal.stop = true);
         let mut views = Vec::new();
@@ -191,7 +194,7 @@ impl Trial {
             views.push(view?);
         }
         views.sort_by(|one, other| one.name.cmp(&other.name));
-        Ok(Verdict::new(&self.floor, &views, late, expectation))
+        Ok(Verdict::new(&self.floor, &views, self.late.unwrap_or(0), expectation))
     }
 
     /// Ends publishing; events under way are seen through.
@@ -203,14 +206,17 @@ impl Trial {
         Ok(())
     }
 
-    /// Waits until all watchers have everything. Answers how many have not, in the end.
-    pub async fn catch_up(&self) -> u64 {
+    /// Waits until all watchers have everything, once.
+    pub async fn catch_up(&mut self) {
+        if self.late.is_some() {
+            return;
+        }
         let last = Some(Arc::new(self.floor.ledger.last_answered()));
         self.floor.signal.send_modify(|signal| signal.last = last);
         let watchers = self.watchers.len() as u64;
         // Who is late is told by what is missing.
         let _in_time = timeout(CATCHING_UP, self.floor.caught_up.reaches(watchers)).await;
-        watchers - self.floor.caught_up.get()
+        self.late = Some(watchers - self.floor.caught_up.get());
     }
 }
 

@@ -105,8 +105,14 @@ pub fn digest(text: &str) -> u64 {
     hasher.finish()
 }
 
-/// Joins the namespace.
-pub const JOIN: &str = "40/jobs,{}";
+/// Joins the namespace, under a name of the client's own if it has one.
+pub fn join(client_id: Option<&str>) -> String {
+    match client_id {
+        Some(id) => format!("40/jobs,{}", json!({"clientId": id})),
+        None => "40/jobs,{}".to_owned(),
+    }
+}
+
 pub const PONG: &str = "3";
 
 /// Asks for a room: request number and payload.
