@@ -41,7 +41,7 @@ use std::{path::Path, process::ExitCode, time::Instant};
 use clap::Parser;
 
 use crate::{
-    scenarios::{ALL, Scenario},
+    scenarios::{ALL, Fault, Scenario},
     site::{Setting, Sizes, StoreKind},
 };
 
@@ -80,6 +80,9 @@ struct Arguments {
     /// Have a publish wait for so many replicas.
     #[arg(long)]
     wait_replicas: Option<u32>,
+    /// The one fault that happens in `cuts`.
+    #[arg(long, value_enum)]
+    fault: Option<Fault>,
     /// Watchers lose their network by themselves.
     #[arg(long)]
     no_proxy: bool,
@@ -148,6 +151,7 @@ impl Arguments {
             store,
             full: self.full,
             wait_replicas: self.wait_replicas,
+            fault: self.fault,
             no_proxy: self.no_proxy,
             folder: folder.to_owned(),
         }

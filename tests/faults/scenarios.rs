@@ -12,6 +12,8 @@ mod stalled;
 mod storm;
 mod stragglers;
 
+pub use self::cuts::Fault;
+
 use std::{future::Future, pin::Pin};
 
 use crate::{

@@ -9,6 +9,7 @@ use crate::{
     client::Home,
     gateway::{Configuration, Gateway, panics},
     redis::Redis,
+    scenarios::Fault,
     trial::{Expectation, Setup, Trial, http_client},
     verdict::Verdict,
 };
@@ -40,6 +41,8 @@ pub struct Setting {
     /// Whether it is the long form.
     pub full: bool,
     pub wait_replicas: Option<u32>,
+    /// The one fault that happens, where there is a choice.
+    pub fault: Option<Fault>,
     /// Whether watchers lose their network by themselves, which costs fewer file descriptors than proxies.
     pub no_proxy: bool,
     pub folder: PathBuf,

@@ -162,7 +162,13 @@ pub async fn check_histories(
     for job in 0..ledger.jobs() {
         let (id, gateway) = (ledger.id(job), gateways[job % gateways.len()]);
         let url = format!("http://{gateway}/api/jobs/{id}/history?limit={cap}");
-        let history: History = serde_json::from_str(&read(&http, &url).await?)?;
+        let history: History = match read(&http, &url).await {
+            Ok(text) => serde_json::from_str(&text)?,
+            Err(failure) => {
+                ledger.history_differs(format!("history: {failure}"));
+                continue;
+            }
+        };
         let mut kept = Ranges::default();
         let mut last = 0;
         for text in &history.events {

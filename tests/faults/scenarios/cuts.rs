@@ -3,13 +3,15 @@
 
 use std::time::Duration;
 
+use clap::ValueEnum;
 use tokio::time::sleep;
 
 use crate::{
     Failure,
+    gateway::Gateway,
     proxy::{Proxy, Way, Weather},
     redis::Redis,
-    site::{DURABLE, Setting, at},
+    site::{DURABLE, Setting, at, readiness},
     trial::{Expectation, Trial},
     verdict::Verdict,
 };
@@ -17,39 +19,31 @@ use crate::{
 /// Long enough that Redis gives up a feed with the smallest buffers.
 const PADDING: usize = 6000;
 
+/// How soon a gateway has to be ready again after a fault.
+const RECOVERY: Duration = Duration::from_secs(45);
+
 /// What may happen in a round.
-#[derive(Debug, Clone, Copy)]
-enum Fault {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Fault {
     Cut,
     CutInCommand,
     CutInAnswer,
+    /// All bytes are late.
     Delay,
+    /// No bytes go for a while.
     Hold,
+    /// No bytes go on the connections there are, ever again; new ones work.
     HoldOld,
     CloseToRedis,
     CloseToGateway,
     Refuse,
     KillFeed,
     KillCommands,
+    /// Redis stands still.
     Freeze,
+    /// Redis gives up feeds that are not read at once.
     SmallBuffers,
 }
-
-const FAULTS: [Fault; 13] = [
-    Fault::Cut,
-    Fault::CutInCommand,
-    Fault::CutInAnswer,
-    Fault::Delay,
-    Fault::Hold,
-    Fault::HoldOld,
-    Fault::CloseToRedis,
-    Fault::CloseToGateway,
-    Fault::Refuse,
-    Fault::KillFeed,
-    Fault::KillCommands,
-    Fault::Freeze,
-    Fault::SmallBuffers,
-];
 
 pub async fn run(setting: Setting) -> Result<Verdict, Failure> {
     let mut random = setting.random();
@@ -62,22 +56,41 @@ pub async fn run(setting: Setting) -> Result<Verdict, Failure> {
     trial.watch(setting.sizes.clients, at(&gateways)).await?;
     trial.publish();
     // Every fault has its turn before any has another one.
-    let mut turns = Vec::new();
+    let (mut turns, mut history, mut stuck) = (Vec::new(), Vec::new(), None);
     for _ in 0..setting.sizes.rounds {
         if turns.is_empty() {
-            turns = FAULTS.to_vec();
+            turns = setting.fault.map_or_else(|| Fault::value_variants().to_vec(), |only| vec![only]);
             random.shuffle(&mut turns);
         }
         let Some(fault) = turns.pop() else { break };
         proxy.disarm();
-        if setting.full {
-            println!("       {fault:?}");
-        }
+        history.push(fault);
         happen(fault, &proxy, &redis, &mut random, setting.full).await?;
         sleep(Duration::from_millis(random.u64(100..700))).await;
+        // Now and then the next one comes before this one is over.
+        if random.bool() && !are_ready(&gateways).await {
+            stuck = Some(format!("after {history:?} not all gateways were ready within {RECOVERY:?}"));
+            proxy.cut();
+            break;
+        }
     }
     sleep(Duration::from_secs(1)).await;
-    trial.finish().await
+    if stuck.is_none() && !are_ready(&gateways).await {
+        stuck = Some(format!("after {history:?} not all gateways were ready within {RECOVERY:?}"));
+        proxy.cut();
+    }
+    let mut verdict = trial.finish().await?;
+    verdict.complaints.extend(stuck);
+    Ok(verdict)
+}
+
+async fn are_ready(gateways: &[Gateway]) -> bool {
+    for gateway in gateways {
+        if readiness(gateway.address(), true, RECOVERY).await.is_err() {
+            return false;
+        }
+    }
+    true
 }
 
 /// Lets a fault happen, and ends it.
