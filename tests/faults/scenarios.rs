@@ -11,6 +11,7 @@ mod rotation;
 mod stalled;
 mod storm;
 mod stragglers;
+mod torn;
 
 pub use self::cuts::Fault;
 
@@ -128,5 +129,13 @@ pub const ALL: &[Scenario] = &[
         full: sizes(300, 50, 100.0, 60, 0),
         stores: &[StoreKind::Redis],
         run: |setting| Box::pin(stragglers::run(setting)),
+    },
+    Scenario {
+        name: "torn",
+        about: "connections of watchers are cut in the middle of what is sent",
+        short: sizes(80, 20, 60.0, 4, 0),
+        full: sizes(300, 50, 100.0, 60, 0),
+        stores: &[StoreKind::Redis, StoreKind::Embedded],
+        run: |setting| Box::pin(torn::run(setting)),
     },
 ];

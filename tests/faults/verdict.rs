@@ -29,6 +29,8 @@ pub struct Verdict {
     pub announced: u64,
     /// Due and neither delivered nor announced.
     pub missing: u64,
+    /// How many of these in rooms that are resumed by time.
+    pub missing_by_time: u64,
     /// Contents that differ from what was answered, or from what others have seen there.
     pub foreign: u64,
     /// Publishes refused or never answered.
@@ -86,6 +88,9 @@ impl Verdict {
         self.delivered += answered.len() - not_delivered.len();
         self.announced += not_delivered.len() - missing.len();
         self.missing += missing.len();
+        if !seen.by_number {
+            self.missing_by_time += missing.len();
+        }
         for (from, to) in missing.iter() {
             ledger.tell(format!("{who}: {} {from} to {to} never came", ledger.id(job)));
         }
@@ -117,7 +122,7 @@ impl fmt::Display for Verdict {
         let Counts { duplicated, disordered, needless_gaps, repeated, gaps, unrecovered } = self.watchers;
         write!(
             f,
-            "{} answered, {} due: {} delivered, {} announced gone, {} missing, {duplicated} duplicated, \
+            "{} answered, {} due: {} delivered, {} announced gone, {} missing ({} by time), {duplicated} duplicated, \
              {disordered} disordered, {} foreign, {} refused, {} late; {gaps} gaps ({needless_gaps} needless), \
              {unrecovered} unrecovered, {repeated} repeated; {} connections ({} silent), {} publishes repeated \
              ({} times 503, slowest try {} ms)",
@@ -126,6 +131,7 @@ impl fmt::Display for Verdict {
             self.delivered,
             self.announced,
             self.missing,
+            self.missing_by_time,
             self.foreign,
             self.refused,
             self.late,

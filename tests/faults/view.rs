@@ -39,7 +39,7 @@ impl Room {
 #[derive(Debug, Default)]
 pub struct JobView {
     /// Whether its own room brings it, so that it is resumed by number.
-    by_number: bool,
+    pub by_number: bool,
     /// The newest number seen; where the job is resumed from.
     last: u64,
     /// The newest number that this connection brought.
