@@ -4,6 +4,7 @@ mod cuts;
 mod drops;
 mod failover;
 mod gateway_kills;
+mod mixed;
 mod outage;
 mod redis_kills;
 mod rolling;
@@ -137,5 +138,13 @@ pub const ALL: &[Scenario] = &[
         full: sizes(300, 50, 100.0, 60, 0),
         stores: &[StoreKind::Redis, StoreKind::Embedded],
         run: |setting| Box::pin(torn::run(setting)),
+    },
+    Scenario {
+        name: "mixed",
+        about: "everything at once",
+        short: sizes(60, 20, 60.0, 0, 5),
+        full: sizes(300, 50, 100.0, 0, 100),
+        stores: &[StoreKind::Redis],
+        run: |setting| Box::pin(mixed::run(setting)),
     },
 ];

@@ -94,7 +94,7 @@ async fn are_ready(gateways: &[Gateway]) -> bool {
 }
 
 /// Lets a fault happen, and ends it.
-async fn happen(
+pub async fn happen(
     fault: Fault,
     proxy: &Proxy,
     redis: &Redis,
