@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::drops::SHORT;
 use crate::{
     Failure,
+    lanes::Lanes,
     proxy::{Proxy, Weather},
     redis::Redis,
     site::{DURABLE, Setting, at, readiness},
@@ -28,7 +30,10 @@ pub async fn run(setting: Setting) -> Result<Verdict, Failure> {
     let proxy = Proxy::start(master.address()).await?;
     let gateways = setting.gateways(3, proxy.address(), &options).await?;
     let mut trial = setting.trial(&gateways, expectation);
-    trial.watch(setting.sizes.clients, at(&gateways)).await?;
+    // Half of the watchers come back now and then, so that they resume from what the store may have lost.
+    let (lanes, direct) = (Lanes::start(&gateways, SHORT, !setting.no_proxy).await?, at(&gateways));
+    let home = |number: usize| if number.is_multiple_of(2) { direct(number) } else { lanes.home(number / 2) };
+    trial.watch(setting.sizes.clients, home).await?;
     trial.publish();
     for round in 0..setting.sizes.rounds {
         sleep(Duration::from_millis(random.u64(500..1500))).await;
