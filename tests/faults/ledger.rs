@@ -10,8 +10,8 @@ use std::{
 
 use crate::{ranges::Ranges, wire::JobEvent};
 
-/// How many differences are told one by one.
-const TOLD: usize = 10;
+/// How many differences of a kind are told one by one.
+pub const TOLD: usize = 10;
 
 /// All jobs of a trial. A job's place in it is the number in its id.
 pub struct Ledger {

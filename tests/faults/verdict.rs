@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     Failure,
-    ledger::Ledger,
+    ledger::{Ledger, TOLD},
     ranges::Ranges,
     trial::{Expectation, Floor, http_client},
     view::{Counts, JobView, View},
@@ -77,7 +77,7 @@ impl Verdict {
             }
         }
         (verdict.foreign, verdict.refused) = ledger.troubles();
-        verdict.differences = ledger.differences();
+        verdict.differences.append(&mut ledger.differences());
         verdict
     }
 
@@ -92,7 +92,9 @@ impl Verdict {
             self.missing_by_time += missing.len();
         }
         for (from, to) in missing.iter() {
-            ledger.tell(format!("{who}: {} {from} to {to} never came", ledger.id(job)));
+            if self.differences.len() < TOLD {
+                self.differences.push(format!("{who}: {} {from} to {to} never came", ledger.id(job)));
+            }
         }
     }
 
