@@ -1,0 +1,190 @@
+//! The ledger: what publishers were answered, and what stands under each number, as everybody has seen it.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use crate::{ranges::Ranges, wire::JobEvent};
+
+/// How many differences of a kind are told one by one.
+pub const TOLD: usize = 10;
+
+/// All jobs of a trial. A job's place in it is the number in its id.
+pub struct Ledger {
+    jobs: Vec<Job>,
+    differences: Mutex<Vec<String>>,
+    foreign: AtomicU64,
+    refused: AtomicU64,
+    lost: AtomicU64,
+}
+
+/// One job: who owns it, and its pages.
+struct Job {
+    id: String,
+    pages: Mutex<Pages>,
+}
+
+/// What is known of a job's events by number.
+#[derive(Default)]
+struct Pages {
+    /// The publisher's serial of each number that it was answered.
+    answered: BTreeMap<u64, u64>,
+    /// Serial and digest of each event that anybody has seen.
+    seen: HashMap<u64, (u64, u64)>,
+}
+
+impl Ledger {
+    pub fn new(jobs: usize) -> Self {
+        let job = |number| Job { id: format!("job-{number}"), pages: Mutex::default() };
+        Self {
+            jobs: (0..jobs).map(job).collect(),
+            differences: Mutex::default(),
+            foreign: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+        }
+    }
+
+    pub fn jobs(&self) -> usize {
+        self.jobs.len()
+    }
+
+    pub fn id(&self, job: usize) -> &str {
+        &self.jobs[job].id
+    }
+
+    /// The place of a job, by its id.
+    pub fn job(&self, id: &str) -> Option<usize> {
+        let job = id.strip_prefix("job-")?.parse().ok()?;
+        (job < self.jobs.len()).then_some(job)
+    }
+
+    fn pages(&self, job: usize) -> MutexGuard<'_, Pages> {
+        self.jobs[job].pages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A publisher was answered. Under that number stands what watchers see there. With `following` each number
+    /// follows on the one before; without, a store that has lost numbers may give them again.
+    pub fn answered(&self, job: usize, seq: u64, serial: u64, following: bool) {
+        let mut pages = self.pages(job);
+        let before = pages.answered.last_key_value().map(|(seq, serial)| (*seq, *serial));
+        let seen = pages.seen.get(&seq).map(|(serial, _)| *serial);
+        pages.answered.insert(seq, serial);
+        drop(pages);
+        if let Some((last, _)) = before
+            && following
+            && seq != last + 1
+        {
+            self.foreign(format!("{}: serial {serial} was answered {seq} after {last}", self.id(job)));
+        }
+        if let Some(other) = seen.filter(|other| *other != serial) {
+            let id = self.id(job);
+            self.foreign(format!("{id}: {seq} was answered for serial {serial}, and seen with {other}"));
+        }
+    }
+
+    /// Somebody has seen an event: a watcher, or whoever reads history.
+    pub fn seen(&self, who: &str, job: usize, event: &JobEvent<'_>, digest: u64) {
+        let Some(stamp) = event.stamp() else {
+            return self.foreign(format!("{who}: {} {} has no stamp", event.job, event.seq));
+        };
+        let (seq, now) = (event.seq, (stamp.serial, digest));
+        let mut pages = self.pages(job);
+        let before = *pages.seen.entry(seq).or_insert(now);
+        let answered = pages.answered.get(&seq).copied();
+        drop(pages);
+        if before != now {
+            let (id, other) = (event.job, before.0);
+            self.foreign(format!("{who}: {id} {seq} has serial {}, others saw {other} there", stamp.serial));
+        } else if let Some(other) = answered.filter(|serial| *serial != stamp.serial) {
+            let id = event.job;
+            self.foreign(format!("{who}: {id} {seq} has serial {}, answered for {other}", stamp.serial));
+        }
+    }
+
+    /// A publish was refused although it was right.
+    pub fn refused(&self, difference: String) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        self.tell(difference);
+    }
+
+    /// A history is not what it should be.
+    pub fn history_differs(&self, difference: String) {
+        self.foreign(difference);
+    }
+
+    /// The store has lost what it had accepted, both numbers inclusive, as the trial allows. What nobody has seen is
+    /// not due to anybody.
+    pub fn lost(&self, job: usize, from: u64, to: u64) {
+        self.lost.fetch_add(to - from + 1, Ordering::Relaxed);
+        let Pages { answered, seen } = &mut *self.pages(job);
+        answered.retain(|seq, _| !(from..=to).contains(seq) || seen.contains_key(seq));
+    }
+
+    /// How many answered events histories have lost.
+    pub fn lost_count(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    fn foreign(&self, difference: String) {
+        self.foreign.fetch_add(1, Ordering::Relaxed);
+        self.tell(difference);
+    }
+
+    /// Keeps one difference for the report.
+    pub fn tell(&self, difference: String) {
+        let mut differences = self.differences.lock().unwrap_or_else(PoisonError::into_inner);
+        if differences.len() < TOLD {
+            differences.push(difference);
+        }
+    }
+
+    /// The first differences, one by one.
+    pub fn differences(&self) -> Vec<String> {
+        self.differences.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How many contents were not what they should be, and how many publishes were refused.
+    pub fn troubles(&self) -> (u64, u64) {
+        (self.foreign.load(Ordering::Relaxed), self.refused.load(Ordering::Relaxed))
+    }
+
+    /// The numbers of a job that were answered.
+    pub fn numbers(&self, job: usize) -> Ranges {
+        let mut numbers = Ranges::default();
+        self.pages(job).answered.keys().for_each(|seq| numbers.insert(*seq));
+        numbers
+    }
+
+    /// The last number that was answered of each job; 0 where there is none.
+    pub fn last_answered(&self) -> Vec<u64> {
+        let last = |job| self.pages(job).answered.last_key_value().map_or(0, |(seq, _)| *seq);
+        (0..self.jobs.len()).map(last).collect()
+    }
+
+    /// Compares what watchers saw with what was answered: a serial that stands under two numbers was stored twice.
+    pub fn check_serials(&self) {
+        for job in 0..self.jobs.len() {
+            let pages = self.pages(job);
+            let by_serial: HashMap<u64, u64> =
+                pages.answered.iter().map(|(seq, serial)| (*serial, *seq)).collect();
+            let twice: Vec<_> = pages
+                .seen
+                .iter()
+                .filter_map(|(seq, (serial, _))| Some((*seq, *serial, *by_serial.get(serial)?)))
+                .filter(|(seq, _, answered)| seq != answered)
+                .collect();
+            drop(pages);
+            for (seq, serial, answered) in twice {
+                let id = self.id(job);
+                self.foreign(format!(
+                    "{id}: serial {serial} was answered {answered}, and stands at {seq} too"
+                ));
+            }
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! The master is killed and its replica promoted. What the replica had not got yet is lost from history, which
+//! asynchronous replication allows; nothing else is, and no number that anybody has seen is given again.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::drops::SHORT;
+use crate::{
+    Failure,
+    lanes::Lanes,
+    proxy::{Proxy, Weather},
+    redis::Redis,
+    site::{DURABLE, Setting, at, readiness},
+    trial::Expectation,
+    verdict::Verdict,
+};
+
+pub async fn run(setting: Setting) -> Result<Verdict, Failure> {
+    let mut random = setting.random();
+    let replicas = setting.wait_replicas.map(|count| count.to_string());
+    let options: Vec<_> =
+        replicas.iter().map(|count| ("JOBCAST_REDIS__WAIT_REPLICAS", count.as_str())).collect();
+    let expectation = match setting.wait_replicas {
+        Some(_) => Expectation::Everything,
+        None => Expectation::LostTail,
+    };
+    let mut master = setting.redis("redis-0", &DURABLE).await?;
+    let (mut replica, mut link) = follower(&setting, 1, &master).await?;
+    let proxy = Proxy::start(master.address()).await?;
+    let gateways = setting.gateways(3, proxy.address(), &options).await?;
+    let mut trial = setting.trial(&gateways, expectation);
+    // Half of the watchers come back now and then, so that they resume from what the store may have lost.
+    let (lanes, direct) = (Lanes::start(&gateways, SHORT, !setting.no_proxy).await?, at(&gateways));
+    let home = |number: usize| if number.is_multiple_of(2) { direct(number) } else { lanes.home(number / 2) };
+    trial.watch(setting.sizes.clients, home).await?;
+    trial.publish();
+    for round in 0..setting.sizes.rounds {
+        sleep(Duration::from_millis(random.u64(500..1500))).await;
+        // The replica gets nothing for a moment: there is a tail to lose, unless publishes wait for it.
+        link.set(Weather::Held);
+        sleep(Duration::from_millis(random.u64(50..500))).await;
+        master.kill()?;
+        proxy.set(Weather::Refusing);
+        proxy.cut();
+        link.cut();
+        replica.done(&["REPLICAOF", "NO", "ONE"]).await?;
+        proxy.switch(replica.address());
+        proxy.set(Weather::Fair);
+        for gateway in &gateways {
+            readiness(gateway.address(), true, Duration::from_secs(60)).await?;
+        }
+        let (next, next_link) = follower(&setting, round + 2, &replica).await?;
+        master = std::mem::replace(&mut replica, next);
+        link = next_link;
+    }
+    sleep(Duration::from_secs(1)).await;
+    let floor = trial.floor.clone();
+    let mut verdict = trial.finish().await?;
+    verdict.remarks.push(format!("{} answered events are lost from history", floor.ledger.lost_count()));
+    Ok(verdict)
+}
+
+/// A replica of a server, once it follows, and the link by which it does.
+async fn follower(setting: &Setting, number: usize, master: &Redis) -> Result<(Redis, Proxy), Failure> {
+    let link = Proxy::start(master.address()).await?;
+    let port = link.address().port().to_string();
+    let name = format!("redis-{number}");
+    let arguments =
+        [DURABLE.as_slice(), &["--replicaof", "127.0.0.1", &port, "--repl-diskless-sync-delay", "0"]]
+            .concat();
+    let replica = setting.redis(&name, &arguments).await?;
+    let begun = Instant::now();
+    while !replica.info("replication").await?.contains("master_link_status:up") {
+        if begun.elapsed() > Duration::from_secs(60) {
+            return Err("the replica does not follow".into());
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    Ok((replica, link))
+}

@@ -1,0 +1,246 @@
+//! A trial: watchers and publishers on one set of gateways, from the first connection to the verdict.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use chrono::{SecondsFormat, Utc};
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use crate::{
+    Failure,
+    client::{Client, Home},
+    ledger::Ledger,
+    publisher::{Publisher, Style},
+    tally::{Latencies, Tally},
+    verdict::{self, Verdict},
+    view::{Room, TENANTS, USERS, View},
+};
+
+/// How long watchers may take to connect, and to catch up in the end.
+const SETTLING: Duration = Duration::from_secs(120);
+const CATCHING_UP: Duration = Duration::from_secs(90);
+
+/// For how long watchers listen on after they have everything: nothing more may come.
+const AFTERWARDS: Duration = Duration::from_millis(500);
+
+/// What everybody in the trial is told.
+#[derive(Debug, Clone, Default)]
+pub struct Signal {
+    /// Publishers publish nothing more.
+    pub quiet: bool,
+    /// The last number of each job that was answered, once that is known.
+    pub last: Option<Arc<Vec<u64>>>,
+    /// How often all watchers were to drop their connection.
+    pub drops: u64,
+    /// The trial is over.
+    pub stop: bool,
+}
+
+/// What is counted while a trial runs.
+#[derive(Default)]
+pub struct Counts {
+    pub connections: Tally,
+    pub losses: Tally,
+    /// Connections that were given up because nothing was heard on them.
+    pub silent: Tally,
+    pub refused_rooms: Tally,
+    pub deliveries: Tally,
+    pub answered: Tally,
+    /// Publishes that were tried again.
+    pub repeats: Tally,
+    pub unavailable: Tally,
+    /// In milliseconds.
+    pub slowest_try: Tally,
+}
+
+/// What everybody in a trial shares.
+pub struct Floor {
+    pub ledger: Ledger,
+    pub counts: Counts,
+    pub latencies: Latencies,
+    /// How many watchers have been in all their rooms.
+    pub settled: Tally,
+    /// How many connections have been in all their rooms.
+    pub settlings: Tally,
+    /// How many watchers have everything.
+    pub caught_up: Tally,
+    signal: watch::Sender<Signal>,
+}
+
+impl Floor {
+    pub fn signal(&self) -> watch::Receiver<Signal> {
+        self.signal.subscribe()
+    }
+}
+
+/// What has to hold in the end, beyond what always has to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expectation {
+    /// Everything that was answered arrives.
+    Everything,
+    /// Histories are short: what is missing is announced.
+    Gaps,
+    /// The store may have lost what it had accepted. What somebody has seen of that reaches everybody or is
+    /// announced, and its number is never given again.
+    LostTail,
+}
+
+/// What a trial is about.
+pub struct Setup {
+    pub jobs: usize,
+    pub seed: u64,
+    /// How many events all publishers together publish a second.
+    pub rate: f64,
+    pub padding: usize,
+    pub history_cap: usize,
+    pub expectation: Expectation,
+    /// The gateways that publishers publish to.
+    pub gateways: Vec<SocketAddr>,
+}
+
+/// A trial that runs.
+pub struct Trial {
+    pub floor: Arc<Floor>,
+    setup: Setup,
+    watchers: JoinSet<View>,
+    publishers: JoinSet<()>,
+    random: fastrand::Rng,
+    begun: String,
+    /// How many watchers did not have everything when they were waited for.
+    late: Option<u64>,
+}
+
+impl Trial {
+    /// A trial without anybody in it.
+    pub fn new(setup: Setup) -> Self {
+        let floor = Floor {
+            ledger: Ledger::new(setup.jobs),
+            counts: Counts::default(),
+            latencies: Latencies::default(),
+            settled: Tally::default(),
+            settlings: Tally::default(),
+            caught_up: Tally::default(),
+            signal: watch::Sender::default(),
+        };
+        Self {
+            floor: Arc::new(floor),
+            watchers: JoinSet::new(),
+            publishers: JoinSet::new(),
+            random: fastrand::Rng::with_seed(setup.seed),
+            begun: Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true),
+            late: None,
+            setup,
+        }
+    }
+
+    /// Adds so many watchers, each at its home, and waits until they are in all their rooms.
+    pub async fn watch(&mut self, clients: usize, home: impl Fn(usize) -> Home) -> Result<(), Failure> {
+        for number in 0..clients {
+            self.add(format!("watcher {number}"), rooms(number, self.setup.jobs), home(number));
+            // Not all in the same moment: that is the scenario `storm`.
+            if number % 50 == 49 {
+                self.floor.settled.reaches(number as u64 - 40).await;
+            }
+        }
+        let settled = timeout(SETTLING, self.floor.settled.reaches(clients as u64)).await;
+        settled.map_err(|_| {
+            let count = self.floor.settled.get();
+            format!("only {count} of {clients} watchers were in their rooms within {SETTLING:?}").into()
+        })
+    }
+
+    /// Adds one watcher.
+    pub fn add(&mut self, name: String, rooms: Vec<Room>, home: Home) {
+        let view = View::new(name, rooms, self.setup.jobs, &self.begun);
+        let client = Client::new(view, home, self.floor.clone(), self.random.u64(..));
+        self.watchers.spawn(client.run());
+    }
+
+    /// Starts the publishers.
+    pub fn publish(&mut self) {
+        let Setup { jobs, rate, padding, expectation, ref gateways, .. } = self.setup;
+        let style = Style {
+            gateways: gateways.iter().map(|address| format!("http://{address}")).collect(),
+            interval: Duration::from_secs_f64(jobs as f64 / rate),
+            padding,
+            forgetful: expectation == Expectation::LostTail,
+        };
+        let http = http_client();
+        for job in 0..jobs {
+            let publisher =
+                Publisher::new(job, style.clone(), http.clone(), self.floor.clone(), self.random.u64(..));
+            self.publishers.spawn(publisher.run());
+        }
+    }
+
+    /// Has all watchers drop their connection at once and come back at once.
+    pub fn drop_all(&self) {
+        self.floor.signal.send_modify(|signal| signal.drops += 1);
+    }
+
+    /// Ends publishing, waits until everybody has everything, and compares.
+    pub async fn finish(mut self) -> Result<Verdict, Failure> {
+        self.end_publishing().await?;
+        let Setup { ref gateways, history_cap, expectation, .. } = self.setup;
+        verdict::check_histories(&self.floor.ledger, gateways, history_cap, expectation).await?;
+        self.catch_up().await;
+        sleep(AFTERWARDS).await;
+        self.floor.signal.send_modify(|signal| signal.stop = true);
+        let mut views = Vec::new();
+        while let Some(view) = self.watchers.join_next().await {
+            views.push(view?);
+        }
+        views.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(Verdict::new(&self.floor, &views, self.late.unwrap_or(0), expectation))
+    }
+
+    /// Ends publishing; events under way are seen through.
+    pub async fn end_publishing(&mut self) -> Result<(), Failure> {
+        self.floor.signal.send_modify(|signal| signal.quiet = true);
+        while let Some(ended) = self.publishers.join_next().await {
+            ended?;
+        }
+        Ok(())
+    }
+
+    /// Waits until all watchers have everything, once.
+    pub async fn catch_up(&mut self) {
+        if self.late.is_some() {
+            return;
+        }
+        let last = Some(Arc::new(self.floor.ledger.last_answered()));
+        self.floor.signal.send_modify(|signal| signal.last = last);
+        let watchers = self.watchers.len() as u64;
+        // Who is late is told by what is missing.
+        let _in_time = timeout(CATCHING_UP, self.floor.caught_up.reaches(watchers)).await;
+        self.late = Some(watchers - self.floor.caught_up.get());
+    }
+}
+
+/// A client for a gateway's HTTP side.
+pub fn http_client() -> reqwest::Client {
+    reqwest::Client::builder().no_proxy().build().expect("a client without options")
+}
+
+/// The rooms of a watcher: mostly one job, some have several, a user's, a tenant's within, or all.
+fn rooms(number: usize, jobs: usize) -> Vec<Room> {
+    let job = number % jobs;
+    let user = number % USERS;
+    match number % 20 {
+        // Not too many of those that get much.
+        19 if number < 400 => vec![Room::All],
+        18 if number < 400 => vec![Room::User((job + 1) % USERS), Room::Job(job)],
+        17 if number < 400 => vec![Room::User(user), Room::Tenant(number % TENANTS)],
+        16 if number < 400 => vec![Room::User(user)],
+        15 if number < 400 => vec![Room::Tenant(number % TENANTS)],
+        12..15 => {
+            let mut three = vec![Room::Job(job), Room::Job((job + 1) % jobs), Room::Job((job + 2) % jobs)];
+            three.dedup();
+            three
+        }
+        _ => vec![Room::Job(job)],
+    }
+}

@@ -1,0 +1,160 @@
+//! The wire: Socket.IO 5 over Engine.IO 4 over WebSocket, as much of it as a watcher needs, and a job event as a
+//! watcher reads it.
+
+use std::{hash::Hasher, time::Duration};
+
+use serde::Deserialize;
+use serde_json::{json, value::RawValue};
+
+/// What the server sends.
+#[derive(Debug)]
+pub enum Packet<'a> {
+    /// The connection is open; for how long it may be silent.
+    Open {
+        silence: Duration,
+    },
+    Ping,
+    /// The namespace is joined.
+    Joined,
+    /// It is not, or not any more.
+    Left,
+    /// The answer to the request of that number.
+    Ack(usize, Answer),
+    Event(&'a str),
+    Gap(Gap),
+    Other,
+}
+
+/// The answer to `subscribe:jobs`.
+#[derive(Debug, Deserialize)]
+pub struct Answer {
+    pub success: bool,
+    pub recovered: Option<bool>,
+    /// For a job's room its newest event.
+    latest: Option<Box<RawValue>>,
+}
+
+/// Numbers that the server says cannot be had.
+#[derive(Debug, Deserialize)]
+pub struct Gap {
+    #[serde(rename = "jobId")]
+    pub job: String,
+    pub from: u64,
+    pub to: u64,
+}
+
+#[derive(Deserialize)]
+struct Handshake {
+    #[serde(rename = "pingInterval")]
+    ping_interval: u64,
+    #[serde(rename = "pingTimeout")]
+    ping_timeout: u64,
+}
+
+/// A job event, read no further than a watcher needs.
+#[derive(Debug, Deserialize)]
+pub struct JobEvent<'a> {
+    #[serde(rename = "jobId")]
+    pub job: &'a str,
+    pub seq: u64,
+    pub timestamp: &'a str,
+    data: Option<&'a str>,
+    message: Option<&'a str>,
+    result: Option<&'a str>,
+    error: Option<&'a str>,
+}
+
+/// What a publisher puts into an event: its own number, and when it was sent, in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    pub serial: u64,
+    pub sent: u64,
+}
+
+impl Stamp {
+    /// The stamp as text, made longer by so many characters.
+    pub fn text(self, padding: usize) -> String {
+        format!("{} {} {}", self.serial, self.sent, "x".repeat(padding))
+    }
+}
+
+impl JobEvent<'_> {
+    pub fn read(text: &str) -> Option<JobEvent<'_>> {
+        serde_json::from_str(text).ok()
+    }
+
+    pub fn stamp(&self) -> Option<Stamp> {
+        let text = self.message.or(self.data).or(self.result).or(self.error)?;
+        let mut words = text.split(' ');
+        Some(Stamp { serial: words.next()?.parse().ok()?, sent: words.next()?.parse().ok()? })
+    }
+}
+
+impl Answer {
+    /// The number of the job's newest event; 0 where it has none.
+    pub fn newest(&self) -> u64 {
+        let latest = self.latest.as_ref().and_then(|latest| JobEvent::read(latest.get()));
+        latest.map_or(0, |event| event.seq)
+    }
+}
+
+/// Tells contents apart: the same bytes have the same digest.
+pub fn digest(text: &str) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    hasher.write(text.as_bytes());
+    hasher.finish()
+}
+
+/// Joins the namespace, under a name of the client's own if it has one.
+pub fn join(client_id: Option<&str>) -> String {
+    match client_id {
+        Some(id) => format!("40/jobs,{}", json!({"clientId": id})),
+        None => "40/jobs,{}".to_owned(),
+    }
+}
+
+pub const PONG: &str = "3";
+
+/// Asks for a room: request number and payload.
+pub fn subscribe(request: usize, payload: &serde_json::Value) -> String {
+    format!("42/jobs,{request}{}", json!(["subscribe:jobs", payload]))
+}
+
+/// Reads a packet; `None` where it is none of Socket.IO's.
+pub fn read(text: &str) -> Option<Packet<'_>> {
+    match text.as_bytes() {
+        [b'0', ..] => {
+            let handshake: Handshake = serde_json::from_str(&text[1..]).ok()?;
+            let silence = Duration::from_millis(handshake.ping_interval + handshake.ping_timeout);
+            Some(Packet::Open { silence })
+        }
+        [b'1', ..] => Some(Packet::Left),
+        [b'2', ..] => Some(Packet::Ping),
+        [b'4', kind, rest @ ..] if rest.starts_with(b"/jobs,") => message(*kind, &text[8..]),
+        [b'4', ..] => Some(Packet::Other),
+        _ => None,
+    }
+}
+
+fn message(kind: u8, rest: &str) -> Option<Packet<'_>> {
+    match kind {
+        b'0' => Some(Packet::Joined),
+        b'1' | b'4' => Some(Packet::Left),
+        b'2' => {
+            let (name, argument): (&str, &RawValue) = serde_json::from_str(rest).ok()?;
+            match name {
+                "job:gap" => serde_json::from_str(argument.get()).ok().map(Packet::Gap),
+                "job:update" | "job:progress" | "job:completed" | "job:error" => {
+                    Some(Packet::Event(argument.get()))
+                }
+                _ => Some(Packet::Other),
+            }
+        }
+        b'3' => {
+            let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+            let (answer,): (Answer,) = serde_json::from_str(&rest[digits..]).ok()?;
+            Some(Packet::Ack(rest[..digits].parse().ok()?, answer))
+        }
+        _ => Some(Packet::Other),
+    }
+}
