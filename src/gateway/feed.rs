@@ -3,7 +3,11 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use super::{CloseReason, Gateway, catch_up, hub::Receipt};
+use super::{
+    CloseReason, Delivery, Gateway,
+    catch_up::{self, Pages},
+    hub::Receipt,
+};
 use crate::{
     event::{JobEvent, Seq},
     id::JobId,
@@ -17,6 +21,9 @@ use crate::{
 /// write; but the writers must run before an outbox of a healthy client is full.
 const BATCH: usize = 64;
 
+/// How many bytes of events at the most, if they are more than one: each session in their rooms gets its own copy.
+const BATCH_BYTES: usize = 256 * 1024;
+
 /// How often live edges of idle jobs are looked for. Longer than any margin of [`FeedItem::Restored`].
 const SWEEP_INTERVAL: Duration = Duration::from_secs(300);
 
@@ -24,10 +31,25 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(300);
 pub async fn follow(gateway: Gateway, mut feed: Feed) {
     let mut items = Vec::with_capacity(BATCH);
     while feed.recv_many(&mut items, BATCH).await > 0 {
+        let mut bytes = 0;
         for item in items.drain(..) {
+            let size = size(&item);
+            if bytes > 0 && bytes + size > BATCH_BYTES {
+                tokio::task::yield_now().await;
+                bytes = 0;
+            }
+            bytes += size;
             take(&gateway, item);
         }
         tokio::task::yield_now().await;
+    }
+}
+
+fn size(item: &FeedItem) -> usize {
+    match item {
+        FeedItem::Event(event) => Delivery::Event(event).size(),
+        FeedItem::Notice(notice) => Delivery::Notice(notice).size(),
+        FeedItem::Interrupted | FeedItem::Restored { .. } => 0,
     }
 }
 
@@ -54,8 +76,9 @@ fn receive(gateway: &Gateway, event: &JobEvent) {
 
 /// Fetches what the feed left out of a job, until its live edge meets what the feed brought.
 async fn fill(gateway: Gateway, job: JobId, mut after: Seq) {
+    let mut pages = Pages::default();
     loop {
-        let page = catch_up::page(&gateway, &job, after).await;
+        let page = pages.read(&gateway, &job, after).await;
         match gateway.hub(|hub| hub.fill(&job, &page)) {
             Receipt::Gap { after: next } => after = next,
             Receipt::Done => return,
@@ -64,8 +87,8 @@ async fn fill(gateway: Gateway, job: JobId, mut after: Seq) {
 }
 
 fn notify(gateway: &Gateway, notice: &Notice) {
-    for outlet in gateway.hub(|hub| hub.notify(notice)) {
-        gateway.close(&*outlet, CloseReason::TooManyNotices);
+    for key in gateway.hub(|hub| hub.notify(notice)) {
+        gateway.close(key, CloseReason::TooManyNotices);
     }
 }
 
@@ -98,8 +121,8 @@ async fn resync_room(gateway: &Gateway, room: &Room, since: Timestamp) -> Result
 
 /// Begins the live edge of a job that had none before the interruption, just before its first event since.
 async fn adopt(gateway: &Gateway, job: &JobId, since: Timestamp) -> Result<(), StoreError> {
-    let entries = gateway.0.store.history(job, Window::Newest(gateway.0.history_cap)).await?;
-    let first = entries.into_iter().filter_map(Entry::event).find(|event| event.timestamp() >= since);
+    let events = catch_up::read(gateway, job, Window::Newest(gateway.0.history_cap)).await?;
+    let first = events.into_iter().find(|event| event.timestamp() >= since);
     if let Some(first) = first {
         gateway.hub(|hub| hub.adopt(&first, first.seq() - 1));
     }

@@ -8,6 +8,7 @@ mod member;
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
+    time::Instant,
 };
 
 use indexmap::IndexSet;
@@ -15,12 +16,13 @@ use slotmap::{SlotMap, new_key_type};
 
 use self::member::{Cursor, Member};
 use super::{
+    catch_up::SLOW,
     live_edge::{Step, decide},
     outlet::{Delivery, Gap, Offer, Outlet},
 };
 use crate::{
     event::{JobEvent, Seq},
-    id::JobId,
+    id::{ClientId, JobId},
     notice::{Audience, Notice},
     room::Room,
 };
@@ -32,6 +34,9 @@ new_key_type! {
 
 /// One attempt of a session to join a room.
 pub type JoinId = u64;
+
+/// How many of a session's rooms its standing names.
+const ROOMS_TOLD: usize = 3;
 
 /// How many notices wait for a session that is full.
 const MAX_WAITING_NOTICES: usize = 64;
@@ -87,12 +92,48 @@ pub enum Need {
 }
 
 /// What became of an attempt to hand a session what it needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Progress {
-    /// It took all of it.
-    Moved,
-    /// It has no place now.
-    Full,
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Whether it had no place for all of it.
+    pub full: bool,
+    /// Whether it took some of a replay that it had asked for.
+    pub asked: bool,
+}
+
+/// The hub in numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Sessions.
+    pub sessions: usize,
+    /// Rooms with a session.
+    pub rooms: usize,
+    /// Jobs with a live edge.
+    pub edges: usize,
+    /// Sessions that are behind.
+    pub behind: usize,
+    /// Since when the one is behind that has been for the longest time.
+    pub behind_since: Option<Instant>,
+    /// Bytes that wait in all outboxes.
+    pub waiting: u64,
+    /// Bytes that wait in the outbox that holds the most.
+    pub most_waiting: u64,
+}
+
+/// One session as an operator wants to know it.
+#[derive(Debug)]
+pub struct Standing {
+    /// Who it is, if it has a record.
+    pub client: Option<ClientId>,
+    /// Some of its rooms.
+    pub rooms: Vec<Room>,
+    /// Since when it is behind.
+    pub behind_since: Option<Instant>,
+    /// On how many jobs.
+    pub jobs_behind: usize,
+    /// How many notices wait for it.
+    pub notices: usize,
+    /// How many bytes wait in its outbox.
+    pub waiting: u64,
 }
 
 /// A job that a session starts to watch.
@@ -106,8 +147,8 @@ pub struct Starting {
 
 impl Hub {
     /// Adds a session that is in no room.
-    pub fn connect(&mut self, outlet: Arc<dyn Outlet>) -> SessionKey {
-        self.sessions.insert(Member::new(outlet))
+    pub fn connect(&mut self, outlet: Arc<dyn Outlet>, client: Option<ClientId>) -> SessionKey {
+        self.sessions.insert(Member::new(outlet, client))
     }
 
     /// Removes a session, and tells which rooms it was in.
@@ -197,6 +238,9 @@ impl Hub {
         let cursor = member.cursors.entry(latest.job().clone()).or_insert(Cursor::new(seq, target));
         cursor.seq = cursor.seq.min(seq);
         cursor.target = cursor.target.max(target);
+        if after.is_some() {
+            cursor.asked = cursor.target;
+        }
         member.queue(latest.job().clone());
     }
 
@@ -339,7 +383,7 @@ impl Hub {
             for key in &occupants.live {
                 let Some(member) = self.sessions.get_mut(*key) else { continue };
                 if member.first_sight(self.deliveries) && member.offer_live(event) {
-                    self.woken.push((*key, "slow"));
+                    self.woken.push((*key, SLOW));
                 }
             }
         }
@@ -368,7 +412,7 @@ impl Hub {
             for key in &occupants.live {
                 let Some(member) = self.sessions.get_mut(*key) else { continue };
                 if member.first_sight(self.deliveries) && member.offer_gap(gap) {
-                    self.woken.push((*key, "slow"));
+                    self.woken.push((*key, SLOW));
                 }
             }
         }
@@ -376,7 +420,7 @@ impl Hub {
 
     /// Delivers a notice to its audience. Answers the sessions that have to be closed, because more notices wait
     /// for them than may.
-    pub fn notify(&mut self, notice: &Notice) -> Vec<Arc<dyn Outlet>> {
+    pub fn notify(&mut self, notice: &Notice) -> Vec<SessionKey> {
         let audience: Vec<SessionKey> = match &notice.audience {
             Audience::Everyone => self.sessions.keys().collect(),
             Audience::User(user) => {
@@ -387,7 +431,7 @@ impl Hub {
         let mut overrun = Vec::new();
         for key in audience {
             let Some(member) = self.sessions.get_mut(key) else { continue };
-            if !member.outlet.takes_notices() {
+            if !member.outlet.takes_notices() || member.closing {
                 continue;
             }
             let waiting = !member.notices.is_empty();
@@ -395,20 +439,26 @@ impl Hub {
                 continue;
             }
             if member.notices.len() >= MAX_WAITING_NOTICES {
-                overrun.push(member.outlet.clone());
+                overrun.push(key);
                 continue;
             }
             member.notices.push_back(notice.clone());
-            self.woken.push((key, "slow"));
+            self.woken.push((key, SLOW));
         }
         overrun
     }
 
+    /// Whether [`Hub::take_woken`] may have something to tell.
+    pub fn has_woken(&self) -> bool {
+        !self.woken.is_empty()
+    }
+
     /// Takes the sessions that have fallen behind since the last call, each with the reason, and marks them as
-    /// looked after until [`Hub::next_need`] answers `None`.
-    pub fn take_woken(&mut self) -> Vec<(SessionKey, &'static str)> {
+    /// looked after from `now` until [`Hub::next_need`] answers `None`.
+    pub fn take_woken(&mut self, now: Instant) -> Vec<(SessionKey, &'static str)> {
         let mut woken = std::mem::take(&mut self.woken);
-        woken.retain(|(key, _)| self.sessions.get_mut(*key).is_some_and(Member::begin_catch_up));
+        let mut begins = |key| self.sessions.get_mut(key).is_some_and(|member| member.begin_catch_up(now));
+        woken.retain(|(key, _)| begins(*key));
         woken
     }
 
@@ -422,18 +472,25 @@ impl Hub {
         let edge = self.edges.get(job).map(|edge| edge.seq);
         match self.sessions.get_mut(key) {
             Some(member) => member.replay(job, after, page, edge),
-            None => Progress::Moved,
+            None => Progress::default(),
         }
     }
 
     /// Hands a session the notices that wait for it.
     pub fn flush_notices(&mut self, key: SessionKey) -> Progress {
-        self.sessions.get_mut(key).map_or(Progress::Moved, Member::flush_notices)
+        self.sessions.get_mut(key).map_or_else(Progress::default, Member::flush_notices)
     }
 
     /// The sending end of a session.
     pub fn outlet(&self, key: SessionKey) -> Option<Arc<dyn Outlet>> {
         self.sessions.get(key).map(|member| member.outlet.clone())
+    }
+
+    /// The sending end of a session that is to be closed; `None` if it is gone or that was said before.
+    pub fn begin_close(&mut self, key: SessionKey) -> Option<Arc<dyn Outlet>> {
+        let member = self.sessions.get_mut(key)?;
+        let before = std::mem::replace(&mut member.closing, true);
+        (!before).then(|| member.outlet.clone())
     }
 
     /// The rooms that sessions of this node are in.
@@ -470,10 +527,32 @@ impl Hub {
         });
     }
 
-    /// Counts: sessions, rooms, live edges, sessions behind.
-    pub fn counts(&self) -> [usize; 4] {
-        let behind = self.sessions.values().filter(|member| member.is_catching_up()).count();
-        [self.sessions.len(), self.rooms.len(), self.edges.len(), behind]
+    /// How a session stands.
+    pub fn standing(&self, key: SessionKey) -> Option<Standing> {
+        let member = self.sessions.get(key)?;
+        Some(Standing {
+            client: member.client.clone(),
+            rooms: member.live.iter().take(ROOMS_TOLD).cloned().collect(),
+            behind_since: member.behind_since(),
+            jobs_behind: member.jobs_behind(),
+            notices: member.notices.len(),
+            waiting: member.outlet.waiting(),
+        })
+    }
+
+    /// Counts.
+    pub fn census(&self) -> Census {
+        let (rooms, edges) = (self.rooms.len(), self.edges.len());
+        let mut census = Census { sessions: self.sessions.len(), rooms, edges, ..Census::default() };
+        for member in self.sessions.values() {
+            let since = member.behind_since();
+            census.behind += usize::from(since.is_some());
+            census.behind_since = census.behind_since.into_iter().chain(since).min();
+            let waiting = member.outlet.waiting();
+            census.waiting += waiting;
+            census.most_waiting = census.most_waiting.max(waiting);
+        }
+        census
     }
 }
 
