@@ -10,10 +10,7 @@ mod subscribe;
 
 use std::{
     fmt,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 
@@ -77,7 +74,6 @@ struct Inner {
     history_cap: usize,
     node: String,
     connections: AtomicU64,
-    feed_interrupted: AtomicBool,
     /// Bounds how many events catch-ups and fills read at once.
     catch_up_reads: tokio::sync::Semaphore,
     tasks: Tasks,
@@ -124,7 +120,6 @@ impl Gateway {
             history_cap: store.history.max_events,
             node,
             connections: AtomicU64::new(0),
-            feed_interrupted: AtomicBool::new(false),
             catch_up_reads: tokio::sync::Semaphore::new(catch_up::EVENTS_READ_AT_ONCE as usize),
             metrics: Metrics::new(&tasks),
             tasks,
@@ -155,7 +150,7 @@ impl Gateway {
         let (at, begun) = (Timestamp::now(), Instant::now());
         let facts: Vec<_> =
             publications.iter().map(|(draft, _)| (draft.job().clone(), draft.kind())).collect();
-        let seen: Vec<_> = self.hub(|hub| facts.iter().map(|(job, _)| hub.live_edge(job)).collect());
+        let seen: Vec<_> = self.hub(|hub| facts.iter().map(|(job, _)| hub.seen(job)).collect());
         let append = |((draft, key), above)| Append { draft, at, key, above };
         let appends = publications.into_iter().zip(seen).map(append).collect();
         let outcomes = self.0.store.append(appends).await;
@@ -327,9 +322,9 @@ impl Gateway {
     /// A [`Refusal`] says what is missing.
     pub async fn ready(&self) -> Result<(), Refusal> {
         self.asked(self.0.store.ping().await)?;
-        match self.0.feed_interrupted.load(Ordering::Acquire) {
-            true => Err(Refusal::new(Code::Unavailable, "the store's feed is interrupted")),
-            false => Ok(()),
+        match self.hub(|hub| hub.is_whole()) {
+            true => Ok(()),
+            false => Err(Refusal::new(Code::Unavailable, "the store's feed is interrupted")),
         }
     }
 

@@ -21,10 +21,11 @@ use super::{
     outlet::{Delivery, Gap, Offer, Outlet},
 };
 use crate::{
-    event::{JobEvent, Seq},
+    event::{JobEvent, Owner, Seq, rooms},
     id::{ClientId, JobId},
     notice::{Audience, Notice},
     room::Room,
+    timestamp::Timestamp,
 };
 
 new_key_type! {
@@ -52,6 +53,25 @@ pub struct Hub {
     joins: JoinId,
     /// Sessions that have fallen behind and that nobody looks after yet.
     woken: Vec<(SessionKey, &'static str)>,
+    interruptions: u64,
+    interruption: Option<Interruption>,
+}
+
+/// The time from which on something may be missing, until all of it has been fetched.
+#[derive(Default)]
+struct Interruption {
+    /// When it began; `None` until the feed is back.
+    since: Option<Timestamp>,
+}
+
+/// What has to be done before the feed is whole again: every job of every room that was active since then goes
+/// through [`Hub::adopt`] where it has no live edge, and its newest event through [`Hub::receive`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resync {
+    /// When the earliest interruption began that is not made good.
+    pub since: Timestamp,
+    /// The interruption that it follows on: after another one there will be another resync.
+    interruption: u64,
 }
 
 /// Who is in a room, and which jobs have a live edge because of it.
@@ -65,7 +85,10 @@ struct Occupants {
 /// How far this node has delivered a job that some joined room covers without interruption.
 struct LiveEdge {
     seq: Seq,
-    /// The joined rooms that cover the job.
+    /// The largest number that any session has seen; larger than `seq` where history was further than the feed.
+    seen: Seq,
+    owner: Owner,
+    /// The joined rooms among whose jobs it is.
     rooms: Vec<Room>,
     /// The newest event that waits while what came before it is fetched.
     filling: Option<JobEvent>,
@@ -80,6 +103,9 @@ pub enum Receipt {
     Done,
     /// The history after this number has to be fetched and handed to [`Hub::fill`].
     Gap { after: Seq },
+    /// The job has no live edge, and what came before the event may have been lost: where it begins since then has
+    /// to be found in history, for [`Hub::adopt`], and then the event received again.
+    Unplaced { since: Timestamp },
 }
 
 /// What a catching-up session needs next.
@@ -219,19 +245,28 @@ impl Hub {
     fn start_job(&mut self, key: SessionKey, job: &Starting) {
         let Starting { latest, after } = job;
         let rooms = self.joined_rooms(latest);
+        if let Some(edge) = self.edges.get(latest.job()) {
+            // The room is among those that keep it from here on.
+            self.advance(latest, edge.seq, &rooms);
+        }
         let watching = |member: &Member| rooms.iter().any(|room| member.live.contains(room));
-        if after.is_none() && self.sessions.get(key).is_some_and(watching) {
+        let watches = self.sessions.get(key).is_some_and(watching);
+        if watches && after.is_none() {
             return;
         }
         // With nobody else here, nothing that is on its way can be due to anybody: the edge may begin at once.
         let alone = || rooms.iter().all(|room| self.rooms.get(room).is_none_or(|at| at.live.is_empty()));
         if !self.edges.contains_key(latest.job()) && alone() {
-            self.advance(latest.job(), latest.seq(), &rooms);
+            self.advance(latest, latest.seq(), &rooms);
         }
         let edge = self.edges.get(latest.job()).map(|edge| edge.seq);
         let target = latest.seq().max(edge.unwrap_or(0));
-        let seq = after.unwrap_or(latest.seq());
+        let mut seq = after.unwrap_or(latest.seq());
         let Some(member) = self.sessions.get_mut(key) else { return };
+        if watches && !member.cursors.contains_key(latest.job()) {
+            // In step with the edge: it may ask to go back, but not to skip what is on its way to it.
+            seq = seq.min(edge.unwrap_or(seq));
+        }
         if edge == Some(seq) && !member.cursors.contains_key(latest.job()) {
             return;
         }
@@ -251,8 +286,10 @@ impl Hub {
             return false;
         }
         let still_watched = |job: &JobId| {
-            let by_edge =
-                self.edges.get(job).map(|edge| edge.rooms.iter().any(|room| member.live.contains(room)));
+            let by_edge = self
+                .edges
+                .get(job)
+                .map(|edge| rooms(job, &edge.owner).any(|room| member.live.contains(&room)));
             let by_guess =
                 || member.live.iter().any(|room| !matches!(room, Room::Job(other) if other != job));
             by_edge.unwrap_or_else(by_guess)
@@ -277,8 +314,17 @@ impl Hub {
         for job in self.rooms.remove(room).into_iter().flat_map(|occupants| occupants.jobs) {
             let Some(edge) = self.edges.get_mut(&job) else { continue };
             edge.rooms.retain(|covering| covering != room);
-            if edge.rooms.is_empty() {
-                self.edges.remove(&job);
+            if !edge.rooms.is_empty() {
+                continue;
+            }
+            // A room that was joined later and has had no event of the job yet keeps it all the same.
+            let other = rooms(&job, &edge.owner).find(|room| self.rooms.contains_key(room));
+            match other.and_then(|room| Some((self.rooms.get_mut(&room)?, room))) {
+                Some((occupants, room)) => {
+                    occupants.jobs.insert(job.clone());
+                    edge.rooms.push(room);
+                }
+                None => drop(self.edges.remove(&job)),
             }
         }
     }
@@ -294,6 +340,12 @@ impl Hub {
             return Receipt::Done;
         }
         let edge = self.edges.get_mut(event.job());
+        if edge.is_none()
+            && let Some(interruption) = &self.interruption
+        {
+            // Before the feed is back it can be let go: the resync will fetch it.
+            return interruption.since.map_or(Receipt::Done, |since| Receipt::Unplaced { since });
+        }
         if let Some(held) = edge.as_ref().and_then(|edge| edge.filling.as_ref()) {
             if held.seq() < event.seq()
                 && let Some(edge) = edge
@@ -319,11 +371,44 @@ impl Hub {
         }
     }
 
-    /// Begins the live edge of a job at a number, where it has none and a joined room covers it.
+    /// Notes that from now on the feed may leave something out.
+    pub fn interrupt(&mut self) {
+        self.interruptions += 1;
+        self.interruption.get_or_insert_default();
+    }
+
+    /// Notes that the feed leaves nothing out any more, and did since the given time at the earliest.
+    pub fn restore(&mut self, since: Timestamp) -> Resync {
+        let known = self.interruption.get_or_insert_default();
+        let since = known.since.map_or(since, |known| known.min(since));
+        known.since = Some(since);
+        Resync { since, interruption: self.interruptions }
+    }
+
+    /// Whether a resync is still worth the effort: after another interruption another one does all of it.
+    pub fn needs(&self, resync: Resync) -> bool {
+        resync.interruption == self.interruptions && self.interruption.is_some()
+    }
+
+    /// Notes that a resync is complete. Says whether with it the feed is whole again.
+    pub fn complete(&mut self, resync: Resync) -> bool {
+        let whole = self.needs(resync);
+        if whole {
+            self.interruption = None;
+        }
+        whole
+    }
+
+    /// Whether nothing is missing of what the feed has brought so far.
+    pub fn is_whole(&self) -> bool {
+        self.interruption.is_none()
+    }
+
+    /// Begins the live edge of an event's job at a number, where it has none and a joined room covers it.
     pub fn adopt(&mut self, event: &JobEvent, seq: Seq) {
         let rooms = self.joined_rooms(event);
         if !rooms.is_empty() && !self.edges.contains_key(event.job()) {
-            self.advance(event.job(), seq, &rooms);
+            self.advance(event, seq, &rooms);
         }
     }
 
@@ -360,11 +445,24 @@ impl Hub {
         self.deliver(event, &rooms);
     }
 
-    fn advance(&mut self, job: &JobId, seq: Seq, rooms: &[Room]) {
-        let fresh = || LiveEdge { seq, rooms: Vec::new(), filling: None, active: true };
+    /// Sets the live edge of an event's job, and counts the job among those of `rooms`.
+    fn advance(&mut self, event: &JobEvent, seq: Seq, rooms: &[Room]) {
+        let job = event.job();
+        let fresh = || LiveEdge {
+            seq,
+            seen: seq,
+            owner: event.owner().clone(),
+            rooms: Vec::new(),
+            filling: None,
+            active: true,
+        };
         let edge = self.edges.entry(job.clone()).or_insert_with(fresh);
         edge.seq = seq;
+        edge.seen = edge.seen.max(seq);
         edge.active = true;
+        if edge.owner != *event.owner() {
+            edge.owner = event.owner().clone();
+        }
         for room in rooms {
             if !edge.rooms.contains(room) {
                 edge.rooms.push(room.clone());
@@ -376,7 +474,7 @@ impl Hub {
     }
 
     fn deliver(&mut self, event: &JobEvent, rooms: &[Room]) {
-        self.advance(event.job(), event.seq(), rooms);
+        self.advance(event, event.seq(), rooms);
         self.deliveries += 1;
         for room in rooms {
             let Some(occupants) = self.rooms.get(room) else { continue };
@@ -469,11 +567,13 @@ impl Hub {
 
     /// Hands a session the history of a job after a number, oldest first; an empty page says that there is none.
     pub fn replay(&mut self, key: SessionKey, job: &JobId, after: Seq, page: &[JobEvent]) -> Progress {
-        let edge = self.edges.get(job).map(|edge| edge.seq);
-        match self.sessions.get_mut(key) {
-            Some(member) => member.replay(job, after, page, edge),
-            None => Progress::default(),
+        let Some(member) = self.sessions.get_mut(key) else { return Progress::default() };
+        let mut edge = self.edges.get_mut(job);
+        let progress = member.replay(job, after, page, edge.as_ref().map(|edge| edge.seq));
+        if let (Some(edge), Some(cursor)) = (&mut edge, member.cursors.get(job)) {
+            edge.seen = edge.seen.max(cursor.seq);
         }
+        progress
     }
 
     /// Hands a session the notices that wait for it.
@@ -498,19 +598,32 @@ impl Hub {
         self.rooms.keys().cloned().collect()
     }
 
-    /// All live edges.
-    pub fn live_edges(&self) -> Vec<(JobId, Seq)> {
-        self.edges.iter().map(|(job, edge)| (job.clone(), edge.seq)).collect()
+    /// Whether a job has a live edge.
+    pub fn has_edge(&self, job: &JobId) -> bool {
+        self.edges.contains_key(job)
     }
 
-    /// The live edge of a job.
-    pub fn live_edge(&self, job: &JobId) -> Option<Seq> {
-        self.edges.get(job).map(|edge| edge.seq)
+    /// The largest number of a job that sessions have seen, as far as it is remembered.
+    pub fn seen(&self, job: &JobId) -> Option<Seq> {
+        self.edges.get(job).map(|edge| edge.seen)
+    }
+
+    /// The same of all jobs, and what sessions have read from history of jobs that have no live edge.
+    pub fn all_seen(&self) -> Vec<(JobId, Seq)> {
+        let mut seen: HashMap<&JobId, Seq> = self.edges.iter().map(|(job, edge)| (job, edge.seen)).collect();
+        for (job, cursor) in self.sessions.values().flat_map(|member| &member.cursors) {
+            let seq = seen.entry(job).or_default();
+            *seq = cursor.seq.max(*seq);
+        }
+        seen.into_iter().map(|(job, seq)| (job.clone(), seq)).collect()
     }
 
     /// Forgets the live edges of jobs that were idle since the last call, except where somebody watches that very
-    /// job. Sound while the feed is not interrupted, because then the next event is the next one.
+    /// job. Sound while the feed is whole, because then the next event is the next one; else it forgets nothing.
     pub fn sweep(&mut self) {
+        if !self.is_whole() {
+            return;
+        }
         let edges = &mut self.edges;
         let rooms = &mut self.rooms;
         edges.retain(|job, edge| {
