@@ -230,7 +230,10 @@ impl Hub {
         let Some(member) = self.sessions.get_mut(key) else { return false };
         for (job, seq) in noted {
             if let Some(edge) = self.edges.get(&job) {
-                member.cursors.entry(job.clone()).or_insert(Cursor::new(seq - 1, edge.seq));
+                member
+                    .cursors
+                    .entry(job.clone())
+                    .or_insert_with(|| Cursor::new(seq - 1, edge.seq, &edge.owner));
                 member.queue(job);
             }
         }
@@ -270,7 +273,10 @@ impl Hub {
         if edge == Some(seq) && !member.cursors.contains_key(latest.job()) {
             return;
         }
-        let cursor = member.cursors.entry(latest.job().clone()).or_insert(Cursor::new(seq, target));
+        let cursor = member
+            .cursors
+            .entry(latest.job().clone())
+            .or_insert_with(|| Cursor::new(seq, target, latest.owner()));
         cursor.seq = cursor.seq.min(seq);
         cursor.target = cursor.target.max(target);
         if after.is_some() {
@@ -285,19 +291,9 @@ impl Hub {
         if !member.live.remove(room) {
             return false;
         }
-        let still_watched = |job: &JobId| {
-            let by_edge = self
-                .edges
-                .get(job)
-                .map(|edge| rooms(job, &edge.owner).any(|room| member.live.contains(&room)));
-            let by_guess =
-                || member.live.iter().any(|room| !matches!(room, Room::Job(other) if other != job));
-            by_edge.unwrap_or_else(by_guess)
-        };
-        let lost: Vec<_> = member.cursors.keys().filter(|job| !still_watched(job)).cloned().collect();
-        for job in lost {
-            member.cursors.remove(&job);
-        }
+        member
+            .cursors
+            .retain(|job, cursor| rooms(job, &cursor.owner).any(|room| member.live.contains(&room)));
         self.vacate(key, room, |occupants, key| {
             occupants.live.swap_remove(&key);
         });
@@ -440,7 +436,8 @@ impl Hub {
         }
         let rooms = self.joined_rooms(event);
         if event.seq() > due {
-            self.announce(&Gap { job: event.job().clone(), from: due, to: event.seq() - 1 }, &rooms);
+            let gap = Gap { job: event.job().clone(), from: due, to: event.seq() - 1 };
+            self.announce(&gap, event.owner(), &rooms);
         }
         self.deliver(event, &rooms);
     }
@@ -503,13 +500,13 @@ impl Hub {
     }
 
     /// Tells the live sessions of a job about events that cannot be had any more.
-    fn announce(&mut self, gap: &Gap, rooms: &[Room]) {
+    fn announce(&mut self, gap: &Gap, owner: &Owner, rooms: &[Room]) {
         self.deliveries += 1;
         for room in rooms {
             let Some(occupants) = self.rooms.get(room) else { continue };
             for key in &occupants.live {
                 let Some(member) = self.sessions.get_mut(*key) else { continue };
-                if member.first_sight(self.deliveries) && member.offer_gap(gap) {
+                if member.first_sight(self.deliveries) && member.offer_gap(gap, owner) {
                     self.woken.push((*key, SLOW));
                 }
             }

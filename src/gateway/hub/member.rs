@@ -9,14 +9,14 @@ use super::{
     JoinId, Need, Progress,
 };
 use crate::{
-    event::{JobEvent, Seq},
+    event::{JobEvent, Owner, Seq},
     id::{ClientId, JobId},
     notice::Notice,
     room::Room,
 };
 
 /// Where a session stands with a job that it does not follow in step with the node's live edge.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor {
     /// The last number that it got.
     pub seq: Seq,
@@ -24,13 +24,15 @@ pub struct Cursor {
     pub target: Seq,
     /// The last number of a replay that was asked for; what is beyond the session fell behind on. 0 for none.
     pub asked: Seq,
+    /// Whose job it is, which tells its rooms.
+    pub owner: Owner,
     /// Whether the job waits for its turn to be caught up on.
     queued: bool,
 }
 
 impl Cursor {
-    pub fn new(seq: Seq, target: Seq) -> Self {
-        Self { seq, target, asked: 0, queued: false }
+    pub fn new(seq: Seq, target: Seq, owner: &Owner) -> Self {
+        Self { seq, target, asked: 0, owner: owner.clone(), queued: false }
     }
 
     fn is_behind(&self) -> bool {
@@ -106,17 +108,17 @@ impl Member {
     /// Offers an event that the node delivers now. Answers whether the session fell behind by it.
     pub fn offer_live(&mut self, event: &JobEvent) -> bool {
         let (job, seq) = (event.job(), event.seq());
-        let cursor = self.cursors.get(job).copied();
+        let cursor = self.cursors.get(job).map(|cursor| cursor.seq);
         match cursor {
-            Some(Cursor { seq: got, .. }) if got >= seq => {
+            Some(got) if got >= seq => {
                 if got == seq {
                     self.cursors.remove(job);
                 }
                 false
             }
-            Some(Cursor { seq: got, .. }) if got + 1 < seq => self.fall_behind(job, got, seq),
+            Some(got) if got + 1 < seq => self.fall_behind(job, event.owner(), got, seq),
             _ => match self.outlet.offer(Delivery::Event(event)) {
-                Offer::Full => self.fall_behind(job, seq - 1, seq),
+                Offer::Full => self.fall_behind(job, event.owner(), seq - 1, seq),
                 Offer::Taken | Offer::Closed => {
                     self.cursors.remove(job);
                     false
@@ -126,17 +128,17 @@ impl Member {
     }
 
     /// Offers a gap before an event that the node delivers now. Answers whether the session fell behind by it.
-    pub fn offer_gap(&mut self, gap: &Gap) -> bool {
+    pub fn offer_gap(&mut self, gap: &Gap, owner: &Owner) -> bool {
         if self.cursors.contains_key(&gap.job) {
             // Its own catch-up meets the same gap.
             return false;
         }
         self.outlet.offer(Delivery::Gap(gap)) == Offer::Full
-            && self.fall_behind(&gap.job, gap.from - 1, gap.to)
+            && self.fall_behind(&gap.job, owner, gap.from - 1, gap.to)
     }
 
-    fn fall_behind(&mut self, job: &JobId, got: Seq, target: Seq) -> bool {
-        let cursor = self.cursors.entry(job.clone()).or_insert(Cursor::new(got, target));
+    fn fall_behind(&mut self, job: &JobId, owner: &Owner, got: Seq, target: Seq) -> bool {
+        let cursor = self.cursors.entry(job.clone()).or_insert_with(|| Cursor::new(got, target, owner));
         cursor.target = cursor.target.max(target);
         self.queue(job.clone());
         true
