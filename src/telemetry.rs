@@ -71,6 +71,8 @@ pub struct Metrics {
     pub store_errors: Counter,
     /// Interruptions of the feed.
     pub feed_interruptions: Counter,
+    /// Events under a number that watchers have seen on another event.
+    pub numbers_reused: Counter,
     registry: Registry,
 }
 
@@ -100,6 +102,7 @@ impl Metrics {
             publish_seconds: Histogram::new(buckets),
             store_errors: Counter::default(),
             feed_interruptions: Counter::default(),
+            numbers_reused: Counter::default(),
             registry: Registry::with_prefix("jobcast"),
         };
         metrics.register(tasks);
@@ -131,6 +134,8 @@ impl Metrics {
         registry.register_with_unit(publish.0, publish.1, Unit::Seconds, self.publish_seconds.clone());
         registry.register("store_errors", "Calls of the store that failed", self.store_errors.clone());
         registry.register("feed_interruptions", "Interruptions of the feed", self.feed_interruptions.clone());
+        let reused = "Events under a number that watchers have seen on another event";
+        registry.register("numbers_reused", reused, self.numbers_reused.clone());
         registry.register("tasks", "Tasks alive by name", tasks.alive().clone());
     }
 

@@ -78,6 +78,14 @@ fn receive(gateway: &Gateway, event: &JobEvent) {
             tracing::debug!(job = %event.job(), after, got = event.seq(), "filling a gap of the feed from history");
             gateway.0.tasks.spawn_until_stop("fill", fill(gateway.clone(), event.job().clone(), after));
         }
+        Receipt::Reused => {
+            gateway.0.metrics.numbers_reused.inc();
+            tracing::warn!(
+                job = %event.job(),
+                seq = event.seq(),
+                "a number was given twice: the store has lost an event that watchers have seen"
+            );
+        }
         Receipt::Unplaced { since } => {
             gateway.0.tasks.spawn_until_stop("fill", place(gateway.clone(), event.clone(), since));
         }
@@ -99,7 +107,7 @@ async fn fill(gateway: Gateway, job: JobId, mut after: Seq) {
         let page = pages.read(&gateway, &job, after).await;
         match gateway.hub(|hub| hub.fill(&job, &page)) {
             Receipt::Gap { after: next } => after = next,
-            Receipt::Done | Receipt::Unplaced { .. } => return,
+            _ => return,
         }
     }
 }
@@ -137,8 +145,14 @@ async fn resync_room(gateway: &Gateway, room: &Room, since: Timestamp) -> Result
         }
         let newest = gateway.0.store.latest(jobs).await?;
         for event in newest.into_iter().filter_map(Entry::event) {
-            // What has no live edge by now had no event since then.
-            if gateway.hub(|hub| hub.has_edge(event.job())) {
+            if gateway.hub(|hub| hub.is_reused(&event)) {
+                // Others before it may be other events than those that watchers have seen, too.
+                let all = Window::Newest(gateway.0.history_cap);
+                for event in catch_up::read(gateway, event.job(), all).await? {
+                    receive(gateway, &event);
+                }
+            } else if gateway.hub(|hub| hub.has_edge(event.job())) {
+                // What has no live edge by now had no event since then.
                 receive(gateway, &event);
             }
         }

@@ -87,6 +87,8 @@ struct LiveEdge {
     seq: Seq,
     /// The largest number that any session has seen; larger than `seq` where history was further than the feed.
     seen: Seq,
+    /// When the newest of the events was accepted that were delivered.
+    at: Timestamp,
     owner: Owner,
     /// The joined rooms among whose jobs it is.
     rooms: Vec<Room>,
@@ -94,6 +96,13 @@ struct LiveEdge {
     filling: Option<JobEvent>,
     /// Whether the job was active since the last sweep.
     active: bool,
+}
+
+impl LiveEdge {
+    /// Within a job time does not run backwards: what is newer than all that was delivered is none of it.
+    fn is_reused_by(&self, event: &JobEvent) -> bool {
+        event.seq() <= self.seq && event.timestamp() > self.at
+    }
 }
 
 /// What became of an event that was received.
@@ -106,6 +115,9 @@ pub enum Receipt {
     /// The job has no live edge, and what came before the event may have been lost: where it begins since then has
     /// to be found in history, for [`Hub::adopt`], and then the event received again.
     Unplaced { since: Timestamp },
+    /// Its number was given twice: the store had lost the event that watchers have seen under it. It is delivered all
+    /// the same.
+    Reused,
 }
 
 /// What a catching-up session needs next.
@@ -342,6 +354,13 @@ impl Hub {
             // Before the feed is back it can be let go: the resync will fetch it.
             return interruption.since.map_or(Receipt::Done, |since| Receipt::Unplaced { since });
         }
+        if let Some(edge) = edge.filter(|edge| edge.is_reused_by(event)) {
+            edge.at = event.timestamp();
+            let at = edge.seq;
+            self.deliver_reused(event, at, &rooms);
+            return Receipt::Reused;
+        }
+        let edge = self.edges.get_mut(event.job());
         if let Some(held) = edge.as_ref().and_then(|edge| edge.filling.as_ref()) {
             if held.seq() < event.seq()
                 && let Some(edge) = edge
@@ -363,6 +382,31 @@ impl Hub {
                 // Old news for the node, but perhaps not for a session whose snapshot is older still.
                 self.note(event, &rooms);
                 Receipt::Done
+            }
+        }
+    }
+
+    /// Whether an event bears a number that was delivered, and is another event all the same.
+    pub fn is_reused(&self, event: &JobEvent) -> bool {
+        self.edges.get(event.job()).is_some_and(|edge| edge.is_reused_by(event))
+    }
+
+    /// Delivers an event beside the order, because its place in it is taken by another one.
+    fn deliver_reused(&mut self, event: &JobEvent, edge: Seq, rooms: &[Room]) {
+        self.each_live(rooms, |member| member.offer_reused(event, edge));
+        self.note(event, rooms);
+    }
+
+    /// Lets each session in some rooms have something once; who fell behind by it is woken.
+    fn each_live(&mut self, rooms: &[Room], mut offer: impl FnMut(&mut Member) -> bool) {
+        self.deliveries += 1;
+        for room in rooms {
+            let Some(occupants) = self.rooms.get(room) else { continue };
+            for key in &occupants.live {
+                let Some(member) = self.sessions.get_mut(*key) else { continue };
+                if member.first_sight(self.deliveries) && offer(member) {
+                    self.woken.push((*key, SLOW));
+                }
             }
         }
     }
@@ -448,6 +492,7 @@ impl Hub {
         let fresh = || LiveEdge {
             seq,
             seen: seq,
+            at: event.timestamp(),
             owner: event.owner().clone(),
             rooms: Vec::new(),
             filling: None,
@@ -472,16 +517,10 @@ impl Hub {
 
     fn deliver(&mut self, event: &JobEvent, rooms: &[Room]) {
         self.advance(event, event.seq(), rooms);
-        self.deliveries += 1;
-        for room in rooms {
-            let Some(occupants) = self.rooms.get(room) else { continue };
-            for key in &occupants.live {
-                let Some(member) = self.sessions.get_mut(*key) else { continue };
-                if member.first_sight(self.deliveries) && member.offer_live(event) {
-                    self.woken.push((*key, SLOW));
-                }
-            }
+        if let Some(edge) = self.edges.get_mut(event.job()) {
+            edge.at = event.timestamp().max(edge.at);
         }
+        self.each_live(rooms, |member| member.offer_live(event));
         self.note(event, rooms);
     }
 
@@ -501,16 +540,7 @@ impl Hub {
 
     /// Tells the live sessions of a job about events that cannot be had any more.
     fn announce(&mut self, gap: &Gap, owner: &Owner, rooms: &[Room]) {
-        self.deliveries += 1;
-        for room in rooms {
-            let Some(occupants) = self.rooms.get(room) else { continue };
-            for key in &occupants.live {
-                let Some(member) = self.sessions.get_mut(*key) else { continue };
-                if member.first_sight(self.deliveries) && member.offer_gap(gap, owner) {
-                    self.woken.push((*key, SLOW));
-                }
-            }
-        }
+        self.each_live(rooms, |member| member.offer_gap(gap, owner));
     }
 
     /// Delivers a notice to its audience. Answers the sessions that have to be closed, because more notices wait

@@ -137,6 +137,25 @@ impl Member {
             && self.fall_behind(&gap.job, owner, gap.from - 1, gap.to)
     }
 
+    /// Offers an event whose number another one had before. Answers whether the session fell behind by it.
+    pub fn offer_reused(&mut self, event: &JobEvent, edge: Seq) -> bool {
+        let (job, seq) = (event.job(), event.seq());
+        match self.cursors.get_mut(job) {
+            Some(cursor) if cursor.seq < seq => false,
+            Some(cursor) => {
+                // It is past the number: it has to read that part of history again.
+                cursor.seq = seq - 1;
+                cursor.target = cursor.target.max(seq);
+                self.queue(job.clone());
+                true
+            }
+            None if self.outlet.offer(Delivery::Event(event)) == Offer::Full => {
+                self.fall_behind(job, event.owner(), seq - 1, edge)
+            }
+            None => false,
+        }
+    }
+
     fn fall_behind(&mut self, job: &JobId, owner: &Owner, got: Seq, target: Seq) -> bool {
         let cursor = self.cursors.entry(job.clone()).or_insert_with(|| Cursor::new(got, target, owner));
         cursor.target = cursor.target.max(target);

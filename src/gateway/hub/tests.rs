@@ -30,6 +30,8 @@ enum Seen {
     Until(JobId),
     Event(JobId, Seq),
     Gap(JobId, Seq, Seq),
+    /// The number was given to another event.
+    Again(JobId, Seq),
 }
 
 /// An outlet with a bounded outbox.
@@ -50,6 +52,7 @@ impl Outbox {
         let is_of = |seen: &&Seen| match seen {
             Seen::From(job, _) | Seen::FromAbout(job, _) | Seen::Until(job) => job == of,
             Seen::Event(job, _) | Seen::Gap(job, ..) => job == of,
+            Seen::Again(..) => false,
         };
         log.iter().rev().find(is_of).cloned()
     }
@@ -72,6 +75,14 @@ impl Outbox {
                 }
                 Seen::Until(job) => {
                     at.remove(job);
+                    continue;
+                }
+                Seen::Again(..) => continue,
+                // Beside the order.
+                Seen::Event(job, seq)
+                    if at.get(job).is_some_and(|at| at >= seq)
+                        && log.contains(&Seen::Again(job.clone(), *seq)) =>
+                {
                     continue;
                 }
                 Seen::Event(job, seq) => (job, *seq, *seq),
@@ -208,6 +219,10 @@ impl Model {
         Timestamp::from_millis(self.clock).unwrap()
     }
 
+    fn newest(&self, number: usize) -> Seq {
+        self.jobs[&job(number)].events.last().unwrap().seq()
+    }
+
     fn publish(&mut self, number: usize) {
         self.clock += 1;
         let (job, at) = (job(number), self.now());
@@ -253,6 +268,12 @@ impl Model {
         match self.hub.receive(event) {
             Receipt::Done => {}
             Receipt::Gap { after } => self.fills.push_back((event.job().clone(), after)),
+            Receipt::Reused => {
+                // It was in this node's hands when the store lost it, and has come here since.
+                assert!(self.lossy, "the store gives no number twice");
+                let again = Seen::Again(event.job().clone(), event.seq());
+                self.watchers.iter().for_each(|watcher| watcher.outbox.note(again.clone()));
+            }
             Receipt::Unplaced { since } => {
                 let place = self.first_since(event.job(), since);
                 self.places.extend(place.into_iter().chain([(event.clone(), event.seq() - 1)]));
@@ -403,9 +424,12 @@ impl Model {
         let join = self.hub.begin_join(key, room).unwrap();
         let mut latest = self.latest(room);
         let known: HashSet<_> = self.jobs.keys().cloned().collect();
+        // What the store loses right now would be given again: `a_number_that_is_given_twice_…` is about that.
+        let lossy = std::mem::replace(&mut self.lossy, false);
         for act in between {
             self.act(act);
         }
+        self.lossy = lossy;
         let Watcher { outbox, rooms, .. } = &mut self.watchers[watcher];
         let at = outbox.follow();
         let mut starting = Vec::new();
@@ -688,4 +712,50 @@ fn a_session_that_fills_up_twice_is_looked_after_twice() {
     model.catch_up_one(0);
     model.settle();
     model.verify();
+}
+
+/// The store lost its end, and another node, which did not know the lost numbers, gave one of them again.
+#[test]
+fn a_number_that_is_given_twice_costs_nobody_its_event() {
+    let mut model = Model::new();
+    model.publish(0);
+    let seq = model.newest(0);
+    for _ in 0..3 {
+        model.connect();
+    }
+    for watcher in 0..3 {
+        *model.watchers[watcher].outbox.places.lock().unwrap() = 10;
+        model.join(watcher, &room(0), None, &[]);
+    }
+    model.feed.clear();
+    model.publish(0);
+    // One is full, one has read on from history, before the store loses what they have seen.
+    *model.watchers[1].outbox.places.lock().unwrap() = 1;
+    model.feed_one(0, true);
+    model.publish(0);
+    model.join(2, &room(0), Some(2), &[]);
+    model.catch_up_one(2);
+    let kept = model.jobs.get_mut(&job(0)).unwrap();
+    kept.events.truncate(1);
+    model.clock += 1;
+    let draft = Draft::update(job(0), "another", None, Owner::default()).unwrap();
+    let other = draft.accept(&owner(0), model.now(), seq + 1);
+    model.jobs.get_mut(&job(0)).unwrap().events.push(other.clone());
+    assert_eq!(model.hub.receive(&other), Receipt::Reused);
+    assert_eq!(model.hub.receive(&other), Receipt::Done, "a copy of it is none");
+    model.feed.clear();
+    *model.watchers[1].outbox.places.lock().unwrap() = 10;
+    for watcher in [1, 2] {
+        for _ in 0..2 {
+            model.catch_up_one(watcher);
+        }
+    }
+    // The last one had asked for a replay meanwhile.
+    for (watcher, expected) in model.watchers.iter().zip([2, 2, 3]) {
+        let log = watcher.outbox.log.lock().unwrap();
+        let last = log.iter().rev().find(|seen| matches!(seen, Seen::Event(..)));
+        assert_eq!(last, Some(&Seen::Event(job(0), seq + 1)), "{log:?}");
+        let times = log.iter().filter(|seen| matches!(seen, Seen::Event(_, number) if *number == seq + 1));
+        assert_eq!(times.count(), expected, "{log:?}");
+    }
 }
