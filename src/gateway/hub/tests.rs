@@ -759,3 +759,38 @@ fn a_number_that_is_given_twice_costs_nobody_its_event() {
         assert_eq!(times.count(), expected, "{log:?}");
     }
 }
+
+#[test]
+fn a_room_that_was_joined_later_keeps_the_live_edge() {
+    let mut model = Model { snapshot: 0, ..Model::new() };
+    for _ in 0..2 {
+        model.connect();
+    }
+    *model.watchers[1].outbox.places.lock().unwrap() = 10;
+    model.publish(0);
+    model.join(0, &room(0), None, &[]);
+    model.feed_one(0, true);
+    model.join(1, &room(4), None, &[]);
+    model.leave(0, &room(0));
+    // A copy of what was before its time.
+    model.feed_one(0, false);
+    let log = model.watchers[1].outbox.log.lock().unwrap();
+    assert!(!log.iter().any(|seen| matches!(seen, Seen::Event(..))), "{log:?}");
+    assert!(model.hub.has_edge(&job(0)));
+}
+
+#[test]
+fn numbers_read_from_history_count_as_seen() {
+    let mut model = Model::new();
+    model.connect();
+    *model.watchers[0].outbox.places.lock().unwrap() = 10;
+    model.publish(0);
+    model.join(0, &room(0), None, &[]);
+    let told = model.newest(0);
+    assert_eq!(model.hub.seen(&job(0)), Some(told));
+    model.publish(0);
+    model.publish(0);
+    model.join(0, &room(0), Some(3), &[]);
+    model.catch_up_one(0);
+    assert_eq!(model.hub.seen(&job(0)), Some(told + 2));
+}
