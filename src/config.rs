@@ -189,6 +189,8 @@ struct Limits {
     messages_per_second: u64,
     #[serde(deserialize_with = "parse::whole::<_, 128, 1_000_000>")]
     outbox: u64,
+    #[serde(deserialize_with = "parse::size::<_, 1024, 1_073_741_824>")]
+    outbox_bytes: ByteSize,
     #[serde(deserialize_with = "parse::span::<_, 1_000, 3_600_000>")]
     behind: Duration,
 }
@@ -200,6 +202,7 @@ impl Default for Limits {
             rooms_per_client: gateway.rooms_per_client as u64,
             messages_per_second: socketio.messages_per_second.into(),
             outbox: socketio.outbox as u64,
+            outbox_bytes: ByteSize(socketio.outbox_bytes),
             behind: gateway.behind,
         }
     }
@@ -288,18 +291,19 @@ impl Config {
         let Server { listen, max_payload, max_batch, shutdown_grace, ping_interval, ping_timeout } =
             self.server.clone();
         let (max_payload, max_batch) = (count(max_payload.as_u64()), count(max_batch.as_u64()));
-        let outbox = count(self.limits.outbox);
+        let (outbox, outbox_bytes) = (count(self.limits.outbox), self.limits.outbox_bytes.as_u64());
         let messages_per_second = u32::try_from(self.limits.messages_per_second).unwrap_or(u32::MAX);
         ServerOptions {
             listen,
             shutdown_grace,
             cors: CorsOptions { origins: self.cors.origins.clone(), credentials: self.cors.credentials },
-            http: HttpOptions { max_payload, max_batch, outbox },
+            http: HttpOptions { max_payload, max_batch, outbox, outbox_bytes },
             socketio: SocketIoOptions {
                 ping_interval,
                 ping_timeout,
                 max_payload,
                 outbox,
+                outbox_bytes,
                 messages_per_second,
             },
         }

@@ -4,7 +4,10 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     pin::Pin,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -21,6 +24,7 @@ use tokio::{
 pub struct Connection {
     address: SocketAddr,
     stream: Weak<TcpStream>,
+    written: Arc<AtomicU64>,
 }
 
 impl Connection {
@@ -32,6 +36,11 @@ impl Connection {
     /// Whether it is still held open on this side.
     pub fn is_open(&self) -> bool {
         self.stream.strong_count() > 0
+    }
+
+    /// How many bytes the system has taken for the peer so far: what is beyond them still waits in this process.
+    pub fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
     }
 
     /// Cuts the connection at once, whatever its writer is waiting for. What was not sent yet is lost.
@@ -46,7 +55,8 @@ impl Connection {
 
 impl Connected<IncomingStream<'_, Acceptor>> for Connection {
     fn connect_info(stream: IncomingStream<'_, Acceptor>) -> Self {
-        Connection { address: *stream.remote_addr(), stream: Arc::downgrade(&stream.io().0) }
+        let Io { stream: held, written } = stream.io();
+        Connection { address: *stream.remote_addr(), stream: Arc::downgrade(held), written: written.clone() }
     }
 }
 
@@ -78,7 +88,7 @@ impl axum::serve::Listener for Acceptor {
         if let Err(error) = prepare() {
             tracing::debug!(%error, "could not set a connection up");
         }
-        (Io(Arc::new(stream)), address)
+        (Io::new(stream), address)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -86,9 +96,12 @@ impl axum::serve::Listener for Acceptor {
     }
 }
 
-/// The stream of a connection, shared with whoever may have to cut it.
+/// The stream of a connection, shared with whoever may have to cut it, and a count of what went out on it.
 #[derive(Debug)]
-pub struct Io(Arc<TcpStream>);
+pub struct Io {
+    stream: Arc<TcpStream>,
+    written: Arc<AtomicU64>,
+}
 
 impl AsyncRead for Io {
     fn poll_read(
@@ -97,8 +110,8 @@ impl AsyncRead for Io {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         loop {
-            ready!(self.0.poll_read_ready(context))?;
-            match self.0.try_read(buffer.initialize_unfilled()) {
+            ready!(self.stream.poll_read_ready(context))?;
+            match self.stream.try_read(buffer.initialize_unfilled()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 outcome => return Poll::Ready(outcome.map(|count| buffer.advance(count))),
             }
@@ -107,16 +120,24 @@ impl AsyncRead for Io {
 }
 
 impl Io {
+    fn new(stream: TcpStream) -> Self {
+        Self { stream: Arc::new(stream), written: Arc::default() }
+    }
+
     fn poll_try(
         &self,
         context: &mut Context<'_>,
         write: impl Fn(&TcpStream) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         loop {
-            ready!(self.0.poll_write_ready(context))?;
-            match write(&self.0) {
+            ready!(self.stream.poll_write_ready(context))?;
+            match write(&self.stream) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                outcome => return Poll::Ready(outcome),
+                outcome => {
+                    let count = outcome.as_ref().map_or(0, |count| *count as u64);
+                    self.written.fetch_add(count, Ordering::Relaxed);
+                    return Poll::Ready(outcome);
+                }
             }
         }
     }
@@ -144,7 +165,7 @@ impl AsyncWrite for Io {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match SockRef::from(&*self.0).shutdown(std::net::Shutdown::Write) {
+        match SockRef::from(&*self.stream).shutdown(std::net::Shutdown::Write) {
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
             outcome => Poll::Ready(outcome),
         }

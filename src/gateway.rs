@@ -10,17 +10,14 @@ mod subscribe;
 
 use std::{
     fmt,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use self::hub::Hub;
+use self::hub::{Hub, SessionKey, Standing};
 pub use self::{
     outlet::{CloseReason, Delivery, Gap, Offer, Outlet},
     session::{Peer, Session},
@@ -77,8 +74,7 @@ struct Inner {
     history_cap: usize,
     node: String,
     connections: AtomicU64,
-    feed_interrupted: AtomicBool,
-    /// Bounds how many reads of history catch-ups make at once.
+    /// Bounds how many events catch-ups and fills read at once.
     catch_up_reads: tokio::sync::Semaphore,
     tasks: Tasks,
     metrics: Metrics,
@@ -89,9 +85,6 @@ impl fmt::Debug for Gateway {
         f.debug_struct("Gateway").field("node", &self.0.node).finish_non_exhaustive()
     }
 }
-
-/// How many catch-ups read history at the same time.
-const CATCH_UP_READS: usize = 32;
 
 /// How many jobs a list of active jobs names at the most.
 pub const MAX_JOBS_LISTED: usize = 1000;
@@ -127,8 +120,7 @@ impl Gateway {
             history_cap: store.history.max_events,
             node,
             connections: AtomicU64::new(0),
-            feed_interrupted: AtomicBool::new(false),
-            catch_up_reads: tokio::sync::Semaphore::new(CATCH_UP_READS),
+            catch_up_reads: tokio::sync::Semaphore::new(catch_up::EVENTS_READ_AT_ONCE as usize),
             metrics: Metrics::new(&tasks),
             tasks,
         }));
@@ -158,7 +150,7 @@ impl Gateway {
         let (at, begun) = (Timestamp::now(), Instant::now());
         let facts: Vec<_> =
             publications.iter().map(|(draft, _)| (draft.job().clone(), draft.kind())).collect();
-        let seen: Vec<_> = self.hub(|hub| facts.iter().map(|(job, _)| hub.live_edge(job)).collect());
+        let seen: Vec<_> = self.hub(|hub| facts.iter().map(|(job, _)| hub.seen(job)).collect());
         let append = |((draft, key), above)| Append { draft, at, key, above };
         let appends = publications.into_iter().zip(seen).map(append).collect();
         let outcomes = self.0.store.append(appends).await;
@@ -330,9 +322,9 @@ impl Gateway {
     /// A [`Refusal`] says what is missing.
     pub async fn ready(&self) -> Result<(), Refusal> {
         self.asked(self.0.store.ping().await)?;
-        match self.0.feed_interrupted.load(Ordering::Acquire) {
-            true => Err(Refusal::new(Code::Unavailable, "the store's feed is interrupted")),
-            false => Ok(()),
+        match self.hub(|hub| hub.is_whole()) {
+            true => Ok(()),
+            false => Err(Refusal::new(Code::Unavailable, "the store's feed is interrupted")),
         }
     }
 
@@ -348,14 +340,17 @@ impl Gateway {
 
     /// The gateway's metrics in the text format of Prometheus, as of now.
     pub fn metrics_text(&self) -> String {
-        let [sessions, rooms, edges, behind] = self.hub(|hub| hub.counts());
+        let census = self.hub(|hub| hub.census());
         let metrics = &self.0.metrics;
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        metrics.sessions.set(gauge(sessions));
-        metrics.rooms.set(gauge(rooms));
-        metrics.live_edges.set(gauge(edges));
-        metrics.sessions_behind.set(gauge(behind));
-        metrics.feed_rooms.set(gauge(self.0.store.covered_rooms().unwrap_or(rooms)));
+        metrics.sessions.set(gauge(census.sessions));
+        metrics.rooms.set(gauge(census.rooms));
+        metrics.live_edges.set(gauge(census.edges));
+        metrics.sessions_behind.set(gauge(census.behind));
+        metrics.behind_longest.set(census.behind_since.map_or(0.0, |since| since.elapsed().as_secs_f64()));
+        metrics.outbox.set(census.waiting.try_into().unwrap_or(i64::MAX));
+        metrics.outbox_largest.set(census.most_waiting.try_into().unwrap_or(i64::MAX));
+        metrics.feed_rooms.set(gauge(self.0.store.covered_rooms().unwrap_or(census.rooms)));
         metrics.text()
     }
 
@@ -364,11 +359,18 @@ impl Gateway {
         &self.0.tasks
     }
 
-    /// Ends a session, says why in the log, and counts it.
-    pub(crate) fn close(&self, outlet: &dyn Outlet, reason: CloseReason) {
-        tracing::info!(reason = reason.as_str(), "closing a session that cannot be caught up");
+    /// Ends a session, says who and why in the log, and counts it; once.
+    fn close(&self, key: SessionKey, reason: CloseReason) {
+        let Some(outlet) = self.hub(|hub| hub.begin_close(key)) else { return };
+        let who = self.who(key);
+        tracing::warn!(reason = reason.as_str(), %who, "closing a session that cannot be caught up");
         self.0.metrics.closed.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc();
         outlet.close(reason);
+    }
+
+    /// A session as an operator wants to know it.
+    fn who(&self, key: SessionKey) -> Who<'_> {
+        Who { key, node: self.node(), standing: self.hub(|hub| hub.standing(key)) }
     }
 
     /// Does something until the store lets it succeed, for as long as the caller waits.
@@ -395,12 +397,45 @@ impl Gateway {
         let (result, woken) = {
             let mut hub = self.0.hub.lock().unwrap_or_else(PoisonError::into_inner);
             let result = step(&mut hub);
-            (result, hub.take_woken())
+            let woken = if hub.has_woken() { hub.take_woken(Instant::now()) } else { Vec::new() };
+            (result, woken)
         };
         for (key, reason) in woken {
             catch_up::start(self, key, reason);
         }
         result
+    }
+}
+
+/// Names a session and how it stands, in one line of the log.
+struct Who<'a> {
+    key: SessionKey,
+    node: &'a str,
+    standing: Option<Standing>,
+}
+
+impl Who<'_> {
+    fn has_been_behind_for(&self, span: Duration) -> bool {
+        let since = self.standing.as_ref().and_then(|standing| standing.behind_since);
+        since.is_some_and(|since| since.elapsed() >= span)
+    }
+}
+
+impl fmt::Display for Who<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, node, standing } = self;
+        write!(f, "session {key:?} on {node}")?;
+        let Some(standing) = standing else { return f.write_str(", gone") };
+        if let Some(client) = &standing.client {
+            write!(f, ", client {client}")?;
+        }
+        for room in &standing.rooms {
+            write!(f, ", in {room}")?;
+        }
+        if let Some(since) = standing.behind_since {
+            write!(f, ", behind for {:.1?} on {} jobs", since.elapsed(), standing.jobs_behind)?;
+        }
+        write!(f, ", {} bytes and {} notices waiting", standing.waiting, standing.notices)
     }
 }
 

@@ -42,11 +42,13 @@ pub struct HttpOptions {
     pub max_batch: usize,
     /// How many deliveries wait for a slow stream before it has to catch up from history.
     pub outbox: usize,
+    /// How many bytes of them wait before it has to.
+    pub outbox_bytes: u64,
 }
 
 impl Default for HttpOptions {
     fn default() -> Self {
-        Self { max_payload: 128 * 1024, max_batch: 8 * 1024 * 1024, outbox: 1024 }
+        Self { max_payload: 128 * 1024, max_batch: 8 * 1024 * 1024, outbox: 1024, outbox_bytes: 1024 * 1024 }
     }
 }
 

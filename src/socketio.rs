@@ -1,8 +1,8 @@
 //! The Socket.IO edge: the namespace `/jobs` (contract, section 2).
 
 mod inbox;
+mod lines;
 mod request;
-mod upgrades;
 mod wire;
 
 use std::{sync::Arc, time::Duration};
@@ -22,7 +22,7 @@ use socketioxide::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::{inbox::Inbox, upgrades::Upgrades, wire::SocketOutlet};
+use self::{inbox::Inbox, lines::Lines, wire::SocketOutlet};
 use crate::{
     connection::Connection,
     gateway::{Gateway, Peer},
@@ -42,6 +42,8 @@ pub struct SocketIoOptions {
     pub max_payload: usize,
     /// How many packets wait for a slow client before it has to catch up from history.
     pub outbox: usize,
+    /// How many bytes of them wait before it has to.
+    pub outbox_bytes: u64,
     /// How many messages a client may send a second.
     pub messages_per_second: u32,
 }
@@ -53,6 +55,7 @@ impl Default for SocketIoOptions {
             ping_timeout: Duration::from_secs(20),
             max_payload: 128 * 1024,
             outbox: 1024,
+            outbox_bytes: 1024 * 1024,
             messages_per_second: 1000,
         }
     }
@@ -106,8 +109,8 @@ pub fn mount(router: Router, gateway: &Gateway, options: SocketIoOptions) -> (Ro
         // Nothing here takes binary attachments.
         .with_parser(ParserConfig::common().max_incoming_binaries(0).max_incoming_binary_buf_size(0))
         .build_layer();
-    let upgrades = Upgrades::default();
-    let entrance = Arc::new(Entrance { gateway: gateway.clone(), options, upgrades: upgrades.clone() });
+    let lines = Lines::default();
+    let entrance = Arc::new(Entrance { gateway: gateway.clone(), options, lines: lines.clone() });
     let admit = move |socket: SocketRef, auth: TryData<Box<RawValue>>| {
         let entrance = entrance.clone();
         async move { entrance.admit(socket, auth.0.ok().as_deref()).await }
@@ -123,7 +126,7 @@ pub fn mount(router: Router, gateway: &Gateway, options: SocketIoOptions) -> (Ro
     let closed = CancellationToken::new();
     let router = router
         .layer(layer)
-        .layer(middleware::from_fn_with_state(upgrades, upgrades::note))
+        .layer(middleware::from_fn_with_state(lines, lines::follow))
         .layer(middleware::from_fn_with_state(closed.clone(), until_closed));
     (router, Sockets { io, closed })
 }
@@ -131,7 +134,7 @@ pub fn mount(router: Router, gateway: &Gateway, options: SocketIoOptions) -> (Ro
 struct Entrance {
     gateway: Gateway,
     options: SocketIoOptions,
-    upgrades: Upgrades,
+    lines: Lines,
 }
 
 impl Entrance {
@@ -139,8 +142,7 @@ impl Entrance {
     /// otherwise a fast client's first event would be lost now and then.
     async fn admit(&self, socket: SocketRef, auth: Option<&RawValue>) -> Result<(), Refusal> {
         let peer = peer(&socket, auth)?;
-        let inbox =
-            Arc::new(Inbox::new(&self.gateway, peer, self.options.messages_per_second, &self.upgrades));
+        let inbox = Arc::new(Inbox::new(&self.gateway, peer, &self.options, &self.lines));
         // A store that does not answer must not keep watchers out.
         let _in_time = tokio::time::timeout(RECORD_PATIENCE, self.gateway.records_published()).await;
         socket.extensions.insert(inbox.clone());

@@ -1,6 +1,6 @@
 //! What the process tells about itself: metrics and logs.
 
-use std::{fmt::Write, io::IsTerminal};
+use std::{fmt::Write, io::IsTerminal, sync::atomic::AtomicU64};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
@@ -47,12 +47,20 @@ pub struct Metrics {
     pub live_edges: Gauge,
     /// Sessions that are behind on some job.
     pub sessions_behind: Gauge,
+    /// For how many seconds the session has been behind that has been for the longest time.
+    pub behind_longest: Gauge<f64, AtomicU64>,
+    /// Bytes that wait in the outboxes of all sessions.
+    pub outbox: Gauge,
+    /// Bytes that wait in the outbox that holds the most.
+    pub outbox_largest: Gauge,
     /// Events accepted from publishers of this node.
     pub accepted: Family<KindLabel, Counter>,
     /// Events handed to sessions.
     pub deliveries: Family<EdgeLabel, Counter>,
     /// Catch-ups begun, by what made the session fall behind.
     pub catch_ups: Family<ReasonLabel, Counter>,
+    /// How long catch-ups took, by what made the session fall behind.
+    pub catch_up_seconds: Family<ReasonLabel, Histogram>,
     /// Sessions closed by the gateway.
     pub closed: Family<ReasonLabel, Counter>,
     /// Requests refused, by error code.
@@ -63,6 +71,8 @@ pub struct Metrics {
     pub store_errors: Counter,
     /// Interruptions of the feed.
     pub feed_interruptions: Counter,
+    /// Events under a number that watchers have seen on another event.
+    pub numbers_reused: Counter,
     registry: Registry,
 }
 
@@ -78,14 +88,21 @@ impl Metrics {
             feed_rooms: Gauge::default(),
             live_edges: Gauge::default(),
             sessions_behind: Gauge::default(),
+            behind_longest: Gauge::default(),
+            outbox: Gauge::default(),
+            outbox_largest: Gauge::default(),
             accepted: Family::default(),
             deliveries: Family::default(),
             catch_ups: Family::default(),
+            catch_up_seconds: Family::new_with_constructor(|| {
+                Histogram::new([0.001, 0.01, 0.1, 1.0, 5.0, 15.0, 30.0, 60.0, 300.0])
+            }),
             closed: Family::default(),
             rejects: Family::default(),
             publish_seconds: Histogram::new(buckets),
             store_errors: Counter::default(),
             feed_interruptions: Counter::default(),
+            numbers_reused: Counter::default(),
             registry: Registry::with_prefix("jobcast"),
         };
         metrics.register(tasks);
@@ -103,12 +120,22 @@ impl Metrics {
         registry.register("events_accepted", "Events accepted by kind", self.accepted.clone());
         registry.register("deliveries", "Events handed to sessions by edge", self.deliveries.clone());
         registry.register("catch_ups", "Catch-ups begun by reason", self.catch_ups.clone());
+        let behind = ("behind_longest", "For how long the session has been behind that has been for longest");
+        registry.register_with_unit(behind.0, behind.1, Unit::Seconds, self.behind_longest.clone());
+        let outbox = ("outbox", "Bytes that wait in the outboxes of all sessions");
+        registry.register_with_unit(outbox.0, outbox.1, Unit::Bytes, self.outbox.clone());
+        let largest = ("outbox_largest", "Bytes that wait in the outbox that holds the most");
+        registry.register_with_unit(largest.0, largest.1, Unit::Bytes, self.outbox_largest.clone());
+        let took = ("catch_up", "Time that catch-ups took by reason");
+        registry.register_with_unit(took.0, took.1, Unit::Seconds, self.catch_up_seconds.clone());
         registry.register("sessions_closed", "Sessions closed by the gateway", self.closed.clone());
         registry.register("rejects", "Requests refused by error code", self.rejects.clone());
         let publish = ("publish", "Time from a publish to its acceptance");
         registry.register_with_unit(publish.0, publish.1, Unit::Seconds, self.publish_seconds.clone());
         registry.register("store_errors", "Calls of the store that failed", self.store_errors.clone());
         registry.register("feed_interruptions", "Interruptions of the feed", self.feed_interruptions.clone());
+        let reused = "Events under a number that watchers have seen on another event";
+        registry.register("numbers_reused", reused, self.numbers_reused.clone());
         registry.register("tasks", "Tasks alive by name", tasks.alive().clone());
     }
 

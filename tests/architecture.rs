@@ -111,7 +111,7 @@ fn dependencies_run_one_way() {
         ("cli", &["config", "gateway", "server", "telemetry"]),
         ("config", &["gateway", "http", "server", "socketio", "store", "telemetry"]),
         ("server.rs", &["connection", "gateway", "http", "socketio"]),
-        ("http", &["gateway", "store", "telemetry"]),
+        ("http", &["connection", "gateway", "store", "telemetry"]),
         ("socketio", &["connection", "gateway", "store", "telemetry"]),
         ("gateway", &["store", "tasks", "telemetry"]),
         ("store", &["tasks"]),

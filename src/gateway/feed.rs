@@ -1,9 +1,13 @@
 //! The node's side of the feed: every event through the hub, gaps filled from history, and after an
 //! interruption everything that may have been missed.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::time::Duration;
 
-use super::{CloseReason, Gateway, catch_up, hub::Receipt};
+use super::{
+    CloseReason, Delivery, Gateway,
+    catch_up::{self, Pages},
+    hub::{Hub, Receipt, Resync},
+};
 use crate::{
     event::{JobEvent, Seq},
     id::JobId,
@@ -17,6 +21,12 @@ use crate::{
 /// write; but the writers must run before an outbox of a healthy client is full.
 const BATCH: usize = 64;
 
+/// How many bytes of events at the most, if they are more than one: each session in their rooms gets its own copy.
+const BATCH_BYTES: usize = 256 * 1024;
+
+/// How many jobs of a room are brought up to date by one question to the store.
+const RESYNC_CHUNK: usize = 100;
+
 /// How often live edges of idle jobs are looked for. Longer than any margin of [`FeedItem::Restored`].
 const SWEEP_INTERVAL: Duration = Duration::from_secs(300);
 
@@ -24,10 +34,25 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(300);
 pub async fn follow(gateway: Gateway, mut feed: Feed) {
     let mut items = Vec::with_capacity(BATCH);
     while feed.recv_many(&mut items, BATCH).await > 0 {
+        let mut bytes = 0;
         for item in items.drain(..) {
+            let size = size(&item);
+            if bytes > 0 && bytes + size > BATCH_BYTES {
+                tokio::task::yield_now().await;
+                bytes = 0;
+            }
+            bytes += size;
             take(&gateway, item);
         }
         tokio::task::yield_now().await;
+    }
+}
+
+fn size(item: &FeedItem) -> usize {
+    match item {
+        FeedItem::Event(event) => Delivery::Event(event).size(),
+        FeedItem::Notice(notice) => Delivery::Notice(notice).size(),
+        FeedItem::Interrupted | FeedItem::Restored { .. } => 0,
     }
 }
 
@@ -37,72 +62,116 @@ fn take(gateway: &Gateway, item: FeedItem) {
         FeedItem::Notice(notice) => notify(gateway, &notice),
         FeedItem::Interrupted => {
             gateway.0.metrics.feed_interruptions.inc();
-            gateway.0.feed_interrupted.store(true, Ordering::Release);
+            gateway.hub(Hub::interrupt);
         }
         FeedItem::Restored { since } => {
-            gateway.0.tasks.spawn_until_stop("resync", resync(gateway.clone(), since));
+            let needed = gateway.hub(|hub| hub.restore(since));
+            gateway.0.tasks.spawn_until_stop("resync", resync(gateway.clone(), needed));
         }
     }
 }
 
 fn receive(gateway: &Gateway, event: &JobEvent) {
-    if let Receipt::Gap { after } = gateway.hub(|hub| hub.receive(event)) {
-        tracing::debug!(job = %event.job(), after, got = event.seq(), "filling a gap of the feed from history");
-        gateway.0.tasks.spawn_until_stop("fill", fill(gateway.clone(), event.job().clone(), after));
+    match gateway.hub(|hub| hub.receive(event)) {
+        Receipt::Done => {}
+        Receipt::Gap { after } => {
+            tracing::debug!(job = %event.job(), after, got = event.seq(), "filling a gap of the feed from history");
+            gateway.0.tasks.spawn_until_stop("fill", fill(gateway.clone(), event.job().clone(), after));
+        }
+        Receipt::Reused => {
+            gateway.0.metrics.numbers_reused.inc();
+            tracing::warn!(
+                job = %event.job(),
+                seq = event.seq(),
+                "a number was given twice: the store has lost an event that watchers have seen"
+            );
+        }
+        Receipt::Unplaced { since } => {
+            gateway.0.tasks.spawn_until_stop("fill", place(gateway.clone(), event.clone(), since));
+        }
     }
+}
+
+/// Delivers an event of a job that is new to this node while the feed is not whole, after what came before it.
+async fn place(gateway: Gateway, event: JobEvent, since: Timestamp) {
+    gateway.retry(|| adopt(&gateway, event.job(), since)).await;
+    // Unless its room was left meanwhile, or history has lost even this one.
+    gateway.hub(|hub| hub.adopt(&event, event.seq() - 1));
+    receive(&gateway, &event);
 }
 
 /// Fetches what the feed left out of a job, until its live edge meets what the feed brought.
 async fn fill(gateway: Gateway, job: JobId, mut after: Seq) {
+    let mut pages = Pages::default();
     loop {
-        let page = catch_up::page(&gateway, &job, after).await;
+        let page = pages.read(&gateway, &job, after).await;
         match gateway.hub(|hub| hub.fill(&job, &page)) {
             Receipt::Gap { after: next } => after = next,
-            Receipt::Done => return,
+            _ => return,
         }
     }
 }
 
 fn notify(gateway: &Gateway, notice: &Notice) {
-    for outlet in gateway.hub(|hub| hub.notify(notice)) {
-        gateway.close(&*outlet, CloseReason::TooManyNotices);
+    for key in gateway.hub(|hub| hub.notify(notice)) {
+        gateway.close(key, CloseReason::TooManyNotices);
     }
 }
 
-/// Brings every joined room up to date after an interruption of the feed. Only then is the node ready again.
-async fn resync(gateway: Gateway, since: Timestamp) {
-    let interruptions = gateway.0.metrics.feed_interruptions.get();
-    let seen = gateway.hub(|hub| hub.live_edges());
+/// Brings every joined room up to date after an interruption of the feed, unless it is interrupted again: then there
+/// will be another resync, for all of it. Only then is the node ready again.
+async fn resync(gateway: Gateway, resync: Resync) {
+    let seen = gateway.hub(|hub| hub.all_seen());
     gateway.retry(|| gateway.0.store.raise(&seen)).await;
     for room in gateway.hub(|hub| hub.rooms()) {
-        gateway.retry(|| resync_room(&gateway, &room, since)).await;
+        if !gateway.hub(|hub| hub.needs(resync)) {
+            return;
+        }
+        gateway.retry(|| resync_room(&gateway, &room, resync.since)).await;
     }
-    // Unless it was interrupted again: then there will be another resync.
-    if gateway.0.metrics.feed_interruptions.get() == interruptions {
-        gateway.0.feed_interrupted.store(false, Ordering::Release);
-    }
+    gateway.hub(|hub| hub.complete(resync));
 }
 
 async fn resync_room(gateway: &Gateway, room: &Room, since: Timestamp) -> Result<(), StoreError> {
-    for job in gateway.0.store.active(room, since, MAX_ACTIVE_JOBS).await? {
-        if gateway.hub(|hub| hub.live_edge(&job)).is_none() {
-            adopt(gateway, &job, since).await?;
+    let jobs = gateway.0.store.active(room, since, MAX_ACTIVE_JOBS).await?;
+    if jobs.len() >= MAX_ACTIVE_JOBS {
+        tracing::warn!(%room, "more jobs were active in a room during the interruption than its index can tell");
+    }
+    for jobs in jobs.chunks(RESYNC_CHUNK) {
+        for job in jobs {
+            if !gateway.hub(|hub| hub.has_edge(job)) {
+                adopt(gateway, job, since).await?;
+            }
         }
-        let newest = gateway.0.store.latest(std::slice::from_ref(&job)).await?;
+        let newest = gateway.0.store.latest(jobs).await?;
         for event in newest.into_iter().filter_map(Entry::event) {
-            receive(gateway, &event);
+            if gateway.hub(|hub| hub.is_reused(&event)) {
+                // Others before it may be other events than those that watchers have seen, too.
+                let all = Window::Newest(gateway.0.history_cap);
+                for event in catch_up::read(gateway, event.job(), all).await? {
+                    receive(gateway, &event);
+                }
+            } else if gateway.hub(|hub| hub.has_edge(event.job())) {
+                // What has no live edge by now had no event since then.
+                receive(gateway, &event);
+            }
         }
     }
     Ok(())
 }
 
-/// Begins the live edge of a job that had none before the interruption, just before its first event since.
+/// Begins the live edge of a job that has none just before its first event since the interruption.
 async fn adopt(gateway: &Gateway, job: &JobId, since: Timestamp) -> Result<(), StoreError> {
-    let entries = gateway.0.store.history(job, Window::Newest(gateway.0.history_cap)).await?;
-    let first = entries.into_iter().filter_map(Entry::event).find(|event| event.timestamp() >= since);
-    if let Some(first) = first {
-        gateway.hub(|hub| hub.adopt(&first, first.seq() - 1));
+    let events = catch_up::read(gateway, job, Window::Newest(gateway.0.history_cap)).await?;
+    let Some(place) = events.iter().position(|event| event.timestamp() >= since) else { return Ok(()) };
+    let first = &events[place];
+    let mut after = first.seq() - 1;
+    if place == 0 {
+        // History may have rotated past others of that time: from the job's very first they are told as missing.
+        let bounds = gateway.0.store.bounds(job).await?;
+        after = bounds.map_or(after, |bounds| after.min(bounds.first - 1));
     }
+    gateway.hub(|hub| hub.adopt(first, after));
     Ok(())
 }
 

@@ -8,6 +8,7 @@ mod member;
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
+    time::Instant,
 };
 
 use indexmap::IndexSet;
@@ -15,14 +16,16 @@ use slotmap::{SlotMap, new_key_type};
 
 use self::member::{Cursor, Member};
 use super::{
+    catch_up::SLOW,
     live_edge::{Step, decide},
     outlet::{Delivery, Gap, Offer, Outlet},
 };
 use crate::{
-    event::{JobEvent, Seq},
-    id::JobId,
+    event::{JobEvent, Owner, Seq, rooms},
+    id::{ClientId, JobId},
     notice::{Audience, Notice},
     room::Room,
+    timestamp::Timestamp,
 };
 
 new_key_type! {
@@ -32,6 +35,9 @@ new_key_type! {
 
 /// One attempt of a session to join a room.
 pub type JoinId = u64;
+
+/// How many of a session's rooms its standing names.
+const ROOMS_TOLD: usize = 3;
 
 /// How many notices wait for a session that is full.
 const MAX_WAITING_NOTICES: usize = 64;
@@ -47,6 +53,25 @@ pub struct Hub {
     joins: JoinId,
     /// Sessions that have fallen behind and that nobody looks after yet.
     woken: Vec<(SessionKey, &'static str)>,
+    interruptions: u64,
+    interruption: Option<Interruption>,
+}
+
+/// The time from which on something may be missing, until all of it has been fetched.
+#[derive(Default)]
+struct Interruption {
+    /// When it began; `None` until the feed is back.
+    since: Option<Timestamp>,
+}
+
+/// What has to be done before the feed is whole again: every job of every room that was active since then goes
+/// through [`Hub::adopt`] where it has no live edge, and its newest event through [`Hub::receive`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resync {
+    /// When the earliest interruption began that is not made good.
+    pub since: Timestamp,
+    /// The interruption that it follows on: after another one there will be another resync.
+    interruption: u64,
 }
 
 /// Who is in a room, and which jobs have a live edge because of it.
@@ -60,12 +85,24 @@ struct Occupants {
 /// How far this node has delivered a job that some joined room covers without interruption.
 struct LiveEdge {
     seq: Seq,
-    /// The joined rooms that cover the job.
+    /// The largest number that any session has seen; larger than `seq` where history was further than the feed.
+    seen: Seq,
+    /// When the newest of the events was accepted that were delivered.
+    at: Timestamp,
+    owner: Owner,
+    /// The joined rooms among whose jobs it is.
     rooms: Vec<Room>,
     /// The newest event that waits while what came before it is fetched.
     filling: Option<JobEvent>,
     /// Whether the job was active since the last sweep.
     active: bool,
+}
+
+impl LiveEdge {
+    /// Within a job time does not run backwards: what is newer than all that was delivered is none of it.
+    fn is_reused_by(&self, event: &JobEvent) -> bool {
+        event.seq() <= self.seq && event.timestamp() > self.at
+    }
 }
 
 /// What became of an event that was received.
@@ -75,6 +112,12 @@ pub enum Receipt {
     Done,
     /// The history after this number has to be fetched and handed to [`Hub::fill`].
     Gap { after: Seq },
+    /// The job has no live edge, and what came before the event may have been lost: where it begins since then has
+    /// to be found in history, for [`Hub::adopt`], and then the event received again.
+    Unplaced { since: Timestamp },
+    /// Its number was given twice: the store had lost the event that watchers have seen under it. It is delivered all
+    /// the same.
+    Reused,
 }
 
 /// What a catching-up session needs next.
@@ -87,12 +130,48 @@ pub enum Need {
 }
 
 /// What became of an attempt to hand a session what it needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Progress {
-    /// It took all of it.
-    Moved,
-    /// It has no place now.
-    Full,
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Whether it had no place for all of it.
+    pub full: bool,
+    /// Whether it took some of a replay that it had asked for.
+    pub asked: bool,
+}
+
+/// The hub in numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Sessions.
+    pub sessions: usize,
+    /// Rooms with a session.
+    pub rooms: usize,
+    /// Jobs with a live edge.
+    pub edges: usize,
+    /// Sessions that are behind.
+    pub behind: usize,
+    /// Since when the one is behind that has been for the longest time.
+    pub behind_since: Option<Instant>,
+    /// Bytes that wait in all outboxes.
+    pub waiting: u64,
+    /// Bytes that wait in the outbox that holds the most.
+    pub most_waiting: u64,
+}
+
+/// One session as an operator wants to know it.
+#[derive(Debug)]
+pub struct Standing {
+    /// Who it is, if it has a record.
+    pub client: Option<ClientId>,
+    /// Some of its rooms.
+    pub rooms: Vec<Room>,
+    /// Since when it is behind.
+    pub behind_since: Option<Instant>,
+    /// On how many jobs.
+    pub jobs_behind: usize,
+    /// How many notices wait for it.
+    pub notices: usize,
+    /// How many bytes wait in its outbox.
+    pub waiting: u64,
 }
 
 /// A job that a session starts to watch.
@@ -106,8 +185,8 @@ pub struct Starting {
 
 impl Hub {
     /// Adds a session that is in no room.
-    pub fn connect(&mut self, outlet: Arc<dyn Outlet>) -> SessionKey {
-        self.sessions.insert(Member::new(outlet))
+    pub fn connect(&mut self, outlet: Arc<dyn Outlet>, client: Option<ClientId>) -> SessionKey {
+        self.sessions.insert(Member::new(outlet, client))
     }
 
     /// Removes a session, and tells which rooms it was in.
@@ -163,7 +242,10 @@ impl Hub {
         let Some(member) = self.sessions.get_mut(key) else { return false };
         for (job, seq) in noted {
             if let Some(edge) = self.edges.get(&job) {
-                member.cursors.entry(job.clone()).or_insert(Cursor::new(seq - 1, edge.seq));
+                member
+                    .cursors
+                    .entry(job.clone())
+                    .or_insert_with(|| Cursor::new(seq - 1, edge.seq, &edge.owner));
                 member.queue(job);
             }
         }
@@ -178,25 +260,40 @@ impl Hub {
     fn start_job(&mut self, key: SessionKey, job: &Starting) {
         let Starting { latest, after } = job;
         let rooms = self.joined_rooms(latest);
+        if let Some(edge) = self.edges.get(latest.job()) {
+            // The room is among those that keep it from here on.
+            self.advance(latest, edge.seq, &rooms);
+        }
         let watching = |member: &Member| rooms.iter().any(|room| member.live.contains(room));
-        if after.is_none() && self.sessions.get(key).is_some_and(watching) {
+        let watches = self.sessions.get(key).is_some_and(watching);
+        if watches && after.is_none() {
             return;
         }
         // With nobody else here, nothing that is on its way can be due to anybody: the edge may begin at once.
         let alone = || rooms.iter().all(|room| self.rooms.get(room).is_none_or(|at| at.live.is_empty()));
         if !self.edges.contains_key(latest.job()) && alone() {
-            self.advance(latest.job(), latest.seq(), &rooms);
+            self.advance(latest, latest.seq(), &rooms);
         }
         let edge = self.edges.get(latest.job()).map(|edge| edge.seq);
         let target = latest.seq().max(edge.unwrap_or(0));
-        let seq = after.unwrap_or(latest.seq());
+        let mut seq = after.unwrap_or(latest.seq());
         let Some(member) = self.sessions.get_mut(key) else { return };
+        if watches && !member.cursors.contains_key(latest.job()) {
+            // In step with the edge: it may ask to go back, but not to skip what is on its way to it.
+            seq = seq.min(edge.unwrap_or(seq));
+        }
         if edge == Some(seq) && !member.cursors.contains_key(latest.job()) {
             return;
         }
-        let cursor = member.cursors.entry(latest.job().clone()).or_insert(Cursor::new(seq, target));
+        let cursor = member
+            .cursors
+            .entry(latest.job().clone())
+            .or_insert_with(|| Cursor::new(seq, target, latest.owner()));
         cursor.seq = cursor.seq.min(seq);
         cursor.target = cursor.target.max(target);
+        if after.is_some() {
+            cursor.asked = cursor.target;
+        }
         member.queue(latest.job().clone());
     }
 
@@ -206,17 +303,9 @@ impl Hub {
         if !member.live.remove(room) {
             return false;
         }
-        let still_watched = |job: &JobId| {
-            let by_edge =
-                self.edges.get(job).map(|edge| edge.rooms.iter().any(|room| member.live.contains(room)));
-            let by_guess =
-                || member.live.iter().any(|room| !matches!(room, Room::Job(other) if other != job));
-            by_edge.unwrap_or_else(by_guess)
-        };
-        let lost: Vec<_> = member.cursors.keys().filter(|job| !still_watched(job)).cloned().collect();
-        for job in lost {
-            member.cursors.remove(&job);
-        }
+        member
+            .cursors
+            .retain(|job, cursor| rooms(job, &cursor.owner).any(|room| member.live.contains(&room)));
         self.vacate(key, room, |occupants, key| {
             occupants.live.swap_remove(&key);
         });
@@ -233,8 +322,17 @@ impl Hub {
         for job in self.rooms.remove(room).into_iter().flat_map(|occupants| occupants.jobs) {
             let Some(edge) = self.edges.get_mut(&job) else { continue };
             edge.rooms.retain(|covering| covering != room);
-            if edge.rooms.is_empty() {
-                self.edges.remove(&job);
+            if !edge.rooms.is_empty() {
+                continue;
+            }
+            // A room that was joined later and has had no event of the job yet keeps it all the same.
+            let other = rooms(&job, &edge.owner).find(|room| self.rooms.contains_key(room));
+            match other.and_then(|room| Some((self.rooms.get_mut(&room)?, room))) {
+                Some((occupants, room)) => {
+                    occupants.jobs.insert(job.clone());
+                    edge.rooms.push(room);
+                }
+                None => drop(self.edges.remove(&job)),
             }
         }
     }
@@ -248,6 +346,19 @@ impl Hub {
         let rooms = self.joined_rooms(event);
         if rooms.is_empty() {
             return Receipt::Done;
+        }
+        let edge = self.edges.get_mut(event.job());
+        if edge.is_none()
+            && let Some(interruption) = &self.interruption
+        {
+            // Before the feed is back it can be let go: the resync will fetch it.
+            return interruption.since.map_or(Receipt::Done, |since| Receipt::Unplaced { since });
+        }
+        if let Some(edge) = edge.filter(|edge| edge.is_reused_by(event)) {
+            edge.at = event.timestamp();
+            let at = edge.seq;
+            self.deliver_reused(event, at, &rooms);
+            return Receipt::Reused;
         }
         let edge = self.edges.get_mut(event.job());
         if let Some(held) = edge.as_ref().and_then(|edge| edge.filling.as_ref()) {
@@ -275,11 +386,69 @@ impl Hub {
         }
     }
 
-    /// Begins the live edge of a job at a number, where it has none and a joined room covers it.
+    /// Whether an event bears a number that was delivered, and is another event all the same.
+    pub fn is_reused(&self, event: &JobEvent) -> bool {
+        self.edges.get(event.job()).is_some_and(|edge| edge.is_reused_by(event))
+    }
+
+    /// Delivers an event beside the order, because its place in it is taken by another one.
+    fn deliver_reused(&mut self, event: &JobEvent, edge: Seq, rooms: &[Room]) {
+        self.each_live(rooms, |member| member.offer_reused(event, edge));
+        self.note(event, rooms);
+    }
+
+    /// Lets each session in some rooms have something once; who fell behind by it is woken.
+    fn each_live(&mut self, rooms: &[Room], mut offer: impl FnMut(&mut Member) -> bool) {
+        self.deliveries += 1;
+        for room in rooms {
+            let Some(occupants) = self.rooms.get(room) else { continue };
+            for key in &occupants.live {
+                let Some(member) = self.sessions.get_mut(*key) else { continue };
+                if member.first_sight(self.deliveries) && offer(member) {
+                    self.woken.push((*key, SLOW));
+                }
+            }
+        }
+    }
+
+    /// Notes that from now on the feed may leave something out.
+    pub fn interrupt(&mut self) {
+        self.interruptions += 1;
+        self.interruption.get_or_insert_default();
+    }
+
+    /// Notes that the feed leaves nothing out any more, and did since the given time at the earliest.
+    pub fn restore(&mut self, since: Timestamp) -> Resync {
+        let known = self.interruption.get_or_insert_default();
+        let since = known.since.map_or(since, |known| known.min(since));
+        known.since = Some(since);
+        Resync { since, interruption: self.interruptions }
+    }
+
+    /// Whether a resync is still worth the effort: after another interruption another one does all of it.
+    pub fn needs(&self, resync: Resync) -> bool {
+        resync.interruption == self.interruptions && self.interruption.is_some()
+    }
+
+    /// Notes that a resync is complete. Says whether with it the feed is whole again.
+    pub fn complete(&mut self, resync: Resync) -> bool {
+        let whole = self.needs(resync);
+        if whole {
+            self.interruption = None;
+        }
+        whole
+    }
+
+    /// Whether nothing is missing of what the feed has brought so far.
+    pub fn is_whole(&self) -> bool {
+        self.interruption.is_none()
+    }
+
+    /// Begins the live edge of an event's job at a number, where it has none and a joined room covers it.
     pub fn adopt(&mut self, event: &JobEvent, seq: Seq) {
         let rooms = self.joined_rooms(event);
         if !rooms.is_empty() && !self.edges.contains_key(event.job()) {
-            self.advance(event.job(), seq, &rooms);
+            self.advance(event, seq, &rooms);
         }
     }
 
@@ -311,16 +480,31 @@ impl Hub {
         }
         let rooms = self.joined_rooms(event);
         if event.seq() > due {
-            self.announce(&Gap { job: event.job().clone(), from: due, to: event.seq() - 1 }, &rooms);
+            let gap = Gap { job: event.job().clone(), from: due, to: event.seq() - 1 };
+            self.announce(&gap, event.owner(), &rooms);
         }
         self.deliver(event, &rooms);
     }
 
-    fn advance(&mut self, job: &JobId, seq: Seq, rooms: &[Room]) {
-        let fresh = || LiveEdge { seq, rooms: Vec::new(), filling: None, active: true };
+    /// Sets the live edge of an event's job, and counts the job among those of `rooms`.
+    fn advance(&mut self, event: &JobEvent, seq: Seq, rooms: &[Room]) {
+        let job = event.job();
+        let fresh = || LiveEdge {
+            seq,
+            seen: seq,
+            at: event.timestamp(),
+            owner: event.owner().clone(),
+            rooms: Vec::new(),
+            filling: None,
+            active: true,
+        };
         let edge = self.edges.entry(job.clone()).or_insert_with(fresh);
         edge.seq = seq;
+        edge.seen = edge.seen.max(seq);
         edge.active = true;
+        if edge.owner != *event.owner() {
+            edge.owner = event.owner().clone();
+        }
         for room in rooms {
             if !edge.rooms.contains(room) {
                 edge.rooms.push(room.clone());
@@ -332,17 +516,11 @@ impl Hub {
     }
 
     fn deliver(&mut self, event: &JobEvent, rooms: &[Room]) {
-        self.advance(event.job(), event.seq(), rooms);
-        self.deliveries += 1;
-        for room in rooms {
-            let Some(occupants) = self.rooms.get(room) else { continue };
-            for key in &occupants.live {
-                let Some(member) = self.sessions.get_mut(*key) else { continue };
-                if member.first_sight(self.deliveries) && member.offer_live(event) {
-                    self.woken.push((*key, "slow"));
-                }
-            }
+        self.advance(event, event.seq(), rooms);
+        if let Some(edge) = self.edges.get_mut(event.job()) {
+            edge.at = event.timestamp().max(edge.at);
         }
+        self.each_live(rooms, |member| member.offer_live(event));
         self.note(event, rooms);
     }
 
@@ -361,22 +539,13 @@ impl Hub {
     }
 
     /// Tells the live sessions of a job about events that cannot be had any more.
-    fn announce(&mut self, gap: &Gap, rooms: &[Room]) {
-        self.deliveries += 1;
-        for room in rooms {
-            let Some(occupants) = self.rooms.get(room) else { continue };
-            for key in &occupants.live {
-                let Some(member) = self.sessions.get_mut(*key) else { continue };
-                if member.first_sight(self.deliveries) && member.offer_gap(gap) {
-                    self.woken.push((*key, "slow"));
-                }
-            }
-        }
+    fn announce(&mut self, gap: &Gap, owner: &Owner, rooms: &[Room]) {
+        self.each_live(rooms, |member| member.offer_gap(gap, owner));
     }
 
     /// Delivers a notice to its audience. Answers the sessions that have to be closed, because more notices wait
     /// for them than may.
-    pub fn notify(&mut self, notice: &Notice) -> Vec<Arc<dyn Outlet>> {
+    pub fn notify(&mut self, notice: &Notice) -> Vec<SessionKey> {
         let audience: Vec<SessionKey> = match &notice.audience {
             Audience::Everyone => self.sessions.keys().collect(),
             Audience::User(user) => {
@@ -387,7 +556,7 @@ impl Hub {
         let mut overrun = Vec::new();
         for key in audience {
             let Some(member) = self.sessions.get_mut(key) else { continue };
-            if !member.outlet.takes_notices() {
+            if !member.outlet.takes_notices() || member.closing {
                 continue;
             }
             let waiting = !member.notices.is_empty();
@@ -395,20 +564,26 @@ impl Hub {
                 continue;
             }
             if member.notices.len() >= MAX_WAITING_NOTICES {
-                overrun.push(member.outlet.clone());
+                overrun.push(key);
                 continue;
             }
             member.notices.push_back(notice.clone());
-            self.woken.push((key, "slow"));
+            self.woken.push((key, SLOW));
         }
         overrun
     }
 
+    /// Whether [`Hub::take_woken`] may have something to tell.
+    pub fn has_woken(&self) -> bool {
+        !self.woken.is_empty()
+    }
+
     /// Takes the sessions that have fallen behind since the last call, each with the reason, and marks them as
-    /// looked after until [`Hub::next_need`] answers `None`.
-    pub fn take_woken(&mut self) -> Vec<(SessionKey, &'static str)> {
+    /// looked after from `now` until [`Hub::next_need`] answers `None`.
+    pub fn take_woken(&mut self, now: Instant) -> Vec<(SessionKey, &'static str)> {
         let mut woken = std::mem::take(&mut self.woken);
-        woken.retain(|(key, _)| self.sessions.get_mut(*key).is_some_and(Member::begin_catch_up));
+        let mut begins = |key| self.sessions.get_mut(key).is_some_and(|member| member.begin_catch_up(now));
+        woken.retain(|(key, _)| begins(*key));
         woken
     }
 
@@ -419,16 +594,18 @@ impl Hub {
 
     /// Hands a session the history of a job after a number, oldest first; an empty page says that there is none.
     pub fn replay(&mut self, key: SessionKey, job: &JobId, after: Seq, page: &[JobEvent]) -> Progress {
-        let edge = self.edges.get(job).map(|edge| edge.seq);
-        match self.sessions.get_mut(key) {
-            Some(member) => member.replay(job, after, page, edge),
-            None => Progress::Moved,
+        let Some(member) = self.sessions.get_mut(key) else { return Progress::default() };
+        let mut edge = self.edges.get_mut(job);
+        let progress = member.replay(job, after, page, edge.as_ref().map(|edge| edge.seq));
+        if let (Some(edge), Some(cursor)) = (&mut edge, member.cursors.get(job)) {
+            edge.seen = edge.seen.max(cursor.seq);
         }
+        progress
     }
 
     /// Hands a session the notices that wait for it.
     pub fn flush_notices(&mut self, key: SessionKey) -> Progress {
-        self.sessions.get_mut(key).map_or(Progress::Moved, Member::flush_notices)
+        self.sessions.get_mut(key).map_or_else(Progress::default, Member::flush_notices)
     }
 
     /// The sending end of a session.
@@ -436,24 +613,44 @@ impl Hub {
         self.sessions.get(key).map(|member| member.outlet.clone())
     }
 
+    /// The sending end of a session that is to be closed; `None` if it is gone or that was said before.
+    pub fn begin_close(&mut self, key: SessionKey) -> Option<Arc<dyn Outlet>> {
+        let member = self.sessions.get_mut(key)?;
+        let before = std::mem::replace(&mut member.closing, true);
+        (!before).then(|| member.outlet.clone())
+    }
+
     /// The rooms that sessions of this node are in.
     pub fn rooms(&self) -> Vec<Room> {
         self.rooms.keys().cloned().collect()
     }
 
-    /// All live edges.
-    pub fn live_edges(&self) -> Vec<(JobId, Seq)> {
-        self.edges.iter().map(|(job, edge)| (job.clone(), edge.seq)).collect()
+    /// Whether a job has a live edge.
+    pub fn has_edge(&self, job: &JobId) -> bool {
+        self.edges.contains_key(job)
     }
 
-    /// The live edge of a job.
-    pub fn live_edge(&self, job: &JobId) -> Option<Seq> {
-        self.edges.get(job).map(|edge| edge.seq)
+    /// The largest number of a job that sessions have seen, as far as it is remembered.
+    pub fn seen(&self, job: &JobId) -> Option<Seq> {
+        self.edges.get(job).map(|edge| edge.seen)
+    }
+
+    /// The same of all jobs, and what sessions have read from history of jobs that have no live edge.
+    pub fn all_seen(&self) -> Vec<(JobId, Seq)> {
+        let mut seen: HashMap<&JobId, Seq> = self.edges.iter().map(|(job, edge)| (job, edge.seen)).collect();
+        for (job, cursor) in self.sessions.values().flat_map(|member| &member.cursors) {
+            let seq = seen.entry(job).or_default();
+            *seq = cursor.seq.max(*seq);
+        }
+        seen.into_iter().map(|(job, seq)| (job.clone(), seq)).collect()
     }
 
     /// Forgets the live edges of jobs that were idle since the last call, except where somebody watches that very
-    /// job. Sound while the feed is not interrupted, because then the next event is the next one.
+    /// job. Sound while the feed is whole, because then the next event is the next one; else it forgets nothing.
     pub fn sweep(&mut self) {
+        if !self.is_whole() {
+            return;
+        }
         let edges = &mut self.edges;
         let rooms = &mut self.rooms;
         edges.retain(|job, edge| {
@@ -470,10 +667,32 @@ impl Hub {
         });
     }
 
-    /// Counts: sessions, rooms, live edges, sessions behind.
-    pub fn counts(&self) -> [usize; 4] {
-        let behind = self.sessions.values().filter(|member| member.is_catching_up()).count();
-        [self.sessions.len(), self.rooms.len(), self.edges.len(), behind]
+    /// How a session stands.
+    pub fn standing(&self, key: SessionKey) -> Option<Standing> {
+        let member = self.sessions.get(key)?;
+        Some(Standing {
+            client: member.client.clone(),
+            rooms: member.live.iter().take(ROOMS_TOLD).cloned().collect(),
+            behind_since: member.behind_since(),
+            jobs_behind: member.jobs_behind(),
+            notices: member.notices.len(),
+            waiting: member.outlet.waiting(),
+        })
+    }
+
+    /// Counts.
+    pub fn census(&self) -> Census {
+        let (rooms, edges) = (self.rooms.len(), self.edges.len());
+        let mut census = Census { sessions: self.sessions.len(), rooms, edges, ..Census::default() };
+        for member in self.sessions.values() {
+            let since = member.behind_since();
+            census.behind += usize::from(since.is_some());
+            census.behind_since = census.behind_since.into_iter().chain(since).min();
+            let waiting = member.outlet.waiting();
+            census.waiting += waiting;
+            census.most_waiting = census.most_waiting.max(waiting);
+        }
+        census
     }
 }
 

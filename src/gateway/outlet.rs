@@ -19,6 +19,17 @@ pub enum Delivery<'a> {
     Notice(&'a Notice),
 }
 
+impl Delivery<'_> {
+    /// At least so many bytes it is on every wire.
+    pub fn size(&self) -> usize {
+        match self {
+            Delivery::Event(event) => event.json().get().len(),
+            Delivery::Gap(gap) => gap.job.as_str().len(),
+            Delivery::Notice(notice) => notice.data.get().len(),
+        }
+    }
+}
+
 /// The numbers of a job's events that can no longer be had, both inclusive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Gap {
@@ -68,6 +79,12 @@ impl CloseReason {
 pub trait Outlet: Send + Sync + 'static {
     /// Takes a delivery or refuses it at once; must not wait. What is taken is sent in the order of the offers.
     fn offer(&self, delivery: Delivery<'_>) -> Offer;
+
+    /// How many bytes wait in this process until the peer takes them.
+    fn waiting(&self) -> u64;
+
+    /// Whether an offer would be refused for want of a place, as far as that can be told without one.
+    fn is_full(&self) -> bool;
 
     /// Whether notices are of interest to it.
     fn takes_notices(&self) -> bool;

@@ -1,12 +1,18 @@
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
-use super::{Gateway, Outlet, hub::SessionKey};
+use super::{CloseReason, Gateway, Outlet, hub::SessionKey};
 use crate::{
     id::{ClientId, UserId},
     room::Room,
     store::{ClientRecord, Connection, StoreError},
     timestamp::Timestamp,
 };
+
+/// For how long a session that ends must have been behind to be worth a line in the log.
+const LONG_BEHIND: Duration = Duration::from_secs(5);
 
 /// Who is at the other end of a connection that gets a record.
 #[derive(Debug, Clone)]
@@ -49,7 +55,8 @@ impl Gateway {
         if let Some(peer) = peer {
             self.0.store.directory().connect(connection, self.record(peer));
         }
-        Session { gateway: self.clone(), key: self.hub(|hub| hub.connect(outlet)), connection, client }
+        let key = self.hub(|hub| hub.connect(outlet, client.clone()));
+        Session { gateway: self.clone(), key, connection, client }
     }
 
     /// Waits until what this node records of its clients is visible to all nodes.
@@ -82,6 +89,11 @@ impl Session {
         }
     }
 
+    /// Ends the connection behind the session, and says why in the log.
+    pub fn close(&self, reason: CloseReason) {
+        self.gateway.close(self.key, reason);
+    }
+
     /// Leaves a room. Not having been there is fine.
     ///
     /// # Errors
@@ -112,6 +124,10 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
+        let who = self.gateway.who(self.key);
+        if who.has_been_behind_for(LONG_BEHIND) {
+            tracing::info!(%who, "a session ends that has been behind for long");
+        }
         for room in self.gateway.hub(|hub| hub.disconnect(self.key)) {
             self.forget(&room);
         }

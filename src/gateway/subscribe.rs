@@ -4,11 +4,11 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
 use super::{
-    Gateway, Session,
+    Gateway, Session, catch_up,
     hub::{JoinId, Starting},
 };
 use crate::{
-    event::{JobEvent, Seq},
+    event::Seq,
     id::{JobId, TenantId, UserId},
     refusal::{Code, Refusal},
     room::Room,
@@ -240,8 +240,7 @@ impl Gateway {
         job: JobId,
         since: Timestamp,
     ) -> Result<Option<(Starting, Resumed)>, StoreError> {
-        let entries = self.0.store.history(&job, Window::Newest(self.0.history_cap)).await?;
-        let events: Vec<JobEvent> = entries.into_iter().filter_map(Entry::event).collect();
+        let events = catch_up::read(self, &job, Window::Newest(self.0.history_cap)).await?;
         let Some(place) = events.iter().position(|event| event.timestamp() >= since) else { return Ok(None) };
         let (first, newest) = (&events[place], &events[events.len() - 1]);
         let mut after = first.seq() - 1;

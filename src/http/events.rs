@@ -1,9 +1,17 @@
 //! Server-Sent Events: a session whose outlet is the body of one answer.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{
-    extract::State,
+    Extension,
+    extract::{ConnectInfo, State},
     http::{HeaderMap, HeaderValue, header},
     response::{
         IntoResponse, Response, Sse,
@@ -21,6 +29,7 @@ use super::{
     problem::Problem,
 };
 use crate::{
+    connection::Connection,
     event::{JobEvent, Seq},
     gateway::{CloseReason, Delivery, JobResume, Offer, Outlet, Session, Subscription},
     id::{JobId, UserId},
@@ -34,6 +43,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// How soon a browser should come back after a cut.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// The connection that a request came on; none where an application serves the router without connect info.
+type Connected = Option<Extension<ConnectInfo<Connection>>>;
 
 /// Streams the events of a job; `id` is the event's seq
 #[utoipa::path(
@@ -57,9 +69,10 @@ pub async fn of_job(
     InPath(job): InPath<JobId>,
     params: Params,
     headers: HeaderMap,
+    connection: Connected,
 ) -> Result<Response, Refusal> {
     let since = resume::<Seq>(&params, &headers)?.map(JobResume::Since);
-    stream(state, Subscription::Job(job, since), |event| event.seq()).await
+    stream(state, connection, Subscription::Job(job, since), |event| event.seq()).await
 }
 
 /// Streams the events of a user's jobs; `id` is the event's time in Unix milliseconds
@@ -84,9 +97,10 @@ pub async fn of_user(
     InPath(user): InPath<UserId>,
     params: Params,
     headers: HeaderMap,
+    connection: Connected,
 ) -> Result<Response, Refusal> {
     let since = resume::<Timestamp>(&params, &headers)?;
-    stream(state, Subscription::User(user, since), |event| event.timestamp().millis()).await
+    stream(state, connection, Subscription::User(user, since), |event| event.timestamp().millis()).await
 }
 
 /// Streams the events of all jobs; `id` is the event's time in Unix milliseconds
@@ -109,9 +123,10 @@ pub async fn all(
     State(state): State<HttpState>,
     params: Params,
     headers: HeaderMap,
+    connection: Connected,
 ) -> Result<Response, Refusal> {
     let since = resume::<Timestamp>(&params, &headers)?;
-    stream(state, Subscription::AllJobs(since), |event| event.timestamp().millis()).await
+    stream(state, connection, Subscription::AllJobs(since), |event| event.timestamp().millis()).await
 }
 
 /// Where to resume from. A browser that reconnects repeats the URL, so its `Last-Event-ID` is the newer one.
@@ -131,6 +146,7 @@ fn resume<T: std::str::FromStr<Err: std::fmt::Display>>(
 
 async fn stream(
     state: HttpState,
+    connection: Connected,
     subscription: Subscription,
     id: fn(&JobEvent) -> u64,
 ) -> Result<Response, Refusal> {
@@ -139,11 +155,15 @@ async fn stream(
     let (sender, frames) = mpsc::channel(state.options.outbox);
     let end = state.draining.0.child_token();
     let deliveries = metrics.deliveries.get_or_create(&label).clone();
-    let outlet = Arc::new(StreamOutlet { sender, id, deliveries, end: end.clone() });
-    let session = state.gateway.connect(outlet, None);
+    let (waiting, bound) = (Arc::default(), state.options.outbox_bytes);
+    let connection = connection.map(|Extension(ConnectInfo(connection))| connection);
+    let outlet =
+        Arc::new(StreamOutlet { sender, waiting, bound, id, deliveries, end: end.clone(), connection });
+    let session = state.gateway.connect(outlet.clone(), None);
     session.join(&subscription).await?.start();
     let open = Open::new(metrics.connections.get_or_create(&label).clone());
-    let frames = frames_of(Streaming { frames, end, _session: session, _open: open });
+    let waiting = outlet.waiting.clone();
+    let frames = frames_of(Streaming { frames, waiting, end, _session: session, _open: open });
     let body = Sse::new(frames).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
     // Proxies must neither keep nor collect what is live.
     let headers = [
@@ -155,7 +175,8 @@ async fn stream(
 
 /// What lives as long as the body of the answer.
 struct Streaming {
-    frames: mpsc::Receiver<Event>,
+    frames: mpsc::Receiver<Frame>,
+    waiting: Arc<AtomicU64>,
     end: CancellationToken,
     _session: Session,
     _open: Open,
@@ -165,7 +186,8 @@ fn frames_of(streaming: Streaming) -> impl Stream<Item = Result<Event, Infallibl
     let first = stream::iter([Ok(Event::default().retry(RETRY))]);
     let rest = stream::unfold(streaming, |mut streaming| async {
         let frame = streaming.end.clone().run_until_cancelled_owned(streaming.frames.recv()).await??;
-        Some((Ok(frame), streaming))
+        streaming.waiting.fetch_sub(frame.bytes, Ordering::Relaxed);
+        Some((Ok(frame.event), streaming))
     });
     futures_util::StreamExt::chain(first, rest)
 }
@@ -186,33 +208,66 @@ impl Drop for Open {
     }
 }
 
+/// One delivery, and how many bytes it counts in the outbox.
+struct Frame {
+    event: Event,
+    bytes: u64,
+}
+
 struct StreamOutlet {
-    sender: mpsc::Sender<Event>,
+    sender: mpsc::Sender<Frame>,
+    /// How many bytes wait for the body to take them.
+    waiting: Arc<AtomicU64>,
+    /// How many may wait before nothing more is taken.
+    bound: u64,
     id: fn(&JobEvent) -> u64,
     deliveries: Counter,
     end: CancellationToken,
+    /// `None` where an application serves the router without connect info.
+    connection: Option<Connection>,
+}
+
+impl StreamOutlet {
+    fn event(&self, delivery: Delivery<'_>) -> Option<Event> {
+        match delivery {
+            Delivery::Event(event) => {
+                let id = (self.id)(event).to_string();
+                Some(Event::default().id(id).event(event.kind().name()).data(event.json().get()))
+            }
+            Delivery::Gap(gap) => Event::default()
+                .event("job:gap")
+                .json_data(gap)
+                .inspect_err(|error| tracing::error!(%error, "a gap could not be written"))
+                .ok(),
+            Delivery::Notice(_) => None,
+        }
+    }
 }
 
 impl Outlet for StreamOutlet {
     fn offer(&self, delivery: Delivery<'_>) -> Offer {
         let place = match self.sender.try_reserve() {
+            Ok(_) if self.waiting() >= self.bound => return Offer::Full,
             Ok(place) => place,
             Err(TrySendError::Full(())) => return Offer::Full,
             Err(TrySendError::Closed(())) => return Offer::Closed,
         };
-        match delivery {
-            Delivery::Event(event) => {
-                let id = (self.id)(event).to_string();
-                place.send(Event::default().id(id).event(event.kind().name()).data(event.json().get()));
-                self.deliveries.inc();
-            }
-            Delivery::Gap(gap) => match Event::default().event("job:gap").json_data(gap) {
-                Ok(frame) => place.send(frame),
-                Err(error) => tracing::error!(%error, "a gap could not be written"),
-            },
-            Delivery::Notice(_) => {}
+        let Some(event) = self.event(delivery) else { return Offer::Taken };
+        let bytes = delivery.size() as u64;
+        self.waiting.fetch_add(bytes, Ordering::Relaxed);
+        place.send(Frame { event, bytes });
+        if matches!(delivery, Delivery::Event(_)) {
+            self.deliveries.inc();
         }
         Offer::Taken
+    }
+
+    fn waiting(&self) -> u64 {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    fn is_full(&self) -> bool {
+        self.waiting() >= self.bound || self.sender.capacity() == 0
     }
 
     fn takes_notices(&self) -> bool {
@@ -221,5 +276,9 @@ impl Outlet for StreamOutlet {
 
     fn close(&self, _: CloseReason) {
         self.end.cancel();
+        // A body whose reader takes nothing is never asked for its end.
+        if let Some(connection) = &self.connection {
+            connection.cut();
+        }
     }
 }

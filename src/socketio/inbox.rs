@@ -4,12 +4,14 @@ use std::{
     collections::VecDeque,
     num::NonZeroU32,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use serde::Serialize;
+use serde_json::value::to_raw_value;
 use socketioxide::{
+    SendError,
     adapter::LocalAdapter,
     extract::{AckSender, SocketRef},
     handler::{FromMessageParts, MessageHandler, Value},
@@ -17,14 +19,14 @@ use socketioxide::{
 };
 
 use super::{
-    SocketOutlet,
+    SocketIoOptions, SocketOutlet,
+    lines::Lines,
     request::Request,
     transport,
-    upgrades::Upgrades,
-    wire::{Exception, History, Refused, Subscribed, Unsubscribed, outcome},
+    wire::{Exception, History, Refused, Subscribed, Unsubscribed},
 };
 use crate::{
-    gateway::{CloseReason, Gateway, Offer, Peer, Session},
+    gateway::{CloseReason, Gateway, Offer, Outlet, Peer, Session},
     refusal::{Code, Refusal},
     room::Room,
     telemetry::EdgeLabel,
@@ -33,7 +35,7 @@ use crate::{
 /// How many messages of one client may wait.
 const CAPACITY: usize = 256;
 
-/// How long an answer waits for a place in a full socket.
+/// How long an answer waits for a place in a full socket from which nothing leaves.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A socket's messages, and the session that they are for.
@@ -74,11 +76,12 @@ struct Message {
 
 impl Inbox {
     /// The inbox of a socket that is about to be let in, with a session that notices may already reach.
-    pub fn new(gateway: &Gateway, peer: Peer, messages_per_second: u32, upgrades: &Upgrades) -> Self {
-        let rate = NonZeroU32::new(messages_per_second).unwrap_or(NonZeroU32::MIN);
+    pub fn new(gateway: &Gateway, peer: Peer, options: &SocketIoOptions, lines: &Lines) -> Self {
+        let rate = NonZeroU32::new(options.messages_per_second).unwrap_or(NonZeroU32::MIN);
         let (metrics, label) = (gateway.metrics(), EdgeLabel { edge: "socketio" });
         let outlet = Arc::new(SocketOutlet::new(
-            upgrades.clone(),
+            lines.clone(),
+            options.outbox_bytes,
             metrics.deliveries.get_or_create(&label).clone(),
             metrics.connections.get_or_create(&label).clone(),
         ));
@@ -185,21 +188,21 @@ impl Message {
     }
 
     /// Answers, if an answer is awaited.
-    fn answer(&self, answer: &impl Serialize) -> Offer {
+    fn answer(&self, answer: &impl Serialize) -> Result<(), SendError> {
         if self.ack.is_none() {
-            return Offer::Taken;
+            return Ok(());
         }
         let mut nothing = Value::Str("".into(), None);
         match AckSender::from_message_parts(&self.socket, &mut nothing, &self.ack) {
-            Ok(ack) => outcome(ack.send(answer)),
+            Ok(ack) => ack.send(answer),
             Err(never) => match never {},
         }
     }
 
-    fn refuse(&self, refusal: &Refusal) -> Offer {
+    fn refuse(&self, refusal: &Refusal) -> Result<(), SendError> {
         match self.ack {
             Some(_) => self.answer(&Refused::new(refusal)),
-            None => outcome(self.socket.emit("exception", &Exception(refusal))),
+            None => self.socket.emit("exception", &Exception(refusal)),
         }
     }
 }
@@ -208,7 +211,7 @@ impl Message {
 fn refuse(gateway: &Gateway, message: &Message, problem: &str) {
     let refusal = Refusal::new(Code::RateLimited, problem);
     gateway.metrics().reject(refusal.code.as_str());
-    message.refuse(&refusal);
+    let _may_be_missed = message.refuse(&refusal);
 }
 
 /// A message that is being handled.
@@ -228,7 +231,7 @@ impl Handling<'_> {
         };
         if let Err(refusal) = served {
             self.gateway.metrics().reject(refusal.code.as_str());
-            self.send(|| self.message.refuse(&refusal)).await;
+            self.send(refusal.message.len(), || self.message.refuse(&refusal)).await;
         }
     }
 
@@ -239,18 +242,17 @@ impl Handling<'_> {
                 // socketioxide's room of the same name, for applications that embed the gateway.
                 self.socket.join(joined.room.to_string());
                 // The answer first, then what is replayed, then what is live.
-                if self.send(|| self.message.answer(&Subscribed::new(&joined))).await {
+                if self.answer(&Subscribed::new(&joined)).await {
                     joined.start();
                 }
             }
             Request::Unsubscribe(room) => {
                 self.leave(&room).await?;
-                self.send(|| self.message.answer(&Unsubscribed::new(&room))).await;
+                self.answer(&Unsubscribed::new(&room)).await;
             }
             Request::History { job, limit, since } => {
                 let events = self.gateway.job_history(&job, limit, since).await?;
-                let answer = History::new(job, events);
-                self.send(|| self.message.answer(&answer)).await;
+                self.answer(&History::new(job, events)).await;
             }
         }
         Ok(())
@@ -261,24 +263,36 @@ impl Handling<'_> {
         Ok(self.watcher.session.leave(room).await?)
     }
 
-    /// Sends something that must arrive, and closes the session if it cannot. Says whether it was sent.
-    async fn send(&self, send: impl Fn() -> Offer) -> bool {
-        let attempts = async {
-            let mut pause = Duration::from_millis(5);
-            loop {
-                match send() {
-                    Offer::Full => tokio::time::sleep(pause).await,
-                    other => return other,
-                }
-                pause = (pause * 2).min(Duration::from_millis(250));
-            }
-        };
-        match tokio::time::timeout(ANSWER_PATIENCE, attempts).await {
-            Ok(offer) => offer == Offer::Taken,
-            Err(_) => {
-                self.gateway.close(&*self.watcher.outlet, CloseReason::Unreachable);
+    /// Sends an answer, as [`Handling::send`] does.
+    async fn answer(&self, answer: &impl Serialize) -> bool {
+        match to_raw_value(answer) {
+            Ok(json) => self.send(json.get().len(), || self.message.answer(&json)).await,
+            Err(error) => {
+                tracing::error!(%error, "an answer could not be written");
                 false
             }
+        }
+    }
+
+    /// Sends something of at least so many bytes that must arrive, and closes the session if the client takes
+    /// nothing for too long. Says whether it was sent.
+    async fn send(&self, bytes: usize, send: impl Fn() -> Result<(), SendError>) -> bool {
+        let outlet = &self.watcher.outlet;
+        let (mut waiting, mut pause) = (outlet.waiting(), Duration::from_millis(5));
+        let mut deadline = Instant::now() + ANSWER_PATIENCE;
+        loop {
+            match outlet.send(bytes, |_| send()) {
+                Offer::Full => tokio::time::sleep(pause).await,
+                other => return other == Offer::Taken,
+            }
+            pause = (pause * 2).min(Duration::from_millis(250));
+            if outlet.waiting() < waiting {
+                deadline = Instant::now() + ANSWER_PATIENCE;
+            } else if Instant::now() >= deadline {
+                self.watcher.session.close(CloseReason::Unreachable);
+                return false;
+            }
+            waiting = outlet.waiting();
         }
     }
 }

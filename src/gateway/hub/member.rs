@@ -1,6 +1,7 @@
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
+    time::Instant,
 };
 
 use super::{
@@ -8,26 +9,30 @@ use super::{
     JoinId, Need, Progress,
 };
 use crate::{
-    event::{JobEvent, Seq},
-    id::JobId,
+    event::{JobEvent, Owner, Seq},
+    id::{ClientId, JobId},
     notice::Notice,
     room::Room,
 };
 
 /// Where a session stands with a job that it does not follow in step with the node's live edge.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor {
     /// The last number that it got.
     pub seq: Seq,
     /// The last number that has to come from history; what is beyond comes live.
     pub target: Seq,
+    /// The last number of a replay that was asked for; what is beyond the session fell behind on. 0 for none.
+    pub asked: Seq,
+    /// Whose job it is, which tells its rooms.
+    pub owner: Owner,
     /// Whether the job waits for its turn to be caught up on.
     queued: bool,
 }
 
 impl Cursor {
-    pub fn new(seq: Seq, target: Seq) -> Self {
-        Self { seq, target, queued: false }
+    pub fn new(seq: Seq, target: Seq, owner: &Owner) -> Self {
+        Self { seq, target, asked: 0, owner: owner.clone(), queued: false }
     }
 
     fn is_behind(&self) -> bool {
@@ -39,27 +44,33 @@ impl Cursor {
 /// history from its cursor up to the target) or ahead (it got from history what the feed has yet to bring).
 pub struct Member {
     pub outlet: Arc<dyn Outlet>,
+    pub client: Option<ClientId>,
     pub live: HashSet<Room>,
     /// Joins under way, with the first number of each job that the room brought meanwhile.
     pub joining: Vec<(JoinId, Room, HashMap<JobId, Seq>)>,
     pub cursors: HashMap<JobId, Cursor>,
     pub notices: VecDeque<Notice>,
     pub seen: u64,
+    /// Whether the gateway has begun to end it.
+    pub closing: bool,
     behind: VecDeque<JobId>,
-    catching_up: bool,
+    /// Since when somebody looks after it because it is behind.
+    behind_since: Option<Instant>,
 }
 
 impl Member {
-    pub fn new(outlet: Arc<dyn Outlet>) -> Self {
+    pub fn new(outlet: Arc<dyn Outlet>, client: Option<ClientId>) -> Self {
         Self {
             outlet,
+            client,
             live: HashSet::new(),
             joining: Vec::new(),
             cursors: HashMap::new(),
             notices: VecDeque::new(),
             seen: 0,
+            closing: false,
             behind: VecDeque::new(),
-            catching_up: false,
+            behind_since: None,
         }
     }
 
@@ -97,17 +108,17 @@ impl Member {
     /// Offers an event that the node delivers now. Answers whether the session fell behind by it.
     pub fn offer_live(&mut self, event: &JobEvent) -> bool {
         let (job, seq) = (event.job(), event.seq());
-        let cursor = self.cursors.get(job).copied();
+        let cursor = self.cursors.get(job).map(|cursor| cursor.seq);
         match cursor {
-            Some(Cursor { seq: got, .. }) if got >= seq => {
+            Some(got) if got >= seq => {
                 if got == seq {
                     self.cursors.remove(job);
                 }
                 false
             }
-            Some(Cursor { seq: got, .. }) if got + 1 < seq => self.fall_behind(job, got, seq),
+            Some(got) if got + 1 < seq => self.fall_behind(job, event.owner(), got, seq),
             _ => match self.outlet.offer(Delivery::Event(event)) {
-                Offer::Full => self.fall_behind(job, seq - 1, seq),
+                Offer::Full => self.fall_behind(job, event.owner(), seq - 1, seq),
                 Offer::Taken | Offer::Closed => {
                     self.cursors.remove(job);
                     false
@@ -117,30 +128,59 @@ impl Member {
     }
 
     /// Offers a gap before an event that the node delivers now. Answers whether the session fell behind by it.
-    pub fn offer_gap(&mut self, gap: &Gap) -> bool {
+    pub fn offer_gap(&mut self, gap: &Gap, owner: &Owner) -> bool {
         if self.cursors.contains_key(&gap.job) {
             // Its own catch-up meets the same gap.
             return false;
         }
         self.outlet.offer(Delivery::Gap(gap)) == Offer::Full
-            && self.fall_behind(&gap.job, gap.from - 1, gap.to)
+            && self.fall_behind(&gap.job, owner, gap.from - 1, gap.to)
     }
 
-    fn fall_behind(&mut self, job: &JobId, got: Seq, target: Seq) -> bool {
-        let cursor = self.cursors.entry(job.clone()).or_insert(Cursor::new(got, target));
+    /// Offers an event whose number another one had before. Answers whether the session fell behind by it.
+    pub fn offer_reused(&mut self, event: &JobEvent, edge: Seq) -> bool {
+        let (job, seq) = (event.job(), event.seq());
+        match self.cursors.get_mut(job) {
+            Some(cursor) if cursor.seq < seq => false,
+            Some(cursor) => {
+                // It is past the number: it has to read that part of history again.
+                cursor.seq = seq - 1;
+                cursor.target = cursor.target.max(seq);
+                self.queue(job.clone());
+                true
+            }
+            None if self.outlet.offer(Delivery::Event(event)) == Offer::Full => {
+                self.fall_behind(job, event.owner(), seq - 1, edge)
+            }
+            None => false,
+        }
+    }
+
+    fn fall_behind(&mut self, job: &JobId, owner: &Owner, got: Seq, target: Seq) -> bool {
+        let cursor = self.cursors.entry(job.clone()).or_insert_with(|| Cursor::new(got, target, owner));
         cursor.target = cursor.target.max(target);
         self.queue(job.clone());
         true
     }
 
-    pub fn is_catching_up(&self) -> bool {
-        self.catching_up
+    /// Since when it is behind, if it is.
+    pub fn behind_since(&self) -> Option<Instant> {
+        self.behind_since
     }
 
-    /// Whether somebody has to look after this session, and nobody does yet.
-    pub fn begin_catch_up(&mut self) -> bool {
+    /// On how many jobs it is behind.
+    pub fn jobs_behind(&self) -> usize {
+        self.behind.len()
+    }
+
+    /// Whether somebody has to look after this session from now on, and nobody does yet.
+    pub fn begin_catch_up(&mut self, now: Instant) -> bool {
         let needed = !self.behind.is_empty() || !self.notices.is_empty();
-        needed && !std::mem::replace(&mut self.catching_up, true)
+        let begins = needed && self.behind_since.is_none();
+        if begins {
+            self.behind_since = Some(now);
+        }
+        begins
     }
 
     pub fn next_need(&mut self) -> Option<Need> {
@@ -157,40 +197,29 @@ impl Member {
             }
             self.behind.pop_front();
         }
-        self.catching_up = false;
+        self.behind_since = None;
         None
     }
 
     pub fn flush_notices(&mut self) -> Progress {
         while let Some(notice) = self.notices.front() {
             if self.outlet.offer(Delivery::Notice(notice)) == Offer::Full {
-                return Progress::Full;
+                return Progress { full: true, asked: false };
             }
             self.notices.pop_front();
         }
-        Progress::Moved
+        Progress::default()
     }
 
     pub fn replay(&mut self, job: &JobId, after: Seq, page: &[JobEvent], edge: Option<Seq>) -> Progress {
         // Moved or left in the meantime: the page is no longer the one that is needed.
         let Some(cursor) = self.cursors.get_mut(job).filter(|cursor| cursor.seq == after) else {
-            return Progress::Moved;
+            return Progress::default();
         };
-        for event in page.iter().filter(|event| event.seq() > after) {
-            if !skip_to(&self.outlet, job, cursor, event.seq() - 1) {
-                return Progress::Full;
-            }
-            if self.outlet.offer(Delivery::Event(event)) == Offer::Full {
-                return Progress::Full;
-            }
-            cursor.seq = event.seq();
-        }
-        if page.is_empty() {
-            // History has lost what was promised.
-            let target = cursor.target;
-            if !skip_to(&self.outlet, job, cursor, target) {
-                return Progress::Full;
-            }
+        let full = !hand_page(&self.outlet, job, cursor, page);
+        let progress = Progress { full, asked: after < cursor.seq && after < cursor.asked };
+        if full {
+            return progress;
         }
         if edge == Some(cursor.seq) {
             self.cursors.remove(job);
@@ -202,8 +231,23 @@ impl Member {
             }
             self.queue(job);
         }
-        Progress::Moved
+        progress
     }
+}
+
+/// Moves a cursor along a page of history; `false` once the session has no place.
+fn hand_page(outlet: &Arc<dyn Outlet>, job: &JobId, cursor: &mut Cursor, page: &[JobEvent]) -> bool {
+    let after = cursor.seq;
+    for event in page.iter().filter(|event| event.seq() > after) {
+        if !skip_to(outlet, job, cursor, event.seq() - 1)
+            || outlet.offer(Delivery::Event(event)) == Offer::Full
+        {
+            return false;
+        }
+        cursor.seq = event.seq();
+    }
+    // Where there is nothing, history has lost what was promised.
+    !page.is_empty() || skip_to(outlet, job, cursor, cursor.target)
 }
 
 /// Moves a cursor over numbers that cannot be had, and says so to the session; `false` if it has no place.

@@ -272,7 +272,9 @@ fn receiver(
     move |push| {
         match push.kind {
             PushKind::SMessage => {
-                if let Some(item) = read(push)
+                // After a loss nothing more may come before the gateway knows of it.
+                if !state.broken.load(Ordering::Acquire)
+                    && let Some(item) = read(push)
                     && feed.try_send(item).is_err()
                 {
                     state.break_off();

@@ -92,25 +92,28 @@ export async function openSocket(gateway, { sid, headers } = {}) {
   };
 }
 
-/** A long-polling session: `{sid, post(packet), frame(start)}`. */
+/** A long-polling session: `{sid, post(packet), poll(), frame(start)}`. */
 export async function openPolling(gateway, headers) {
   const opened = await send(gateway.url, 'GET', POLLING, { headers });
   assert.equal(opened.status, 200, opened.text);
   const { sid } = JSON.parse(opened.text.slice(1));
   const path = `${POLLING}&sid=${sid}`;
+  /** Polls once, and answers the packets. */
+  const poll = async () => {
+    const answer = await send(gateway.url, 'GET', path);
+    assert.equal(answer.status, 200, answer.text);
+    return answer.text.split('\x1e');
+  };
   return {
     sid,
+    poll,
     async post(packet) {
       const answer = await send(gateway.url, 'POST', path, { body: packet });
       assert.equal(answer.status, 200, answer.text);
     },
     /** Polls until a packet that starts so is there. */
     async frame(start) {
-      for (;;) {
-        const answer = await send(gateway.url, 'GET', path);
-        assert.equal(answer.status, 200, answer.text);
-        if (answer.text.split('\x1e').some((packet) => packet.startsWith(start))) return;
-      }
+      while (!(await poll()).some((packet) => packet.startsWith(start)));
     },
   };
 }

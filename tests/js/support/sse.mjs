@@ -22,7 +22,7 @@ function parseBlock(block, events, comments) {
 
 /**
  * Opens a stream and resolves once its headers are there, from when on nothing may be missed:
- * `{headers, events, comments, jobEvents, closed, close}`. `events` collects `{id, event, data}` with
+ * `{headers, events, comments, closed, close, stall, resume, through}`. `events` collects `{id, event, data}` with
  * the data as text.
  */
 export async function openStream(t, gateway, path, headers = {}) {
@@ -53,6 +53,10 @@ export async function openStream(t, gateway, path, headers = {}) {
     comments,
     closed,
     close,
+    /** Stops reading. */
+    stall: () => response.pause(),
+    /** Reads on. */
+    resume: () => response.resume(),
     /** Waits for the job event of that number and answers all job events so far, parsed. */
     async through(jobId, seq) {
       const matches = ({ data }) => {
