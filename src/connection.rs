@@ -1,26 +1,41 @@
-//! Accepted connections: who is at the other end, and a way to cut one whose peer does not read any more.
+//! Accepted connections: who is at the other end, when it may speak, and ways to end one: in order, or cutting it
+//! where its peer does not read any more.
+
+mod acceptor;
+mod admission;
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Shutdown, SocketAddr},
     pin::Pin,
     sync::{Arc, Weak},
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use axum::{extract::connect_info::Connected, serve::IncomingStream};
+use axum::{
+    extract::{ConnectInfo, Request, connect_info::Connected},
+    middleware::Next,
+    response::Response,
+    serve::IncomingStream,
+};
+use http::{StatusCode, header};
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
+    sync::OwnedSemaphorePermit,
 };
+
+pub use self::acceptor::{AcceptOptions, Acceptor};
+use self::admission::{Gate, Pass};
 
 /// What handlers may know of a connection, and do to it.
 #[derive(Debug, Clone)]
 pub struct Connection {
     address: SocketAddr,
     stream: Weak<TcpStream>,
+    pass: Weak<Pass>,
 }
 
 impl Connection {
@@ -34,71 +49,73 @@ impl Connection {
         self.stream.strong_count() > 0
     }
 
+    /// Its handshake is over: from here on it may take its time, and another one has its place.
+    pub fn settle(&self) {
+        if let Some(pass) = self.pass.upgrade() {
+            pass.settle();
+        }
+    }
+
+    /// Ends a connection that has left HTTP, in order: nothing is read from it any more, and what is on its way to
+    /// the peer is still sent.
+    pub fn end(&self) {
+        if let (Some(stream), Some(pass)) = (self.stream.upgrade(), self.pass.upgrade()) {
+            pass.end();
+            // Wakes whoever reads.
+            let _already_gone = SockRef::from(&*stream).shutdown(Shutdown::Read);
+        }
+    }
+
     /// Cuts the connection at once, whatever its writer is waiting for. What was not sent yet is lost.
     pub fn cut(&self) {
         if let Some(stream) = self.stream.upgrade() {
             // Without it the system would go on trying to send what nobody reads.
             let _already_gone = SockRef::from(&*stream).set_linger(Some(Duration::ZERO));
-            let _already_gone = SockRef::from(&*stream).shutdown(std::net::Shutdown::Both);
+            let _already_gone = SockRef::from(&*stream).shutdown(Shutdown::Both);
         }
     }
 }
 
 impl Connected<IncomingStream<'_, Acceptor>> for Connection {
     fn connect_info(stream: IncomingStream<'_, Acceptor>) -> Self {
-        Connection { address: *stream.remote_addr(), stream: Arc::downgrade(&stream.io().0) }
+        let Io { stream: held, gate, .. } = stream.io();
+        Connection { address: *stream.remote_addr(), stream: Arc::downgrade(held), pass: gate.pass() }
     }
 }
 
-/// Accepts connections and sets them up: no delay, and no patience with a peer that takes nothing for longer
-/// than `patience` (Linux; RFC 5482).
-#[derive(Debug)]
-pub struct Acceptor {
-    listener: TcpListener,
-    patience: Duration,
-}
-
-impl Acceptor {
-    /// Accepts from `listener`.
-    pub fn new(listener: TcpListener, patience: Duration) -> Self {
-        Self { listener, patience }
+/// Ends a connection's handshake with its first request, but for one that asks to leave HTTP: whoever grants that
+/// has to say when it is through.
+pub async fn settle(request: Request, next: Next) -> Response {
+    let connection = request.extensions().get::<ConnectInfo<Connection>>().map(|info| info.0.clone());
+    let Some(connection) = connection else { return next.run(request).await };
+    if !request.headers().contains_key(header::UPGRADE) {
+        connection.settle();
     }
-}
-
-impl axum::serve::Listener for Acceptor {
-    type Io = Io;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Io, SocketAddr) {
-        let (stream, address) = axum::serve::Listener::accept(&mut self.listener).await;
-        let prepare = || {
-            stream.set_nodelay(true)?;
-            SockRef::from(&stream).set_tcp_user_timeout(Some(self.patience))
-        };
-        if let Err(error) = prepare() {
-            tracing::debug!(%error, "could not set a connection up");
-        }
-        (Io(Arc::new(stream)), address)
+    let response = next.run(request).await;
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        connection.settle();
     }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
+    response
 }
 
 /// The stream of a connection, shared with whoever may have to cut it.
 #[derive(Debug)]
-pub struct Io(Arc<TcpStream>);
+pub struct Io {
+    stream: Arc<TcpStream>,
+    gate: Gate,
+    _descriptor: OwnedSemaphorePermit,
+}
 
 impl AsyncRead for Io {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         loop {
-            ready!(self.0.poll_read_ready(context))?;
-            match self.0.try_read(buffer.initialize_unfilled()) {
+            ready!(self.gate.poll_open(context))?;
+            ready!(self.stream.poll_read_ready(context))?;
+            match self.stream.try_read(buffer.initialize_unfilled()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 outcome => return Poll::Ready(outcome.map(|count| buffer.advance(count))),
             }
@@ -113,8 +130,8 @@ impl Io {
         write: impl Fn(&TcpStream) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         loop {
-            ready!(self.0.poll_write_ready(context))?;
-            match write(&self.0) {
+            ready!(self.stream.poll_write_ready(context))?;
+            match write(&self.stream) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 outcome => return Poll::Ready(outcome),
             }
@@ -144,7 +161,7 @@ impl AsyncWrite for Io {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match SockRef::from(&*self.0).shutdown(std::net::Shutdown::Write) {
+        match SockRef::from(&*self.stream).shutdown(Shutdown::Write) {
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
             outcome => Poll::Ready(outcome),
         }

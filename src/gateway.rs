@@ -80,6 +80,8 @@ struct Inner {
     feed_interrupted: AtomicBool,
     /// Bounds how many reads of history catch-ups make at once.
     catch_up_reads: tokio::sync::Semaphore,
+    /// Bounds how many sessions join at once: each is through before the store's patience with it ends.
+    joins: tokio::sync::Semaphore,
     tasks: Tasks,
     metrics: Metrics,
 }
@@ -92,6 +94,9 @@ impl fmt::Debug for Gateway {
 
 /// How many catch-ups read history at the same time.
 const CATCH_UP_READS: usize = 32;
+
+/// How many sessions join a room at the same time; the others wait for their turn.
+const JOINS: usize = 256;
 
 /// How many jobs a list of active jobs names at the most.
 pub const MAX_JOBS_LISTED: usize = 1000;
@@ -129,6 +134,7 @@ impl Gateway {
             connections: AtomicU64::new(0),
             feed_interrupted: AtomicBool::new(false),
             catch_up_reads: tokio::sync::Semaphore::new(CATCH_UP_READS),
+            joins: tokio::sync::Semaphore::new(JOINS),
             metrics: Metrics::new(&tasks),
             tasks,
         }));
@@ -334,6 +340,12 @@ impl Gateway {
             true => Err(Refusal::new(Code::Unavailable, "the store's feed is interrupted")),
             false => Ok(()),
         }
+    }
+
+    /// How many sessions this node has, of whatever edge.
+    pub fn sessions(&self) -> usize {
+        let [sessions, ..] = self.hub(|hub| hub.counts());
+        sessions
     }
 
     /// The name of this node.

@@ -157,6 +157,8 @@ impl Session {
     /// answer; the session is then in no room that it was not in before.
     pub async fn join(&self, subscription: &Subscription) -> Result<Joined<'_>, Refusal> {
         let room = subscription.room();
+        // In a storm of reconnects the deadlines of the store count from here on. It is never closed.
+        let _turn = self.gateway.0.joins.acquire().await;
         let joining = Joining::begin(self, &room)?;
         let prepare = async {
             self.gateway.0.store.cover(&room).await?;

@@ -1,6 +1,6 @@
 //! Server-Sent Events: a session whose outlet is the body of one answer.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, pin::Pin, sync::Arc, time::Duration};
 
 use axum::{
     extract::State,
@@ -137,13 +137,22 @@ async fn stream(
     let metrics = state.gateway.metrics();
     let label = EdgeLabel { edge: "sse" };
     let (sender, frames) = mpsc::channel(state.options.outbox);
-    let end = state.draining.0.child_token();
+    let end = CancellationToken::new();
     let deliveries = metrics.deliveries.get_or_create(&label).clone();
     let outlet = Arc::new(StreamOutlet { sender, id, deliveries, end: end.clone() });
     let session = state.gateway.connect(outlet, None);
     session.join(&subscription).await?.start();
     let open = Open::new(metrics.connections.get_or_create(&label).clone());
-    let frames = frames_of(Streaming { frames, end, _session: session, _open: open });
+    let draining = state.draining.clone();
+    let leave = async move { draining.turn().await };
+    let frames = frames_of(Streaming {
+        frames,
+        end,
+        leave: Box::pin(leave),
+        farewell: None,
+        _session: session,
+        _open: open,
+    });
     let body = Sse::new(frames).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
     // Proxies must neither keep nor collect what is live.
     let headers = [
@@ -157,14 +166,34 @@ async fn stream(
 struct Streaming {
     frames: mpsc::Receiver<Event>,
     end: CancellationToken,
+    /// This stream's turn to leave, and how soon its client should be back.
+    leave: Pin<Box<dyn Future<Output = Duration> + Send>>,
+    /// What it says at its end.
+    farewell: Option<Event>,
     _session: Session,
     _open: Open,
+}
+
+impl Streaming {
+    async fn next(&mut self) -> Option<Event> {
+        tokio::select! {
+            biased;
+            () = self.end.cancelled() => return None,
+            reconnect_after = &mut self.leave, if !self.frames.is_closed() => {
+                self.farewell = Some(Event::default().retry(reconnect_after));
+                // What has been taken is still sent.
+                self.frames.close();
+            }
+            frame = self.frames.recv() => return frame.or_else(|| self.farewell.take()),
+        }
+        self.frames.recv().await.or_else(|| self.farewell.take())
+    }
 }
 
 fn frames_of(streaming: Streaming) -> impl Stream<Item = Result<Event, Infallible>> {
     let first = stream::iter([Ok(Event::default().retry(RETRY))]);
     let rest = stream::unfold(streaming, |mut streaming| async {
-        let frame = streaming.end.clone().run_until_cancelled_owned(streaming.frames.recv()).await??;
+        let frame = streaming.next().await?;
         Some((Ok(frame), streaming))
     });
     futures_util::StreamExt::chain(first, rest)

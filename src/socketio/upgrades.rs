@@ -12,6 +12,7 @@ use axum::{
     middleware::Next,
     response::Response,
 };
+use socketioxide::{TransportType, extract::SocketRef};
 
 use crate::connection::Connection;
 
@@ -36,10 +37,18 @@ impl Default for Connections {
 }
 
 impl Upgrades {
-    /// Cuts the connection that a socket was upgraded to. Says whether there is one.
-    pub fn cut(&self, socket: &str) -> bool {
+    /// The connection of a socket, unless it is long-polling, which has one for each request.
+    pub fn connection_of(&self, socket: &SocketRef) -> Option<Connection> {
+        if socket.transport_type() == TransportType::Polling {
+            return None;
+        }
         let connections = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        connections.by_socket.get(socket).map(Connection::cut).is_some()
+        let upgraded = connections.by_socket.get(socket.id.as_str()).cloned();
+        drop(connections);
+        upgraded.or_else(|| {
+            let first = socket.req_parts().extensions.get::<ConnectInfo<Connection>>();
+            first.map(|ConnectInfo(connection)| connection.clone())
+        })
     }
 
     fn note(&self, socket: String, connection: Connection) {
@@ -60,11 +69,14 @@ pub async fn note(State(upgrades): State<Upgrades>, request: Request, next: Next
     let connection = request.extensions().get::<ConnectInfo<Connection>>().map(|info| info.0.clone());
     let response = next.run(request).await;
     if let (StatusCode::SWITCHING_PROTOCOLS, Some(connection)) = (response.status(), connection) {
+        // Its session has been let in before, or will be when it asks.
+        connection.settle();
         upgrades.note(socket, connection);
     }
     response
 }
 
-fn socket_id(query: &str) -> Option<&str> {
+/// The session that a request of Engine.IO belongs to.
+pub fn socket_id(query: &str) -> Option<&str> {
     query.split('&').find_map(|parameter| parameter.strip_prefix("sid="))
 }

@@ -2,14 +2,12 @@
 
 use std::sync::OnceLock;
 
-use axum::extract::ConnectInfo;
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 use serde::{Serialize, Serializer, ser::SerializeMap};
-use socketioxide::{SendError, SocketError, TransportType, extract::SocketRef};
+use socketioxide::{SendError, SocketError, extract::SocketRef};
 
 use super::upgrades::Upgrades;
 use crate::{
-    connection::Connection,
     gateway::{CloseReason, Delivery, Joined, Latest, Offer, Outlet},
     id::JobId,
     refusal::Refusal,
@@ -79,16 +77,11 @@ impl Outlet for SocketOutlet {
 
     fn close(&self, reason: CloseReason) {
         let Some(socket) = self.socket.get() else { return };
-        let first = socket.req_parts().extensions.get::<ConnectInfo<Connection>>();
-        match (socket.transport_type(), first) {
+        match self.upgrades.connection_of(socket) {
             // Cut like a lost network, so that the client comes back and resumes; a full socket takes no packet
             // that would tell it anything.
-            (TransportType::Websocket, Some(ConnectInfo(first))) => {
-                if !self.upgrades.cut(socket.id.as_str()) {
-                    first.cut();
-                }
-            }
-            _ => {
+            Some(connection) => connection.cut(),
+            None => {
                 if let Err(error) = socket.clone().disconnect() {
                     tracing::warn!(%error, reason = reason.as_str(), "a socket could not be told its end");
                 }
