@@ -77,6 +77,9 @@ fn edges(gateway: &Gateway, options: &ServerOptions, draining: Draining) -> (Rou
 /// How many connections the system keeps for us until they are accepted, if it is willing to.
 const BACKLOG: u32 = 8192;
 
+/// How long long-polling clients have to ask once more; between two requests there is hardly any time.
+const LAST_POLL: Duration = Duration::from_secs(1);
+
 /// What the parts of an orderly end may take of the grace: what they leave is for the requests and writes that are
 /// still under way.
 mod share {
@@ -84,6 +87,8 @@ mod share {
     pub const NOTICE: f64 = 0.25;
     /// Clients that leave one after the other.
     pub const WINDOW: f64 = 0.5;
+    /// Long-polling clients that have to ask once more, to be told.
+    pub const LAST_POLL: f64 = 0.125;
     /// Of what is left then: requests under way. The rest is the gateway's.
     pub const REQUESTS: f64 = 0.75;
     /// Of what is left then: sockets that have not taken their end yet.
@@ -145,7 +150,8 @@ impl Server {
             closing.cancel();
             let window = options.shutdown_grace.mul_f64(share::WINDOW).min(options.drain_window);
             let departures = draining.depart(gateway.sessions(), window);
-            sockets.leave(departures).await;
+            let patience = options.shutdown_grace.mul_f64(share::LAST_POLL).min(LAST_POLL);
+            sockets.leave(departures, patience).await;
             // Streams leave by themselves.
             departures.at(1.0).await;
             deadline

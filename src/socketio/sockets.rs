@@ -1,6 +1,6 @@
 //! The end of all sockets: told one after the other, such that stock clients come back by themselves.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use axum::{
     body::{Body, Bytes, to_bytes},
@@ -11,6 +11,7 @@ use axum::{
 };
 use serde::Serialize;
 use socketioxide::{SocketIo, extract::SocketRef};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -38,42 +39,42 @@ const CLOSE: &[u8] = b"1";
 /// What stands between the packets of one answer to long-polling.
 const SEPARATOR: &[u8] = b"\x1e";
 
-/// The mark of a long-polling socket that leaves with its next answer.
-#[derive(Debug, Clone, Copy)]
-struct Leaving;
-
 /// All sockets of a gateway.
 #[derive(Debug, Clone)]
 pub struct Sockets {
     io: SocketIo,
     upgrades: Upgrades,
+    /// The long-polling sockets that leave with their next answer.
+    leaving: watch::Sender<HashSet<String>>,
     closed: CancellationToken,
 }
 
 impl Sockets {
     pub(super) fn new(io: SocketIo, upgrades: Upgrades) -> Self {
-        Self { io, upgrades, closed: CancellationToken::new() }
+        Self { io, upgrades, leaving: watch::Sender::default(), closed: CancellationToken::new() }
     }
 
     fn open(&self) -> Vec<SocketRef> {
         self.io.of(NAMESPACE).map(|namespace| namespace.sockets()).unwrap_or_default()
     }
 
-    /// Ends the sockets one after the other. Waits for none of them: what is sent to a socket before its turn
-    /// reaches it, if it reads.
-    pub async fn leave(&self, departures: Departures) {
+    /// Ends the sockets one after the other, each behind what was sent to it before. Waits for no client, but at
+    /// the end for those who poll, at most `patience`: to them the end is an answer that they have to ask for.
+    pub async fn leave(&self, departures: Departures, patience: Duration) {
         let sockets = self.open();
         let last = sockets.len() as f64;
         for (place, socket) in sockets.into_iter().enumerate() {
             departures.at((place + 1) as f64 / last).await;
             self.dismiss(&socket, departures.reconnect_after());
         }
+        let mut leaving = self.leaving.subscribe();
+        let _in_time = tokio::time::timeout(patience, leaving.wait_for(HashSet::is_empty)).await;
     }
 
     fn dismiss(&self, socket: &SocketRef, reconnect_after: Duration) {
         let connection = self.upgrades.connection_of(socket);
         if connection.is_none() {
-            socket.extensions.insert(Leaving);
+            self.leaving.send_modify(|leaving| _ = leaving.insert(socket.id.to_string()));
         }
         let reconnect_after = u64::try_from(reconnect_after.as_millis()).unwrap_or(u64::MAX);
         // Whoever has no place for it will notice all the same.
@@ -97,10 +98,9 @@ impl Sockets {
         self.closed.cancel();
     }
 
-    /// Whether a request is long-polling of a socket that is to leave.
-    fn is_leaving(&self, socket: &str) -> bool {
-        let socket = socket.parse().ok().and_then(|id| self.io.of(NAMESPACE)?.get_socket(id));
-        socket.is_some_and(|socket| socket.extensions.get::<Leaving>().is_some())
+    /// Whether this is the last answer to a long-polling socket.
+    fn takes_leave(&self, socket: &str) -> bool {
+        self.leaving.send_if_modified(|leaving| leaving.remove(socket))
     }
 }
 
@@ -115,7 +115,7 @@ pub async fn end_polling(State(sockets): State<Sockets>, request: Request, next:
     let socket = request.uri().query().and_then(socket_id).filter(|_| polling).map(str::to_owned);
     let answer = sockets.closed.run_until_cancelled(next.run(request)).await;
     match (answer, socket) {
-        (Some(answer), Some(socket)) if answer.status() == StatusCode::OK && sockets.is_leaving(&socket) => {
+        (Some(answer), Some(socket)) if answer.status() == StatusCode::OK && sockets.takes_leave(&socket) => {
             with_close(answer).await
         }
         (Some(answer), _) => answer,
