@@ -208,7 +208,7 @@ impl Default for Limits {
             messages_per_second: socketio.messages_per_second.into(),
             outbox: socketio.outbox as u64,
             behind: gateway.behind,
-            handshakes: server.handshakes as u64,
+            handshakes: socketio.handshakes as u64,
             handshake_timeout: server.handshake_timeout,
         }
     }
@@ -301,14 +301,14 @@ impl Config {
             shutdown_grace: server.shutdown_grace,
             drain_notice: server.drain_notice,
             drain_window: server.drain_window,
-            handshakes: count(limits.handshakes),
             handshake_timeout: limits.handshake_timeout,
             cors: CorsOptions { origins: self.cors.origins.clone(), credentials: self.cors.credentials },
             http: HttpOptions { max_payload, max_batch: count(server.max_batch.as_u64()), outbox },
             socketio: SocketIoOptions {
                 ping_interval: server.ping_interval,
                 ping_timeout: server.ping_timeout,
-                connect_timeout: limits.handshake_timeout,
+                handshakes: count(limits.handshakes),
+                handshake_timeout: limits.handshake_timeout,
                 max_payload,
                 outbox,
                 messages_per_second: u32::try_from(limits.messages_per_second).unwrap_or(u32::MAX),

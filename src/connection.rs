@@ -1,14 +1,14 @@
-//! Accepted connections: who is at the other end, when it may speak, and ways to end one: in order, or cutting it
+//! Accepted connections: who is at the other end, how long it may be silent, and ways to end one: in order, or cutting it
 //! where its peer does not read any more.
 
 mod acceptor;
-mod admission;
+mod gate;
 
 use std::{
     io,
     net::{IpAddr, Shutdown, SocketAddr},
     pin::Pin,
-    sync::{Arc, Weak},
+    sync::{Arc, PoisonError, Weak, atomic::Ordering},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -19,7 +19,6 @@ use axum::{
     response::Response,
     serve::IncomingStream,
 };
-use http::{StatusCode, header};
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -28,7 +27,7 @@ use tokio::{
 };
 
 pub use self::acceptor::{AcceptOptions, Acceptor};
-use self::admission::{Gate, Pass};
+use self::gate::{Gate, Pass};
 
 /// What handlers may know of a connection, and do to it.
 #[derive(Debug, Clone)]
@@ -49,10 +48,19 @@ impl Connection {
         self.stream.strong_count() > 0
     }
 
-    /// Its handshake is over: from here on it may take its time, and another one has its place.
-    pub fn settle(&self) {
+    /// Keeps a place until [`Connection::yield_place`], and no longer than the connection is open.
+    pub fn keep_place(&self, place: OwnedSemaphorePermit) {
+        self.set_place(Some(place));
+    }
+
+    /// Gives up the place that it keeps, if it keeps one.
+    pub fn yield_place(&self) {
+        self.set_place(None);
+    }
+
+    fn set_place(&self, place: Option<OwnedSemaphorePermit>) {
         if let Some(pass) = self.pass.upgrade() {
-            pass.settle();
+            *pass.place.lock().unwrap_or_else(PoisonError::into_inner) = place;
         }
     }
 
@@ -60,7 +68,7 @@ impl Connection {
     /// the peer is still sent.
     pub fn end(&self) {
         if let (Some(stream), Some(pass)) = (self.stream.upgrade(), self.pass.upgrade()) {
-            pass.end();
+            pass.ended.store(true, Ordering::Release);
             // Wakes whoever reads.
             let _already_gone = SockRef::from(&*stream).shutdown(Shutdown::Read);
         }
@@ -83,19 +91,14 @@ impl Connected<IncomingStream<'_, Acceptor>> for Connection {
     }
 }
 
-/// Ends a connection's handshake with its first request, but for one that asks to leave HTTP: whoever grants that
-/// has to say when it is through.
-pub async fn settle(request: Request, next: Next) -> Response {
-    let connection = request.extensions().get::<ConnectInfo<Connection>>().map(|info| info.0.clone());
-    let Some(connection) = connection else { return next.run(request).await };
-    if !request.headers().contains_key(header::UPGRADE) {
-        connection.settle();
+/// Notes that a connection's first request is there: from then on it may take its time.
+pub async fn greet(request: Request, next: Next) -> Response {
+    if let Some(ConnectInfo(connection)) = request.extensions().get::<ConnectInfo<Connection>>()
+        && let Some(pass) = connection.pass.upgrade()
+    {
+        pass.greeted.store(true, Ordering::Release);
     }
-    let response = next.run(request).await;
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        connection.settle();
-    }
-    response
+    next.run(request).await
 }
 
 /// The stream of a connection, shared with whoever may have to cut it.
@@ -113,7 +116,7 @@ impl AsyncRead for Io {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         loop {
-            ready!(self.gate.poll_open(context))?;
+            self.gate.check(context)?;
             ready!(self.stream.poll_read_ready(context))?;
             match self.stream.try_read(buffer.initialize_unfilled()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

@@ -32,9 +32,7 @@ pub struct ServerOptions {
     pub drain_notice: Duration,
     /// Over how long many clients are spread when they have to leave; at most half of the grace.
     pub drain_window: Duration,
-    /// How many connections may be in their handshake at once.
-    pub handshakes: usize,
-    /// How long a handshake may take.
+    /// How long a connection may take to its first request.
     pub handshake_timeout: Duration,
     /// Which other origins are welcome.
     pub cors: CorsOptions,
@@ -51,7 +49,6 @@ impl Default for ServerOptions {
             shutdown_grace: Duration::from_secs(10),
             drain_notice: Duration::from_millis(500),
             drain_window: Duration::from_secs(5),
-            handshakes: 1024,
             handshake_timeout: Duration::from_secs(10),
             cors: CorsOptions::default(),
             http: HttpOptions::default(),
@@ -136,7 +133,7 @@ impl Server {
         let (router, sockets) = edges(&gateway, &options, draining.clone());
         let acceptor = Acceptor::new(listener, accepting(&options), closing.clone())?;
         let service = router
-            .layer(middleware::from_fn(connection::settle))
+            .layer(middleware::from_fn(connection::greet))
             .into_make_service_with_connect_info::<Connection>();
         let serving = axum::serve(acceptor, service).with_graceful_shutdown(stop.clone().cancelled_owned());
         let mut serving = std::pin::pin!(serving.into_future());
@@ -178,7 +175,6 @@ impl Server {
 fn accepting(options: &ServerOptions) -> AcceptOptions {
     AcceptOptions {
         patience: options.socketio.ping_interval + options.socketio.ping_timeout,
-        handshakes: options.handshakes,
         handshake_timeout: options.handshake_timeout,
         connections: descriptors::for_connections(),
     }

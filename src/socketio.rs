@@ -1,5 +1,6 @@
 //! The Socket.IO edge: the namespace `/jobs` (contract, section 2).
 
+mod admission;
 mod inbox;
 mod request;
 mod sockets;
@@ -18,7 +19,7 @@ use socketioxide::{
 };
 
 pub use self::sockets::Sockets;
-use self::{inbox::Inbox, upgrades::Upgrades, wire::SocketOutlet};
+use self::{admission::Admission, inbox::Inbox, upgrades::Upgrades, wire::SocketOutlet};
 use crate::{
     connection::Connection,
     gateway::{Gateway, Peer},
@@ -34,8 +35,10 @@ pub struct SocketIoOptions {
     pub ping_interval: Duration,
     /// How long it waits for the answer.
     pub ping_timeout: Duration,
-    /// How long a client may take from its first request to the namespace.
-    pub connect_timeout: Duration,
+    /// How many clients may be on their way into the namespace at once; the others wait for their turn.
+    pub handshakes: usize,
+    /// How long each may take, from its turn on.
+    pub handshake_timeout: Duration,
     /// The largest message of a client, in bytes.
     pub max_payload: usize,
     /// How many packets wait for a slow client before it has to catch up from history.
@@ -49,7 +52,8 @@ impl Default for SocketIoOptions {
         Self {
             ping_interval: Duration::from_secs(25),
             ping_timeout: Duration::from_secs(20),
-            connect_timeout: Duration::from_secs(10),
+            handshakes: 1024,
+            handshake_timeout: Duration::from_secs(10),
             max_payload: 128 * 1024,
             outbox: 1024,
             messages_per_second: 1000,
@@ -72,7 +76,7 @@ pub fn mount(router: Router, gateway: &Gateway, options: SocketIoOptions) -> (Ro
         .req_path(PATH)
         .ping_interval(options.ping_interval)
         .ping_timeout(options.ping_timeout)
-        .connect_timeout(options.connect_timeout)
+        .connect_timeout(options.handshake_timeout)
         .max_payload(options.max_payload as u64)
         .ws_max_message_size(options.max_payload)
         .ws_max_frame_size(options.max_payload)
@@ -92,10 +96,7 @@ pub fn mount(router: Router, gateway: &Gateway, options: SocketIoOptions) -> (Ro
         if let Some(inbox) = inbox {
             inbox.open(&socket);
         }
-        if let Some(ConnectInfo(connection)) = socket.req_parts().extensions.get::<ConnectInfo<Connection>>()
-        {
-            connection.settle();
-        }
+        admission::through(&socket);
     };
     // A namespace of a fixed name with the adapter of this process cannot fail to be added.
     io.ns(NAMESPACE, arrived.with(admit));
@@ -103,6 +104,7 @@ pub fn mount(router: Router, gateway: &Gateway, options: SocketIoOptions) -> (Ro
     let router = router
         .layer(layer)
         .layer(middleware::from_fn_with_state(upgrades, upgrades::note))
+        .layer(middleware::from_fn_with_state(Admission::new(options.handshakes), admission::wait))
         .layer(middleware::from_fn_with_state(sockets.clone(), sockets::end_polling));
     (router, sockets)
 }

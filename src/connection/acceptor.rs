@@ -8,16 +8,14 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Io, admission::Admission};
+use super::{Io, gate::Gate};
 
 /// How connections are accepted.
 #[derive(Debug, Clone, Copy)]
 pub struct AcceptOptions {
     /// How long a peer may take nothing of what is sent to it (Linux; RFC 5482).
     pub patience: Duration,
-    /// How many connections may be in their handshake at once; the others wait for their turn.
-    pub handshakes: usize,
-    /// How long a handshake may take, from its turn on.
+    /// How long a connection may take to its first request.
     pub handshake_timeout: Duration,
     /// How many connections may be open at once; the others are refused.
     pub connections: usize,
@@ -32,7 +30,6 @@ pub struct Acceptor {
     listener: Option<TcpListener>,
     address: SocketAddr,
     options: AcceptOptions,
-    admission: Admission,
     descriptors: Arc<Semaphore>,
     closing: CancellationToken,
     /// Whether the last connection had to be refused: said once, not for each.
@@ -54,7 +51,6 @@ impl Acceptor {
             address: listener.local_addr()?,
             listener: Some(listener),
             options,
-            admission: Admission::new(options.handshakes, options.handshake_timeout),
             descriptors: Arc::new(Semaphore::new(options.connections.min(Semaphore::MAX_PERMITS))),
             closing,
             refusing: false,
@@ -94,7 +90,11 @@ impl Acceptor {
         if let Err(error) = prepare() {
             tracing::debug!(%error, "could not set a connection up");
         }
-        Some(Io { stream: Arc::new(stream), gate: self.admission.gate(), _descriptor: descriptor })
+        Some(Io {
+            stream: Arc::new(stream),
+            gate: Gate::new(self.options.handshake_timeout),
+            _descriptor: descriptor,
+        })
     }
 
     /// Rests where the system cannot accept, which for want of descriptors or memory may last.

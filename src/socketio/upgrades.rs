@@ -69,8 +69,6 @@ pub async fn note(State(upgrades): State<Upgrades>, request: Request, next: Next
     let connection = request.extensions().get::<ConnectInfo<Connection>>().map(|info| info.0.clone());
     let response = next.run(request).await;
     if let (StatusCode::SWITCHING_PROTOCOLS, Some(connection)) = (response.status(), connection) {
-        // Its session has been let in before, or will be when it asks.
-        connection.settle();
         upgrades.note(socket, connection);
     }
     response

@@ -5,7 +5,7 @@ import { once } from 'node:events';
 import { connect as openConnection } from 'node:net';
 import { describe, it } from 'node:test';
 import { openPolling, openSocket } from './support/by-hand.mjs';
-import { eventually, httpClient, inTime, openStream, send, uniqueId } from './support/clients.mjs';
+import { eventually, httpClient, inTime, send, uniqueId } from './support/clients.mjs';
 import { startGateway } from './support/gateway.mjs';
 import { startProcess, temporaryFolder } from './support/processes.mjs';
 import { describeEachStore } from './support/stores.mjs';
@@ -47,16 +47,21 @@ describeEachStore('a storm', (context) => {
   it('finds the only place free, whoever is connected', async (t) => {
     const env = { JOBCAST_LIMITS__HANDSHAKES: '1', JOBCAST_LIMITS__HANDSHAKE_TIMEOUT: '10m' };
     const gateway = await context.another(t, { env });
-    const socket = await openSocket(gateway);
-    t.after(() => socket.socket.terminate());
-    await socket.enter('/jobs');
-    const { sid } = await openPolling(gateway);
-    const upgraded = await openSocket(gateway, { sid });
+    const enter = async () => {
+      const client = await openSocket(gateway);
+      t.after(() => client.socket.terminate());
+      await client.enter('/jobs');
+    };
+    await enter();
+    const polling = await openPolling(gateway);
+    await polling.post('40/jobs,');
+    await polling.frame('40/jobs,');
+    const upgraded = await openSocket(gateway, { sid: polling.sid });
     t.after(() => upgraded.socket.terminate());
-    await openStream(t, gateway, '/api/events');
-    await speaker(t, gateway, 'POST /api/jobs/half/update HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n{');
-    await speaker(t, gateway, 'GET /healthz HTTP/1.1\r\nhost: localhost\r\nupgrade: h2c\r\nconnection: upgrade\r\n\r\n');
-    await alive(gateway);
+    assert.equal((await send(gateway.url, 'GET', '/socket.io/?EIO=4&transport=pigeon')).status, 400);
+    const gone = await openSocket(gateway);
+    gone.cut();
+    await inTime(enter(), 'the place', PATIENCE_MS);
   });
 
   it('of connections that never finish their handshake keeps nobody out', async (t) => {
@@ -70,10 +75,12 @@ describeEachStore('a storm', (context) => {
     for (const words of ['', '', '', '', 'GET /healthz HTTP/1.1\r\nhost']) {
       silent.push((await speaker(t, gateway, words)).closed);
     }
-    const lost = openSocket(gateway);
+    const lost = Array.from({ length: 5 }, () => openSocket(gateway).then(({ closed }) => closed));
     await alive(gateway);
-    const { closed } = await lost;
-    await inTime(Promise.all([...silent, closed]), 'all of them to be cut', PATIENCE_MS);
+    const last = await openSocket(gateway);
+    t.after(() => last.socket.terminate());
+    await last.enter('/jobs');
+    await inTime(Promise.all([...silent, ...lost]), 'all of them to be cut', PATIENCE_MS);
     const { jobId } = await gateway.api.update(uniqueId('after'));
     assert.equal((await idle.ask('subscribe:jobs', { jobId })).success, true);
   });
