@@ -8,7 +8,7 @@ use std::{
     io,
     net::{IpAddr, Shutdown, SocketAddr},
     pin::Pin,
-    sync::{Arc, PoisonError, Weak, atomic::Ordering},
+    sync::{Arc, Weak, atomic::Ordering},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -46,22 +46,6 @@ impl Connection {
     /// Whether it is still held open on this side.
     pub fn is_open(&self) -> bool {
         self.stream.strong_count() > 0
-    }
-
-    /// Keeps a place until [`Connection::yield_place`], and no longer than the connection is open.
-    pub fn keep_place(&self, place: OwnedSemaphorePermit) {
-        self.set_place(Some(place));
-    }
-
-    /// Gives up the place that it keeps, if it keeps one.
-    pub fn yield_place(&self) {
-        self.set_place(None);
-    }
-
-    fn set_place(&self, place: Option<OwnedSemaphorePermit>) {
-        if let Some(pass) = self.pass.upgrade() {
-            *pass.place.lock().unwrap_or_else(PoisonError::into_inner) = place;
-        }
     }
 
     /// Ends a connection that has left HTTP, in order: nothing is read from it any more, and what is on its way to
@@ -116,8 +100,10 @@ impl AsyncRead for Io {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         loop {
-            self.gate.check(context)?;
-            ready!(self.stream.poll_read_ready(context))?;
+            match self.stream.poll_read_ready(context) {
+                Poll::Ready(ready) => ready.and_then(|()| self.gate.check())?,
+                Poll::Pending => return self.gate.poll_silence(context),
+            }
             match self.stream.try_read(buffer.initialize_unfilled()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 outcome => return Poll::Ready(outcome.map(|count| buffer.advance(count))),

@@ -49,7 +49,7 @@ impl Default for ServerOptions {
             shutdown_grace: Duration::from_secs(10),
             drain_notice: Duration::from_millis(500),
             drain_window: Duration::from_secs(5),
-            handshake_timeout: Duration::from_secs(10),
+            handshake_timeout: Duration::from_secs(20),
             cors: CorsOptions::default(),
             http: HttpOptions::default(),
             socketio: SocketIoOptions::default(),

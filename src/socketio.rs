@@ -37,7 +37,7 @@ pub struct SocketIoOptions {
     pub ping_timeout: Duration,
     /// How many clients may be on their way into the namespace at once; the others wait for their turn.
     pub handshakes: usize,
-    /// How long each may take, from its turn on.
+    /// How long each may take, from its first request on.
     pub handshake_timeout: Duration,
     /// The largest message of a client, in bytes.
     pub max_payload: usize,
@@ -53,7 +53,7 @@ impl Default for SocketIoOptions {
             ping_interval: Duration::from_secs(25),
             ping_timeout: Duration::from_secs(20),
             handshakes: 1024,
-            handshake_timeout: Duration::from_secs(10),
+            handshake_timeout: Duration::from_secs(20),
             max_payload: 128 * 1024,
             outbox: 1024,
             messages_per_second: 1000,
@@ -104,7 +104,10 @@ pub fn mount(router: Router, gateway: &Gateway, options: SocketIoOptions) -> (Ro
     let router = router
         .layer(layer)
         .layer(middleware::from_fn_with_state(upgrades, upgrades::note))
-        .layer(middleware::from_fn_with_state(Admission::new(options.handshakes), admission::wait))
+        .layer(middleware::from_fn_with_state(
+            Admission::new(options.handshakes, gateway.tasks()),
+            admission::wait,
+        ))
         .layer(middleware::from_fn_with_state(sockets.clone(), sockets::end_polling));
     (router, sockets)
 }

@@ -112,7 +112,7 @@ fn dependencies_run_one_way() {
         ("config", &["gateway", "http", "server", "socketio", "store", "telemetry"]),
         ("server.rs", &["connection", "descriptors", "draining", "gateway", "http", "socketio"]),
         ("http", &["draining", "gateway", "store", "telemetry"]),
-        ("socketio", &["connection", "draining", "gateway", "store", "telemetry"]),
+        ("socketio", &["connection", "draining", "gateway", "store", "tasks", "telemetry"]),
         ("gateway", &["store", "tasks", "telemetry"]),
         ("store", &["tasks"]),
         ("telemetry.rs", &["tasks"]),

@@ -5,17 +5,14 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc, Mutex, Weak,
+        Arc, Weak,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
 };
 
-use tokio::{
-    sync::OwnedSemaphorePermit,
-    time::{Sleep, sleep},
-};
+use tokio::time::{Sleep, sleep};
 
 /// Whether a connection is read from: until its first request is there only for so long, and until it is told to
 /// end.
@@ -32,8 +29,6 @@ pub struct Pass {
     pub greeted: AtomicBool,
     /// Nothing is read any more.
     pub ended: AtomicBool,
-    /// What it takes up of something scarce, no longer than it lives.
-    pub place: Mutex<Option<OwnedSemaphorePermit>>,
 }
 
 impl Gate {
@@ -47,23 +42,28 @@ impl Gate {
         Arc::downgrade(&self.pass)
     }
 
-    /// Whether the connection may be read from; registers for the time when it may not any more.
+    /// Whether the connection was told to end.
     ///
     /// # Errors
-    /// [`io::ErrorKind::TimedOut`] where the first request takes too long, [`io::ErrorKind::ConnectionAborted`]
-    /// where the connection was told to end.
-    pub fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        if self.pass.ended.load(Ordering::Acquire) {
-            return Err(io::ErrorKind::ConnectionAborted.into());
+    /// [`io::ErrorKind::ConnectionAborted`] where it was.
+    pub fn check(&self) -> io::Result<()> {
+        match self.pass.ended.load(Ordering::Acquire) {
+            true => Err(io::ErrorKind::ConnectionAborted.into()),
+            false => Ok(()),
         }
-        let Some(deadline) = &mut self.deadline else { return Ok(()) };
+    }
+
+    /// Waits for something to read, where there is nothing yet: for ever, or until the first request takes too long.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::TimedOut`] where it does.
+    pub fn poll_silence(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.pass.greeted.load(Ordering::Acquire) {
             self.deadline = None;
-            return Ok(());
         }
-        match deadline.as_mut().poll(context) {
-            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
-            Poll::Pending => Ok(()),
+        match &mut self.deadline {
+            Some(deadline) => deadline.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into())),
+            None => Poll::Pending,
         }
     }
 }

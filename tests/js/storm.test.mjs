@@ -44,7 +44,7 @@ describeEachStore('a storm', (context) => {
     assert.equal(await gateway.api.roomSize(`job:${jobId}`), 400);
   });
 
-  it('finds the only place free, whoever is connected', async (t) => {
+  it('finds the only place free, whoever came before', async (t) => {
     const env = { JOBCAST_LIMITS__HANDSHAKES: '1', JOBCAST_LIMITS__HANDSHAKE_TIMEOUT: '10m' };
     const gateway = await context.another(t, { env });
     const enter = async () => {
