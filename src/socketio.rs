@@ -52,7 +52,7 @@ impl Default for SocketIoOptions {
         Self {
             ping_interval: Duration::from_secs(25),
             ping_timeout: Duration::from_secs(20),
-            handshakes: 1024,
+            handshakes: 512,
             handshake_timeout: Duration::from_secs(20),
             max_payload: 128 * 1024,
             outbox: 1024,

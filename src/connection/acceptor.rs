@@ -1,4 +1,10 @@
-use std::{future::pending, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    future::pending,
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::FutureExt;
 use socket2::SockRef;
@@ -24,6 +30,9 @@ pub struct AcceptOptions {
 /// How long accepting rests after the system could not.
 const REST: Duration = Duration::from_millis(100);
 
+/// How often it is said that connections cannot be taken.
+const COMPLAINTS: Duration = Duration::from_secs(60);
+
 /// Accepts connections and sets them up.
 #[derive(Debug)]
 pub struct Acceptor {
@@ -32,8 +41,8 @@ pub struct Acceptor {
     options: AcceptOptions,
     descriptors: Arc<Semaphore>,
     closing: CancellationToken,
-    /// Whether the last connection had to be refused: said once, not for each.
-    refusing: bool,
+    /// When it was last said that a connection could not be taken: not for each.
+    complained: Option<Instant>,
 }
 
 impl Acceptor {
@@ -53,7 +62,7 @@ impl Acceptor {
             options,
             descriptors: Arc::new(Semaphore::new(options.connections.min(Semaphore::MAX_PERMITS))),
             closing,
-            refusing: false,
+            complained: None,
         })
     }
 
@@ -68,21 +77,26 @@ impl Acceptor {
         }
     }
 
+    fn may_complain(&mut self) -> bool {
+        let now = Instant::now();
+        let due = self.complained.is_none_or(|last| now.duration_since(last) >= COMPLAINTS);
+        if due {
+            self.complained = Some(now);
+        }
+        due
+    }
+
     /// Sets a connection up, or refuses it where there are too many.
     fn admit(&mut self, stream: TcpStream) -> Option<Io> {
         let Ok(descriptor) = self.descriptors.clone().try_acquire_owned() else {
-            if !self.refusing {
+            if self.may_complain() {
                 tracing::warn!(
                     open = self.options.connections,
                     "refusing connections: no more may be open; raise the limit of open files (ulimit -n)"
                 );
             }
-            self.refusing = true;
             return None;
         };
-        if std::mem::take(&mut self.refusing) {
-            tracing::info!("taking connections again");
-        }
         let prepare = || {
             stream.set_nodelay(true)?;
             SockRef::from(&stream).set_tcp_user_timeout(Some(self.options.patience))
@@ -103,7 +117,7 @@ impl Acceptor {
         if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {
             return;
         }
-        if !std::mem::replace(&mut self.refusing, true) {
+        if self.may_complain() {
             tracing::warn!(%error, "cannot accept connections");
         }
         tokio::time::sleep(REST).await;

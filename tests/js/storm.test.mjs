@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { connect as openConnection } from 'node:net';
 import { describe, it } from 'node:test';
+import { setTimeout as pause } from 'node:timers/promises';
 import { openPolling, openSocket } from './support/by-hand.mjs';
 import { eventually, httpClient, inTime, send, uniqueId } from './support/clients.mjs';
 import { startGateway } from './support/gateway.mjs';
@@ -15,6 +16,18 @@ const PATIENCE_MS = 60_000;
 /** Asks on a connection of its own whether the process lives. */
 const alive = async (gateway) =>
   assert.equal((await send(gateway.url, 'GET', '/healthz', { fresh: true })).status, 200);
+
+/** A WebSocket, as a client gets it that comes back when it is told to. */
+async function openAtLast(gateway) {
+  for (;;) {
+    try {
+      return await openSocket(gateway);
+    } catch (error) {
+      assert.match(error.message, /503/);
+      await pause(500);
+    }
+  }
+}
 
 /** A connection by hand: `{socket, closed}`. */
 async function speaker(t, gateway, words) {
@@ -34,7 +47,7 @@ describeEachStore('a storm', (context) => {
     const jobId = uniqueId('storm');
     const { seq } = await gateway.api.update(jobId);
     const clients = Array.from({ length: 400 }, async () => {
-      const client = await openSocket(gateway);
+      const client = await openAtLast(gateway);
       t.after(() => client.socket.terminate());
       await client.enter('/jobs');
       const answer = await client.ask('subscribe:jobs', { jobId, since: seq });
@@ -48,7 +61,7 @@ describeEachStore('a storm', (context) => {
     const env = { JOBCAST_LIMITS__HANDSHAKES: '1', JOBCAST_LIMITS__HANDSHAKE_TIMEOUT: '10m' };
     const gateway = await context.another(t, { env });
     const enter = async () => {
-      const client = await openSocket(gateway);
+      const client = await openAtLast(gateway);
       t.after(() => client.socket.terminate());
       await client.enter('/jobs');
     };
@@ -59,7 +72,7 @@ describeEachStore('a storm', (context) => {
     const upgraded = await openSocket(gateway, { sid: polling.sid });
     t.after(() => upgraded.socket.terminate());
     assert.equal((await send(gateway.url, 'GET', '/socket.io/?EIO=4&transport=pigeon')).status, 400);
-    const gone = await openSocket(gateway);
+    const gone = await openAtLast(gateway);
     gone.cut();
     await inTime(enter(), 'the place', PATIENCE_MS);
   });
@@ -75,9 +88,9 @@ describeEachStore('a storm', (context) => {
     for (const words of ['', '', '', '', 'GET /healthz HTTP/1.1\r\nhost']) {
       silent.push((await speaker(t, gateway, words)).closed);
     }
-    const lost = Array.from({ length: 5 }, () => openSocket(gateway).then(({ closed }) => closed));
+    const lost = Array.from({ length: 5 }, () => openAtLast(gateway).then(({ closed }) => closed));
     await alive(gateway);
-    const last = await openSocket(gateway);
+    const last = await openAtLast(gateway);
     t.after(() => last.socket.terminate());
     await last.enter('/jobs');
     await inTime(Promise.all([...silent, ...lost]), 'all of them to be cut', PATIENCE_MS);
