@@ -52,6 +52,10 @@ struct Server {
     max_batch: ByteSize,
     #[serde(deserialize_with = "parse::span::<_, 0, 3_600_000>")]
     shutdown_grace: Duration,
+    #[serde(deserialize_with = "parse::span::<_, 0, 3_600_000>")]
+    drain_notice: Duration,
+    #[serde(deserialize_with = "parse::span::<_, 0, 3_600_000>")]
+    drain_window: Duration,
     #[serde(deserialize_with = "parse::span::<_, 100, 3_600_000>")]
     ping_interval: Duration,
     #[serde(deserialize_with = "parse::span::<_, 100, 3_600_000>")]
@@ -65,6 +69,8 @@ impl Default for Server {
             max_payload: ByteSize::kib(128),
             max_batch: ByteSize::mib(8),
             shutdown_grace: Duration::from_secs(10),
+            drain_notice: Duration::from_millis(500),
+            drain_window: Duration::from_secs(5),
             ping_interval: Duration::from_secs(25),
             ping_timeout: Duration::from_secs(20),
         }
@@ -193,17 +199,24 @@ struct Limits {
     outbox_bytes: ByteSize,
     #[serde(deserialize_with = "parse::span::<_, 1_000, 3_600_000>")]
     behind: Duration,
+    #[serde(deserialize_with = "parse::whole::<_, 1, 1_000_000>")]
+    handshakes: u64,
+    #[serde(deserialize_with = "parse::span::<_, 100, 3_600_000>")]
+    handshake_timeout: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        let (gateway, socketio) = (GatewayOptions::default(), SocketIoOptions::default());
+        let (gateway, server) = (GatewayOptions::default(), ServerOptions::default());
+        let socketio = server.socketio;
         Self {
             rooms_per_client: gateway.rooms_per_client as u64,
             messages_per_second: socketio.messages_per_second.into(),
             outbox: socketio.outbox as u64,
             outbox_bytes: ByteSize(socketio.outbox_bytes),
             behind: gateway.behind,
+            handshakes: socketio.handshakes as u64,
+            handshake_timeout: server.handshake_timeout,
         }
     }
 }
@@ -288,23 +301,27 @@ impl Config {
 
     /// The options of the server and its edges.
     pub fn server(&self) -> ServerOptions {
-        let Server { listen, max_payload, max_batch, shutdown_grace, ping_interval, ping_timeout } =
-            self.server.clone();
-        let (max_payload, max_batch) = (count(max_payload.as_u64()), count(max_batch.as_u64()));
-        let (outbox, outbox_bytes) = (count(self.limits.outbox), self.limits.outbox_bytes.as_u64());
-        let messages_per_second = u32::try_from(self.limits.messages_per_second).unwrap_or(u32::MAX);
+        let (server, limits) = (&self.server, &self.limits);
+        let max_payload = count(server.max_payload.as_u64());
+        let max_batch = count(server.max_batch.as_u64());
+        let (outbox, outbox_bytes) = (count(limits.outbox), limits.outbox_bytes.as_u64());
         ServerOptions {
-            listen,
-            shutdown_grace,
+            listen: server.listen,
+            shutdown_grace: server.shutdown_grace,
+            drain_notice: server.drain_notice,
+            drain_window: server.drain_window,
+            handshake_timeout: limits.handshake_timeout,
             cors: CorsOptions { origins: self.cors.origins.clone(), credentials: self.cors.credentials },
             http: HttpOptions { max_payload, max_batch, outbox, outbox_bytes },
             socketio: SocketIoOptions {
-                ping_interval,
-                ping_timeout,
+                ping_interval: server.ping_interval,
+                ping_timeout: server.ping_timeout,
+                handshakes: count(limits.handshakes),
+                handshake_timeout: limits.handshake_timeout,
                 max_payload,
                 outbox,
                 outbox_bytes,
-                messages_per_second,
+                messages_per_second: u32::try_from(limits.messages_per_second).unwrap_or(u32::MAX),
             },
         }
     }

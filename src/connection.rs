@@ -1,8 +1,12 @@
-//! Accepted connections: who is at the other end, and a way to cut one whose peer does not read any more.
+//! Accepted connections: who is at the other end, how long it may be silent, and ways to end one: in order, or cutting it
+//! where its peer does not read any more.
+
+mod acceptor;
+mod gate;
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Shutdown, SocketAddr},
     pin::Pin,
     sync::{
         Arc, Weak,
@@ -12,12 +16,21 @@ use std::{
     time::Duration,
 };
 
-use axum::{extract::connect_info::Connected, serve::IncomingStream};
+use axum::{
+    extract::{ConnectInfo, Request, connect_info::Connected},
+    middleware::Next,
+    response::Response,
+    serve::IncomingStream,
+};
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
+    sync::OwnedSemaphorePermit,
 };
+
+pub use self::acceptor::{AcceptOptions, Acceptor};
+use self::gate::{Gate, Pass};
 
 /// What handlers may know of a connection, and do to it.
 #[derive(Debug, Clone)]
@@ -25,6 +38,7 @@ pub struct Connection {
     address: SocketAddr,
     stream: Weak<TcpStream>,
     written: Arc<AtomicU64>,
+    pass: Weak<Pass>,
 }
 
 impl Connection {
@@ -43,57 +57,46 @@ impl Connection {
         self.written.load(Ordering::Relaxed)
     }
 
+    /// Ends a connection that has left HTTP, in order: nothing is read from it any more, and what is on its way to
+    /// the peer is still sent.
+    pub fn end(&self) {
+        if let (Some(stream), Some(pass)) = (self.stream.upgrade(), self.pass.upgrade()) {
+            pass.ended.store(true, Ordering::Release);
+            // Wakes whoever reads.
+            let _already_gone = SockRef::from(&*stream).shutdown(Shutdown::Read);
+        }
+    }
+
     /// Cuts the connection at once, whatever its writer is waiting for. What was not sent yet is lost.
     pub fn cut(&self) {
         if let Some(stream) = self.stream.upgrade() {
             // Without it the system would go on trying to send what nobody reads.
             let _already_gone = SockRef::from(&*stream).set_linger(Some(Duration::ZERO));
-            let _already_gone = SockRef::from(&*stream).shutdown(std::net::Shutdown::Both);
+            let _already_gone = SockRef::from(&*stream).shutdown(Shutdown::Both);
         }
     }
 }
 
 impl Connected<IncomingStream<'_, Acceptor>> for Connection {
     fn connect_info(stream: IncomingStream<'_, Acceptor>) -> Self {
-        let Io { stream: held, written } = stream.io();
-        Connection { address: *stream.remote_addr(), stream: Arc::downgrade(held), written: written.clone() }
-    }
-}
-
-/// Accepts connections and sets them up: no delay, and no patience with a peer that takes nothing for longer
-/// than `patience` (Linux; RFC 5482).
-#[derive(Debug)]
-pub struct Acceptor {
-    listener: TcpListener,
-    patience: Duration,
-}
-
-impl Acceptor {
-    /// Accepts from `listener`.
-    pub fn new(listener: TcpListener, patience: Duration) -> Self {
-        Self { listener, patience }
-    }
-}
-
-impl axum::serve::Listener for Acceptor {
-    type Io = Io;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Io, SocketAddr) {
-        let (stream, address) = axum::serve::Listener::accept(&mut self.listener).await;
-        let prepare = || {
-            stream.set_nodelay(true)?;
-            SockRef::from(&stream).set_tcp_user_timeout(Some(self.patience))
-        };
-        if let Err(error) = prepare() {
-            tracing::debug!(%error, "could not set a connection up");
+        let Io { stream: held, written, gate, .. } = stream.io();
+        Connection {
+            address: *stream.remote_addr(),
+            stream: Arc::downgrade(held),
+            written: written.clone(),
+            pass: gate.pass(),
         }
-        (Io::new(stream), address)
     }
+}
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+/// Notes that a connection's first request is there: from then on it may take its time.
+pub async fn greet(request: Request, next: Next) -> Response {
+    if let Some(ConnectInfo(connection)) = request.extensions().get::<ConnectInfo<Connection>>()
+        && let Some(pass) = connection.pass.upgrade()
+    {
+        pass.greeted.store(true, Ordering::Release);
     }
+    next.run(request).await
 }
 
 /// The stream of a connection, shared with whoever may have to cut it, and a count of what went out on it.
@@ -101,16 +104,21 @@ impl axum::serve::Listener for Acceptor {
 pub struct Io {
     stream: Arc<TcpStream>,
     written: Arc<AtomicU64>,
+    gate: Gate,
+    _descriptor: OwnedSemaphorePermit,
 }
 
 impl AsyncRead for Io {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         loop {
-            ready!(self.stream.poll_read_ready(context))?;
+            match self.stream.poll_read_ready(context) {
+                Poll::Ready(ready) => ready.and_then(|()| self.gate.check())?,
+                Poll::Pending => return self.gate.poll_silence(context),
+            }
             match self.stream.try_read(buffer.initialize_unfilled()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 outcome => return Poll::Ready(outcome.map(|count| buffer.advance(count))),
@@ -120,10 +128,6 @@ impl AsyncRead for Io {
 }
 
 impl Io {
-    fn new(stream: TcpStream) -> Self {
-        Self { stream: Arc::new(stream), written: Arc::default() }
-    }
-
     fn poll_try(
         &self,
         context: &mut Context<'_>,
@@ -165,7 +169,7 @@ impl AsyncWrite for Io {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match SockRef::from(&*self.stream).shutdown(std::net::Shutdown::Write) {
+        match SockRef::from(&*self.stream).shutdown(Shutdown::Write) {
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
             outcome => Poll::Ready(outcome),
         }

@@ -76,6 +76,8 @@ struct Inner {
     connections: AtomicU64,
     /// Bounds how many events catch-ups and fills read at once.
     catch_up_reads: tokio::sync::Semaphore,
+    /// Bounds how many sessions join at once: each is through before the store's patience with it ends.
+    joins: tokio::sync::Semaphore,
     tasks: Tasks,
     metrics: Metrics,
 }
@@ -85,6 +87,9 @@ impl fmt::Debug for Gateway {
         f.debug_struct("Gateway").field("node", &self.0.node).finish_non_exhaustive()
     }
 }
+
+/// How many sessions join a room at the same time; the others wait for their turn.
+const JOINS: usize = 256;
 
 /// How many jobs a list of active jobs names at the most.
 pub const MAX_JOBS_LISTED: usize = 1000;
@@ -121,6 +126,7 @@ impl Gateway {
             node,
             connections: AtomicU64::new(0),
             catch_up_reads: tokio::sync::Semaphore::new(catch_up::EVENTS_READ_AT_ONCE as usize),
+            joins: tokio::sync::Semaphore::new(JOINS),
             metrics: Metrics::new(&tasks),
             tasks,
         }));
@@ -326,6 +332,11 @@ impl Gateway {
             true => Ok(()),
             false => Err(Refusal::new(Code::Unavailable, "the store's feed is interrupted")),
         }
+    }
+
+    /// How many sessions this node has, of whatever edge.
+    pub fn sessions(&self) -> usize {
+        self.hub(|hub| hub.census()).sessions
     }
 
     /// The name of this node.

@@ -15,7 +15,6 @@ mod publish;
 use std::sync::Arc;
 
 use axum::{Extension, Router, http::HeaderValue, middleware};
-use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
 use tower_http::{
     compression::{
@@ -29,6 +28,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use self::origin::CorsOptions;
 use crate::{
+    draining::Draining,
     gateway::Gateway,
     refusal::{Code, Refusal},
 };
@@ -58,22 +58,6 @@ pub(crate) struct HttpState {
     gateway: Gateway,
     options: HttpOptions,
     draining: Draining,
-}
-
-/// Whether the process is about to end: then it is not ready any more, and streams come to their end, after which
-/// their clients come back to another node.
-#[derive(Debug, Clone, Default)]
-pub struct Draining(CancellationToken);
-
-impl Draining {
-    /// From now on `/readyz` says no, and streams end.
-    pub fn begin(&self) {
-        self.0.cancel();
-    }
-
-    fn has_begun(&self) -> bool {
-        self.0.is_cancelled()
-    }
 }
 
 fn described() -> OpenApiRouter<HttpState> {

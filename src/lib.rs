@@ -31,7 +31,7 @@
 //! | [`store`] | durable truth, and the feed of what was accepted: embedded or Redis |
 //! | [`gateway`] | publishing, the hub, sessions, joining, catching up |
 //! | [`http`], [`socketio`] | the edges: they translate and never decide |
-//! | [`server`], [`connection`] | all edges on one listener; start and orderly end |
+//! | [`server`], [`connection`], [`draining`], [`descriptors`] | all edges on one listener; admission; the orderly end |
 //! | [`config`], [`cli`] | options from file, environment and flags; the commands |
 //! | [`tasks`], [`telemetry`] | everything that is spawned; metrics and logs |
 
@@ -41,6 +41,8 @@
 pub mod cli;
 pub mod config;
 pub mod connection;
+pub mod descriptors;
+pub mod draining;
 pub mod event;
 pub mod gateway;
 pub mod http;

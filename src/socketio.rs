@@ -1,18 +1,15 @@
 //! The Socket.IO edge: the namespace `/jobs` (contract, section 2).
 
+mod admission;
 mod inbox;
 mod lines;
 mod request;
+mod sockets;
 mod wire;
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{
-    Router,
-    extract::{ConnectInfo, Request, State},
-    middleware::{self, Next},
-    response::{IntoResponse, Response},
-};
+use axum::{Router, extract::ConnectInfo, middleware};
 use http::header;
 use serde_json::value::RawValue;
 use socketioxide::{
@@ -20,15 +17,15 @@ use socketioxide::{
     extract::{SocketRef, TryData},
     handler::ConnectHandler,
 };
-use tokio_util::sync::CancellationToken;
 
-use self::{inbox::Inbox, lines::Lines, wire::SocketOutlet};
+pub use self::sockets::Sockets;
+use self::{admission::Admission, inbox::Inbox, lines::Lines, wire::SocketOutlet};
 use crate::{
     connection::Connection,
     gateway::{Gateway, Peer},
     id::ClientId,
     json::Members,
-    refusal::{Code, Refusal},
+    refusal::Refusal,
 };
 
 /// How Socket.IO connections are kept.
@@ -38,6 +35,10 @@ pub struct SocketIoOptions {
     pub ping_interval: Duration,
     /// How long it waits for the answer.
     pub ping_timeout: Duration,
+    /// How many clients may be on their way into the namespace at once; the others wait for their turn.
+    pub handshakes: usize,
+    /// How long each may take, from its first request on.
+    pub handshake_timeout: Duration,
     /// The largest message of a client, in bytes.
     pub max_payload: usize,
     /// How many packets wait for a slow client before it has to catch up from history.
@@ -53,6 +54,8 @@ impl Default for SocketIoOptions {
         Self {
             ping_interval: Duration::from_secs(25),
             ping_timeout: Duration::from_secs(20),
+            handshakes: 512,
+            handshake_timeout: Duration::from_secs(20),
             max_payload: 128 * 1024,
             outbox: 1024,
             outbox_bytes: 1024 * 1024,
@@ -64,36 +67,11 @@ impl Default for SocketIoOptions {
 /// How long a client waits for its record to be visible to all nodes before it is let in without.
 const RECORD_PATIENCE: Duration = Duration::from_secs(2);
 
-/// All sockets of a gateway.
-#[derive(Debug, Clone)]
-pub struct Sockets {
-    io: SocketIo,
-    closed: CancellationToken,
-}
-
-impl Sockets {
-    /// Ends all sockets as a restart does, so that clients come back by themselves; at most `patience`.
-    pub async fn close(&self, patience: Duration) {
-        // It waits for writers, and one whose client reads nothing has no end of its own.
-        if tokio::time::timeout(patience, self.io.close()).await.is_err() {
-            tracing::warn!("some Socket.IO clients did not take their end in time");
-        }
-        self.closed.cancel();
-    }
-}
-
-/// Answers requests of long-polling that still wait when all sockets are closed: theirs have left the namespace,
-/// and nothing else would end them before their heartbeat does.
-async fn until_closed(State(closed): State<CancellationToken>, request: Request, next: Next) -> Response {
-    if !request.uri().path().starts_with(PATH) {
-        return next.run(request).await;
-    }
-    let answer = closed.run_until_cancelled(next.run(request)).await;
-    answer.unwrap_or_else(|| Refusal::new(Code::Unavailable, "the gateway is shutting down").into_response())
-}
-
 /// Where Socket.IO lives.
 const PATH: &str = "/socket.io";
+
+/// The namespace of all sockets.
+const NAMESPACE: &str = "/jobs";
 
 /// Adds `/socket.io` to a router.
 pub fn mount(router: Router, gateway: &Gateway, options: SocketIoOptions) -> (Router, Sockets) {
@@ -101,6 +79,7 @@ pub fn mount(router: Router, gateway: &Gateway, options: SocketIoOptions) -> (Ro
         .req_path(PATH)
         .ping_interval(options.ping_interval)
         .ping_timeout(options.ping_timeout)
+        .connect_timeout(options.handshake_timeout)
         .max_payload(options.max_payload as u64)
         .ws_max_message_size(options.max_payload)
         .ws_max_frame_size(options.max_payload)
@@ -120,15 +99,20 @@ pub fn mount(router: Router, gateway: &Gateway, options: SocketIoOptions) -> (Ro
         if let Some(inbox) = inbox {
             inbox.open(&socket);
         }
+        admission::through(&socket);
     };
     // A namespace of a fixed name with the adapter of this process cannot fail to be added.
-    io.ns("/jobs", arrived.with(admit));
-    let closed = CancellationToken::new();
+    io.ns(NAMESPACE, arrived.with(admit));
+    let sockets = Sockets::new(io, lines.clone());
     let router = router
         .layer(layer)
         .layer(middleware::from_fn_with_state(lines, lines::follow))
-        .layer(middleware::from_fn_with_state(closed.clone(), until_closed));
-    (router, Sockets { io, closed })
+        .layer(middleware::from_fn_with_state(
+            Admission::new(options.handshakes, gateway.tasks()),
+            admission::wait,
+        ))
+        .layer(middleware::from_fn_with_state(sockets.clone(), sockets::end_polling));
+    (router, sockets)
 }
 
 struct Entrance {

@@ -98,7 +98,7 @@ fn only_tasks_spawns() {
 fn libraries_are_named_where_they_belong() {
     only(&["use redis::", "redis::cmd", "redis::pipe", "redis::aio"], &["store/redis"]);
     only(&["socketioxide"], &["socketio"]);
-    only(&["axum::"], &["http", "socketio", "server.rs", "connection.rs"]);
+    only(&["axum::"], &["http", "socketio", "server.rs", "connection"]);
     only(&["fjall"], &["store/embedded/disk.rs", "telemetry.rs"]);
     only(&["reqwest"], &["cli"]);
 }
@@ -108,11 +108,11 @@ fn dependencies_run_one_way() {
     const DOMAIN: [&str; 7] = ["event", "id", "json", "notice", "refusal", "room", "timestamp"];
     let layers: [(&str, &[&str]); 10] = [
         ("main.rs", &["cli"]),
-        ("cli", &["config", "gateway", "server", "telemetry"]),
+        ("cli", &["config", "descriptors", "gateway", "server", "telemetry"]),
         ("config", &["gateway", "http", "server", "socketio", "store", "telemetry"]),
-        ("server.rs", &["connection", "gateway", "http", "socketio"]),
-        ("http", &["connection", "gateway", "store", "telemetry"]),
-        ("socketio", &["connection", "gateway", "store", "telemetry"]),
+        ("server.rs", &["connection", "descriptors", "draining", "gateway", "http", "socketio"]),
+        ("http", &["connection", "draining", "gateway", "store", "telemetry"]),
+        ("socketio", &["connection", "draining", "gateway", "store", "tasks", "telemetry"]),
         ("gateway", &["store", "tasks", "telemetry"]),
         ("store", &["tasks"]),
         ("telemetry.rs", &["tasks"]),

@@ -29,6 +29,14 @@ impl Outlet for Watcher {
         Offer::Taken
     }
 
+    fn waiting(&self) -> u64 {
+        0
+    }
+
+    fn is_full(&self) -> bool {
+        false
+    }
+
     fn takes_notices(&self) -> bool {
         false
     }

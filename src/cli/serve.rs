@@ -5,6 +5,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{Failure, ServeArguments, block_on};
 use crate::{
     config::{Config, Environment, Overrides},
+    descriptors,
     gateway::Gateway,
     server::Server,
     telemetry,
@@ -22,6 +23,7 @@ pub fn run(arguments: &ServeArguments) -> Result<(), Failure> {
     let overrides = Overrides { listen: arguments.listen };
     let config = Config::load(arguments.config.config.as_deref(), &environment(), &overrides)?;
     telemetry::start_logging(config.log.format, config.log.level);
+    descriptors::raise_limit();
     block_on(serve(&config))
 }
 

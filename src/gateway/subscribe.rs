@@ -1,5 +1,7 @@
 //! Joining a room without missing or repeating anything: cover, note, snapshot, answer, start.
 
+use std::time::Duration;
+
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
@@ -18,6 +20,9 @@ use crate::{
 
 /// How many of a room's jobs its snapshot names.
 const MAX_LATEST: usize = 100;
+
+/// How long a session waits for its turn to join, where the store is slow or gone.
+const TURN_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How many histories a resuming session reads at once.
 const RESUME_READS: usize = 16;
@@ -157,6 +162,10 @@ impl Session {
     /// answer; the session is then in no room that it was not in before.
     pub async fn join(&self, subscription: &Subscription) -> Result<Joined<'_>, Refusal> {
         let room = subscription.room();
+        // In a storm of reconnects the deadlines of the store count from a session's turn on.
+        let Ok(_turn) = tokio::time::timeout(TURN_PATIENCE, self.gateway.0.joins.acquire()).await else {
+            return Err(Refusal::new(Code::Unavailable, "too many are joining; try again"));
+        };
         let joining = Joining::begin(self, &room)?;
         let prepare = async {
             self.gateway.0.store.cover(&room).await?;

@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -153,7 +154,7 @@ async fn stream(
     let metrics = state.gateway.metrics();
     let label = EdgeLabel { edge: "sse" };
     let (sender, frames) = mpsc::channel(state.options.outbox);
-    let end = state.draining.0.child_token();
+    let end = CancellationToken::new();
     let deliveries = metrics.deliveries.get_or_create(&label).clone();
     let (waiting, bound) = (Arc::default(), state.options.outbox_bytes);
     let connection = connection.map(|Extension(ConnectInfo(connection))| connection);
@@ -163,7 +164,17 @@ async fn stream(
     session.join(&subscription).await?.start();
     let open = Open::new(metrics.connections.get_or_create(&label).clone());
     let waiting = outlet.waiting.clone();
-    let frames = frames_of(Streaming { frames, waiting, end, _session: session, _open: open });
+    let draining = state.draining.clone();
+    let leave = async move { draining.turn().await };
+    let frames = frames_of(Streaming {
+        frames,
+        waiting,
+        end,
+        leave: Box::pin(leave),
+        farewell: None,
+        _session: session,
+        _open: open,
+    });
     let body = Sse::new(frames).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
     // Proxies must neither keep nor collect what is live.
     let headers = [
@@ -178,16 +189,42 @@ struct Streaming {
     frames: mpsc::Receiver<Frame>,
     waiting: Arc<AtomicU64>,
     end: CancellationToken,
+    /// This stream's turn to leave, and how soon its client should be back.
+    leave: Pin<Box<dyn Future<Output = Duration> + Send>>,
+    /// What it says at its end.
+    farewell: Option<Event>,
     _session: Session,
     _open: Open,
+}
+
+impl Streaming {
+    async fn next(&mut self) -> Option<Event> {
+        tokio::select! {
+            biased;
+            () = self.end.cancelled() => return None,
+            reconnect_after = &mut self.leave, if !self.frames.is_closed() => {
+                self.farewell = Some(Event::default().retry(reconnect_after));
+                // What has been taken is still sent.
+                self.frames.close();
+            }
+            frame = self.frames.recv() => return self.taken(frame),
+        }
+        let frame = self.frames.recv().await;
+        self.taken(frame)
+    }
+
+    fn taken(&mut self, frame: Option<Frame>) -> Option<Event> {
+        let Some(Frame { event, bytes }) = frame else { return self.farewell.take() };
+        self.waiting.fetch_sub(bytes, Ordering::Relaxed);
+        Some(event)
+    }
 }
 
 fn frames_of(streaming: Streaming) -> impl Stream<Item = Result<Event, Infallible>> {
     let first = stream::iter([Ok(Event::default().retry(RETRY))]);
     let rest = stream::unfold(streaming, |mut streaming| async {
-        let frame = streaming.end.clone().run_until_cancelled_owned(streaming.frames.recv()).await??;
-        streaming.waiting.fetch_sub(frame.bytes, Ordering::Relaxed);
-        Some((Ok(frame.event), streaming))
+        let frame = streaming.next().await?;
+        Some((Ok(frame), streaming))
     });
     futures_util::StreamExt::chain(first, rest)
 }

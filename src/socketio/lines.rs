@@ -17,6 +17,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use socketioxide::{TransportType, extract::SocketRef};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -142,6 +143,14 @@ impl Lines {
         by_socket.lines.entry(socket.to_owned()).or_default().clone()
     }
 
+    /// The connection of a socket, unless it is long-polling, which has one for each request.
+    pub fn connection_of(&self, socket: &SocketRef) -> Option<Connection> {
+        if socket.transport_type() == TransportType::Polling {
+            return None;
+        }
+        self.find(socket.id.as_str())?.connection().cloned()
+    }
+
     fn find(&self, socket: &str) -> Option<Arc<Line>> {
         self.by_socket().lines.get(socket).cloned()
     }
@@ -177,7 +186,8 @@ pub async fn follow(State(lines): State<Lines>, request: Request, next: Next) ->
     response
 }
 
-fn socket_id(query: &str) -> Option<&str> {
+/// The session that a request of Engine.IO belongs to.
+pub fn socket_id(query: &str) -> Option<&str> {
     query.split('&').find_map(|parameter| parameter.strip_prefix("sid="))
 }
 

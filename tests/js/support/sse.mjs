@@ -4,7 +4,7 @@ import http from 'node:http';
 import assert from 'node:assert/strict';
 import { Collector, inTime } from './waiting.mjs';
 
-function parseBlock(block, events, comments) {
+function parseBlock(block, { events, comments, retries }) {
   const event = {};
   for (const line of block.split('\n')) {
     const colon = line.indexOf(':');
@@ -17,12 +17,14 @@ function parseBlock(block, events, comments) {
     if (field === 'data' && 'data' in event) event.data += `\n${value}`;
     else if (field !== '') event[field] = value;
   }
+  if ('retry' in event) retries.push(Number(event.retry));
   if ('data' in event) events.push(event);
 }
 
 /**
  * Opens a stream and resolves once its headers are there, from when on nothing may be missed:
- * `{headers, events, comments, closed, close, stall, resume, through}`. `events` collects `{id, event, data}` with
+ * `{headers, events, comments, retries, closed, close, stall, resume, through}`. `events` collects `{id, event, data}`
+ * with
  * the data as text.
  */
 export async function openStream(t, gateway, path, headers = {}) {
@@ -38,11 +40,12 @@ export async function openStream(t, gateway, path, headers = {}) {
 
   const events = new Collector();
   const comments = new Collector();
+  const retries = [];
   let rest = '';
   response.setEncoding('utf8').on('data', (text) => {
     const blocks = (rest + text.replaceAll('\r\n', '\n')).split('\n\n');
     rest = blocks.pop();
-    for (const block of blocks) parseBlock(block, events, comments);
+    for (const block of blocks) parseBlock(block, { events, comments, retries });
   });
   const closed = new Promise((resolve) => response.once('close', resolve));
   response.on('error', () => {});
@@ -51,6 +54,7 @@ export async function openStream(t, gateway, path, headers = {}) {
     headers: response.headers,
     events,
     comments,
+    retries,
     closed,
     close,
     /** Stops reading. */
