@@ -119,7 +119,7 @@ impl Trial {
     /// A trial without anybody in it.
     pub fn new(setup: Setup) -> Self {
         let floor = Floor {
-            ledger: Ledger::new(setup.jobs),
+            ledger: Ledger::new(setup.jobs, setup.expectation == Expectation::LostTail),
             counts: Counts::default(),
             latencies: Latencies::default(),
             settled: Tally::default(),
