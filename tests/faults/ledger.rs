@@ -15,6 +15,8 @@ pub const TOLD: usize = 10;
 
 /// All jobs of a trial. A job's place in it is the number in its id.
 pub struct Ledger {
+    /// Whether the store may lose what it has accepted, and give numbers that nobody has seen again.
+    forgetful: bool,
     jobs: Vec<Job>,
     differences: Mutex<Vec<String>>,
     foreign: AtomicU64,
@@ -38,9 +40,10 @@ struct Pages {
 }
 
 impl Ledger {
-    pub fn new(jobs: usize) -> Self {
+    pub fn new(jobs: usize, forgetful: bool) -> Self {
         let job = |number| Job { id: format!("job-{number}"), pages: Mutex::default() };
         Self {
+            forgetful,
             jobs: (0..jobs).map(job).collect(),
             differences: Mutex::default(),
             foreign: AtomicU64::new(0),
@@ -67,16 +70,16 @@ impl Ledger {
         self.jobs[job].pages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A publisher was answered. Under that number stands what watchers see there. With `following` each number
-    /// follows on the one before; without, a store that has lost numbers may give them again.
-    pub fn answered(&self, job: usize, seq: u64, serial: u64, following: bool) {
+    /// A publisher was answered. Under that number stands what watchers see there, and it follows on the one before,
+    /// unless the store is forgetful.
+    pub fn answered(&self, job: usize, seq: u64, serial: u64) {
         let mut pages = self.pages(job);
         let before = pages.answered.last_key_value().map(|(seq, serial)| (*seq, *serial));
         let seen = pages.seen.get(&seq).map(|(serial, _)| *serial);
         pages.answered.insert(seq, serial);
         drop(pages);
         if let Some((last, _)) = before
-            && following
+            && !self.forgetful
             && seq != last + 1
         {
             self.foreign(format!("{}: serial {serial} was answered {seq} after {last}", self.id(job)));
@@ -100,7 +103,7 @@ impl Ledger {
         if before != now {
             let (id, other) = (event.job, before.0);
             self.foreign(format!("{who}: {id} {seq} has serial {}, others saw {other} there", stamp.serial));
-        } else if let Some(other) = answered.filter(|serial| *serial != stamp.serial) {
+        } else if let Some(other) = answered.filter(|serial| *serial != stamp.serial && !self.forgetful) {
             let id = event.job;
             self.foreign(format!("{who}: {id} {seq} has serial {}, answered for {other}", stamp.serial));
         }

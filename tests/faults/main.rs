@@ -83,6 +83,9 @@ struct Arguments {
     /// The one fault that happens in `cuts`.
     #[arg(long, value_enum)]
     fault: Option<Fault>,
+    /// Watchers are in jobs' rooms only, and so in none that is resumed by time.
+    #[arg(long)]
+    by_number: bool,
     /// Watchers lose their network by themselves.
     #[arg(long)]
     no_proxy: bool,
@@ -152,6 +155,7 @@ impl Arguments {
             full: self.full,
             wait_replicas: self.wait_replicas,
             fault: self.fault,
+            by_number: self.by_number,
             no_proxy: self.no_proxy,
             folder: folder.to_owned(),
         }

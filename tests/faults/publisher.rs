@@ -118,7 +118,7 @@ impl Publisher {
         loop {
             match self.attempt(call).await {
                 Outcome::Answered(seq) => {
-                    self.floor.ledger.answered(self.job, seq, self.serial, !self.style.forgetful);
+                    self.floor.ledger.answered(self.job, seq, self.serial);
                     self.floor.counts.answered.add(1);
                     return;
                 }

@@ -43,6 +43,8 @@ pub struct Setting {
     pub wait_replicas: Option<u32>,
     /// The one fault that happens, where there is a choice.
     pub fault: Option<Fault>,
+    /// Whether watchers are in jobs' rooms only, which are resumed by number, and in none that is by time.
+    pub by_number: bool,
     /// Whether watchers lose their network by themselves, which costs fewer file descriptors than proxies.
     pub no_proxy: bool,
     pub folder: PathBuf,
@@ -113,6 +115,7 @@ impl Setting {
             padding: 0,
             history_cap: LONG_HISTORY,
             expectation,
+            by_number: self.by_number,
             gateways: gateways.iter().map(Gateway::address).collect(),
         }
     }

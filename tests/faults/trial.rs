@@ -97,6 +97,8 @@ pub struct Setup {
     pub padding: usize,
     pub history_cap: usize,
     pub expectation: Expectation,
+    /// Whether watchers are in jobs' rooms only.
+    pub by_number: bool,
     /// The gateways that publishers publish to.
     pub gateways: Vec<SocketAddr>,
 }
@@ -117,7 +119,7 @@ impl Trial {
     /// A trial without anybody in it.
     pub fn new(setup: Setup) -> Self {
         let floor = Floor {
-            ledger: Ledger::new(setup.jobs),
+            ledger: Ledger::new(setup.jobs, setup.expectation == Expectation::LostTail),
             counts: Counts::default(),
             latencies: Latencies::default(),
             settled: Tally::default(),
@@ -139,7 +141,8 @@ impl Trial {
     /// Adds so many watchers, each at its home, and waits until they are in all their rooms.
     pub async fn watch(&mut self, clients: usize, home: impl Fn(usize) -> Home) -> Result<(), Failure> {
         for number in 0..clients {
-            self.add(format!("watcher {number}"), rooms(number, self.setup.jobs), home(number));
+            let rooms = rooms(number, self.setup.jobs, self.setup.by_number);
+            self.add(format!("watcher {number}"), rooms, home(number));
             // Not all in the same moment: that is the scenario `storm`.
             if number % 50 == 49 {
                 self.floor.settled.reaches(number as u64 - 40).await;
@@ -225,17 +228,19 @@ pub fn http_client() -> reqwest::Client {
     reqwest::Client::builder().no_proxy().build().expect("a client without options")
 }
 
-/// The rooms of a watcher: mostly one job, some have several, a user's, a tenant's within, or all.
-fn rooms(number: usize, jobs: usize) -> Vec<Room> {
+/// The rooms of a watcher: mostly one job, some have several, a user's, a tenant's within, or all; with `by_number`
+/// only jobs.
+fn rooms(number: usize, jobs: usize, by_number: bool) -> Vec<Room> {
     let job = number % jobs;
     let user = number % USERS;
+    let few = number < 400 && !by_number;
     match number % 20 {
         // Not too many of those that get much.
-        19 if number < 400 => vec![Room::All],
-        18 if number < 400 => vec![Room::User((job + 1) % USERS), Room::Job(job)],
-        17 if number < 400 => vec![Room::User(user), Room::Tenant(number % TENANTS)],
-        16 if number < 400 => vec![Room::User(user)],
-        15 if number < 400 => vec![Room::Tenant(number % TENANTS)],
+        19 if few => vec![Room::All],
+        18 if few => vec![Room::User((job + 1) % USERS), Room::Job(job)],
+        17 if few => vec![Room::User(user), Room::Tenant(number % TENANTS)],
+        16 if few => vec![Room::User(user)],
+        15 if few => vec![Room::Tenant(number % TENANTS)],
         12..15 => {
             let mut three = vec![Room::Job(job), Room::Job((job + 1) % jobs), Room::Job((job + 2) % jobs)];
             three.dedup();
