@@ -153,11 +153,11 @@ impl Gateway {
 
     /// Accepts events, each on its own, those of one job in the order given. The answers are in order.
     pub async fn publish_all(&self, publications: Vec<Publication>) -> Vec<Result<Published, Refusal>> {
-        let (at, begun) = (Timestamp::now(), Instant::now());
+        let begun = Instant::now();
         let facts: Vec<_> =
             publications.iter().map(|(draft, _)| (draft.job().clone(), draft.kind())).collect();
         let seen: Vec<_> = self.hub(|hub| facts.iter().map(|(job, _)| hub.seen(job)).collect());
-        let append = |((draft, key), above)| Append { draft, at, key, above };
+        let append = |((draft, key), above)| Append { draft, key, above };
         let appends = publications.into_iter().zip(seen).map(append).collect();
         let outcomes = self.0.store.append(appends).await;
         self.0.metrics.publish_seconds.observe(begun.elapsed().as_secs_f64());

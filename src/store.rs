@@ -79,8 +79,6 @@ impl Default for StoreOptions {
 pub struct Append {
     /// The event.
     pub draft: Draft,
-    /// When the gateway accepted it. The event carries this time, or the job's last one where that is later.
-    pub at: Timestamp,
     /// The publisher's own name for the call.
     pub key: Option<IdempotencyKey>,
     /// A number that watchers have seen of the job: the event gets a larger one in any case.
@@ -268,8 +266,9 @@ impl Store {
         Ok((store, feed))
     }
 
-    /// Accepts drafts, each on its own, those of one job in the order given. The answers are in order. An
-    /// accepted event is in history before it is answered, and reaches the feed of every node that covers one of
+    /// Accepts drafts, each on its own, those of one job in the order given. The answers are in order. An accepted
+    /// event carries the time of its acceptance by the store's own clock, so that of two events, of whatever jobs, the
+    /// one accepted later has no earlier time (in a cluster: as far as its servers' clocks agree). It is in history before it is answered, and reaches the feed of every node that covers one of
     /// its rooms. Dropping the future leaves the outcome unknown.
     pub async fn append(&self, appends: Vec<Append>) -> Vec<Result<Position, AppendError>> {
         each!(self, store => store.append(appends).await)

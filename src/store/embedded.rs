@@ -80,6 +80,7 @@ impl Embedded {
             history,
             feed: feed.clone(),
             swept: None,
+            clock: Timestamp::default(),
             outage: None,
             refusing: refuse,
         };

@@ -369,14 +369,12 @@ fn number(bytes: &[u8]) -> Option<Seq> {
 
 /// Adds what `publish.lua` wants to know of an event.
 fn with_draft(call: Call, append: &Append) -> Call {
-    let Append { draft, at, key, .. } = append;
+    let Append { draft, key, .. } = append;
     let (owner, kind) = (draft.owner(), draft.kind());
     let call = call
         .arg(draft.head())
         .arg(owner.user.as_ref().map_or("", |id| id.as_str()))
         .arg(owner.tenant.as_ref().map_or("", |id| id.as_str()))
-        .arg(at.to_string())
-        .arg(at.millis())
         .arg(if kind.needs_open_job() { "needs_open" } else { "" })
         .arg(u8::from(kind.is_terminal()));
     match key {

@@ -51,8 +51,7 @@ async fn concurrent_appends_get_numbers_of_their_own(kind: Kind) {
 
 async fn a_batch_keeps_the_order_of_each_job(kind: Kind) {
     let subject = Subject::open(kind, history(1000)).await;
-    let at = Timestamp::now();
-    let append = |draft| Append { draft, at, key: None, above: None };
+    let append = |draft| Append { draft, key: None, above: None };
     let drafts = (0..300)
         .flat_map(|step| [progress("a", f64::from(step) / 3.0), progress("b", f64::from(step) / 3.0)]);
     let outcomes = subject.store.append(drafts.map(append).collect()).await;
@@ -161,12 +160,11 @@ async fn a_repeated_call_is_answered_and_not_stored(kind: Kind) {
 
 async fn active_jobs_come_most_recent_first(kind: Kind) {
     let subject = Subject::open(kind, history(100)).await;
-    let mut at = Timestamp::now().millis();
+    let mut at = Vec::new();
     for id in ["a", "b", "c", "a"] {
-        at += 10;
-        let append =
-            Append { draft: update(id), at: Timestamp::from_millis(at).unwrap(), key: None, above: None };
-        subject.store.append(vec![append]).await.pop().unwrap().unwrap();
+        at.push(subject.append(update(id)).await.unwrap().timestamp.millis());
+        // Each at a time of its own.
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
     let active = |since: u64, limit| {
         let store = subject.store.clone();
@@ -174,13 +172,26 @@ async fn active_jobs_come_most_recent_first(kind: Kind) {
     };
     assert_eq!(active(0, 10).await, [job("a"), job("c"), job("b")]);
     assert_eq!(active(0, 2).await, [job("a"), job("c")]);
-    assert_eq!(active(at - 10, 10).await, [job("a"), job("c")]);
-    assert!(active(at + 1, 10).await.is_empty());
+    assert_eq!(active(at[2], 10).await, [job("a"), job("c")]);
+    assert!(active(at[3] + 1, 10).await.is_empty());
     let known = subject.store.active(&Room::Job(job("b")), Timestamp::default(), 10).await.unwrap();
     assert_eq!(known, [job("b")]);
     let latest = subject.store.latest(&[job("b"), job("unknown"), job("a")]).await.unwrap();
     let jobs: Vec<_> = latest.into_iter().filter_map(Entry::event).map(|event| event.job().clone()).collect();
     assert_eq!(jobs, [job("b"), job("a")]);
+}
+
+async fn time_does_not_run_backwards_from_job_to_job(kind: Kind) {
+    let subject = Subject::open(kind, history(100)).await;
+    let before = Timestamp::now();
+    let mut times = Vec::new();
+    for number in 0..50 {
+        let accepted = subject.append(update(&format!("job-{number}"))).await.unwrap();
+        // The first number of a job is its time.
+        assert_eq!(accepted.seq, accepted.timestamp.millis());
+        times.push(accepted.timestamp);
+    }
+    assert!(times.is_sorted() && times[0] >= before && times[49] <= Timestamp::now(), "{times:?}");
 }
 
 async fn the_feed_brings_what_is_covered_in_order(kind: Kind) {
@@ -253,7 +264,7 @@ async fn a_number_that_was_seen_is_not_given_again(kind: Kind) {
     let subject = Subject::open(kind, history(100)).await;
     let at = Timestamp::now();
     let seen = at.millis() + 5000;
-    let append = Append { draft: update("a"), at, key: None, above: Some(seen) };
+    let append = Append { draft: update("a"), key: None, above: Some(seen) };
     assert_eq!(subject.store.append(vec![append]).await.pop().unwrap().unwrap().seq, seen + 1);
 }
 
@@ -325,6 +336,7 @@ conformance!(
     an_owner_is_sticky,
     a_repeated_call_is_answered_and_not_stored,
     active_jobs_come_most_recent_first,
+    time_does_not_run_backwards_from_job_to_job,
     the_feed_brings_what_is_covered_in_order,
     expired_jobs_are_gone,
     a_number_that_was_seen_is_not_given_again,

@@ -9,6 +9,23 @@ use jobcast::{
 use crate::subject::{Kind, Subject, history, job, update};
 
 #[tokio::test]
+async fn carry_times_of_every_year() {
+    let script = include_str!("../../src/store/redis/publish.lua");
+    let begin = script.find("local function rfc3339").unwrap();
+    let end = begin + script[begin..].find("\nend\n").unwrap();
+    let call = format!("{}\nend\nreturn rfc3339(tonumber(ARGV[1]))", &script[begin..end]);
+    let server = crate::support::RedisServer::start().await;
+    let mut connection = server.connection().await;
+    let (day, mut millis) = (86_400_000, 0);
+    while millis < 200 * 366 * day {
+        let text: String =
+            redis::cmd("EVAL").arg(&call).arg(0).arg(millis).query_async(&mut connection).await.unwrap();
+        assert_eq!(text, Timestamp::from_millis(millis).unwrap().to_string());
+        millis += 13 * day + 12_345_678;
+    }
+}
+
+#[tokio::test]
 async fn are_as_the_contract_says() {
     let subject = Subject::open(Kind::Redis, history(3)).await;
     let mut seqs = Vec::new();
@@ -75,7 +92,7 @@ async fn that_lost_their_end_go_on_with_numbers_nobody_has_seen() {
     lose.cmd("SCRIPT").arg("FLUSH").ignore();
     lose.query_async::<()>(&mut connection).await.unwrap();
     subject.store.raise(&[(job("a"), seqs[3]), (job("b"), 7)]).await.unwrap();
-    let drafts = (0..3).map(|_| Append { draft: update("a"), at: Timestamp::now(), key: None, above: None });
+    let drafts = (0..3).map(|_| Append { draft: update("a"), key: None, above: None });
     let after: Vec<Seq> = subject
         .store
         .append(drafts.collect())

@@ -10,7 +10,6 @@ use jobcast::{
         StoreOptions, Window,
     },
     tasks::Tasks,
-    timestamp::Timestamp,
 };
 
 use crate::support::{RedisServer, cluster::RedisCluster};
@@ -75,7 +74,7 @@ impl Subject {
 
     pub async fn append_keyed(&self, draft: Draft, key: Option<&str>) -> Result<Position, AppendError> {
         let key = key.map(|key| key.parse::<IdempotencyKey>().unwrap());
-        self.store.append(vec![Append { draft, at: Timestamp::now(), key, above: None }]).await.pop().unwrap()
+        self.store.append(vec![Append { draft, key, above: None }]).await.pop().unwrap()
     }
 
     pub async fn seqs(&self, id: &str, window: Window) -> Vec<Seq> {

@@ -43,6 +43,8 @@ pub struct Writer {
     pub feed: mpsc::Sender<FeedItem>,
     /// Up to where the last sweep looked.
     pub swept: Option<JobId>,
+    /// The time of the newest event.
+    pub clock: Timestamp,
     /// Where the disk takes no writes.
     pub outage: Option<Outage>,
     /// What keeps events from being accepted, for those who ask.
@@ -175,8 +177,9 @@ impl Writer {
         outage.end(&self.refusing);
     }
 
-    fn accept(&self, pending: &mut Pending<'_>, append: Append) -> Result<Position, AppendError> {
-        let Append { draft, at, key, above } = append;
+    fn accept(&mut self, pending: &mut Pending<'_>, append: Append) -> Result<Position, AppendError> {
+        let Append { draft, key, above } = append;
+        let at = self.tick();
         let key = key.map(|key| (records::idempotency_key(draft.job(), &key), draft.fingerprint()));
         if let Some((key, fingerprint)) = &key
             && let Some(position) = repeated(pending, key, fingerprint, at)?
@@ -190,6 +193,12 @@ impl Writer {
         }
         pending.events.push(event);
         Ok(position)
+    }
+
+    /// The time, which never runs backwards here, whatever the system's clock does.
+    fn tick(&mut self) -> Timestamp {
+        self.clock = self.clock.max(Timestamp::now());
+        self.clock
     }
 
     fn store(

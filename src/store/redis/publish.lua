@@ -7,9 +7,9 @@
 --       (empty where these are in other slots, so that the caller has to reach the rooms), 5 the job's id,
 --       6 how many jobs an index keeps, 7 history.max_events, 8 history.retention in ms, 9 for how long an
 --       idempotency key counts in ms, 10 a number that watchers have seen (0 for none); then for each event:
---       its JSON up to its owner, userId, tenantId (empty where the draft names none), timestamp as text and in
---       Unix milliseconds, 'needs_open' if a finished job refuses it, '1' if the job is finished after it, its
---       idempotency key (empty for none), and the fingerprint of its body.
+--       its JSON up to its owner, userId, tenantId (empty where the draft names none), 'needs_open' if a finished
+--       job refuses it, '1' if the job is finished after it, its idempotency key (empty for none), and the
+--       fingerprint of its body.
 -- Answers for each event {word, seq, timestamp, userId, tenantId}, where word is ok, repeated, finished, owner or
 -- conflict.
 
@@ -17,20 +17,40 @@ local history, state, channel = KEYS[1], ARGV[1], ARGV[2]
 local indexes, channels, job = ARGV[3], ARGV[4], ARGV[5]
 local cap, max_events, retention, lifetime = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local seen = tonumber(ARGV[10])
-local FIRST_EVENT, FIELDS = 11, 9
+local FIRST_EVENT, FIELDS = 11, 7
+
+-- A time in Unix milliseconds as text (days to a date as in Howard Hinnant's civil_from_days).
+local function rfc3339(milliseconds)
+  local days = math.floor(milliseconds / 86400000)
+  local rest = milliseconds - days * 86400000
+  local shifted = days + 719468
+  local era = math.floor(shifted / 146097)
+  local of_era = shifted - era * 146097
+  local year = math.floor((of_era - math.floor(of_era / 1460) + math.floor(of_era / 36524) - math.floor(of_era / 146096)) / 365)
+  local of_year = of_era - (365 * year + math.floor(year / 4) - math.floor(year / 100))
+  local from_march = math.floor((5 * of_year + 2) / 153)
+  local day = of_year - math.floor((153 * from_march + 2) / 5) + 1
+  local month = from_march < 10 and from_march + 3 or from_march - 9
+  year = year + era * 400 + (month <= 2 and 1 or 0)
+  return string.format('%04d-%02d-%02dT%02d:%02d:%02d.%03dZ', year, month, day, math.floor(rest / 3600000),
+    math.floor(rest / 60000) % 60, math.floor(rest / 1000) % 60, rest % 1000)
+end
 
 local function text(number) return string.format('%.0f', number) end
 
-local known = redis.call('HMGET', state, 'seq', 'user', 'tenant', 'finished', 'timestamp', 'at', 'expires')
+local known = redis.call('HMGET', state, 'seq', 'user', 'tenant', 'finished', 'at', 'expires')
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-if known[7] and tonumber(known[7]) <= now then
+if known[6] and tonumber(known[6]) <= now then
   -- Only its idempotency keys have kept it.
-  redis.call('HDEL', state, 'seq', 'user', 'tenant', 'finished', 'timestamp', 'at', 'first', 'broken')
+  redis.call('HDEL', state, 'seq', 'user', 'tenant', 'finished', 'at', 'first', 'broken')
   known = {}
 end
 local last, user, tenant = tonumber(known[1] or nil), known[2] or '', known[3] or ''
-local finished, timestamp, at = known[4] or '0', known[5] or '', known[6]
+local finished = known[4] or '0'
+-- A server's clock may be set back, or another server's be behind it: within a job time does not run backwards.
+local at = math.max(now, tonumber(known[5] or 0))
+local timestamp = rfc3339(at)
 local fresh = not last
 if fresh then
   -- The state may have been evicted while the history lives: go on from there.
@@ -67,7 +87,7 @@ end
 
 local events, answers, keyed, broken = {}, {}, false, nil
 
-local function accept(head, its_user, its_tenant, its_timestamp, its_at, needs_open, finishes, key, fingerprint)
+local function accept(head, its_user, its_tenant, needs_open, finishes, key, fingerprint)
   if key ~= '' then
     local first = first_answer(key)
     if first then
@@ -84,11 +104,9 @@ local function accept(head, its_user, its_tenant, its_timestamp, its_at, needs_o
   end
   if user == '' then user = its_user end
   if tenant == '' then tenant = its_tenant end
-  -- Gateways' clocks differ: within a job time does not run backwards.
-  if timestamp < its_timestamp then timestamp, at = its_timestamp, its_at end
 
   -- A number that somebody has seen is never given again, whatever became of the end of the history.
-  local number = math.max(last and last + 1 or tonumber(its_at), seen + 1)
+  local number = math.max(last and last + 1 or at, seen + 1)
   if fresh then
     redis.call('HSET', state, 'first', text(number))
     fresh = false
@@ -115,7 +133,7 @@ end
 if #events == 0 then return answers end
 
 redis.call('HSET', state, 'seq', text(last), 'user', user, 'tenant', tenant, 'finished', finished,
-  'timestamp', timestamp, 'at', at, 'expires', text(now + retention))
+  'at', text(at), 'expires', text(now + retention))
 if broken then redis.call('HSET', state, 'broken', text(broken)) end
 local stays = retention
 if keyed then stays = math.max(stays, lifetime) end
@@ -132,7 +150,7 @@ if indexes ~= '' then
   if user ~= '' then rooms[#rooms + 1] = 'user:' .. user end
   if tenant ~= '' then rooms[#rooms + 1] = 'tenant:' .. tenant end
   for _, room in ipairs(rooms) do
-    reach(indexes .. '{' .. room .. '}', channels .. '{' .. room .. '}', job, tonumber(at), retention, cap, events)
+    reach(indexes .. '{' .. room .. '}', channels .. '{' .. room .. '}', job, at, retention, cap, events)
   end
 end
 return answers
