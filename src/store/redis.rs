@@ -4,6 +4,7 @@ mod call;
 mod clients;
 mod feed;
 mod fence;
+mod given;
 mod interest;
 mod keys;
 mod link;
@@ -21,6 +22,7 @@ use self::{
     call::{Call, Script},
     clients::SharedDirectory,
     fence::Guard,
+    given::Given,
     interest::Interest,
     keys::Keys,
     link::Link,
@@ -42,7 +44,7 @@ use crate::{
 const STEP: usize = 64;
 
 /// How many calls go out together.
-const PIPELINE: usize = 128;
+const PIPELINE: usize = 256;
 
 /// The Redis store.
 #[derive(Debug)]
@@ -53,6 +55,7 @@ pub struct Redis {
     interest: Arc<Interest>,
     shared: Arc<SharedDirectory>,
     guard: Arc<Guard>,
+    given: Given,
     publish: Script,
     reach: Script,
     raise: Script,
@@ -85,6 +88,7 @@ impl Redis {
             interest,
             shared,
             guard,
+            given: Given::default(),
             publish: Script::new(&[reach, include_str!("redis/publish.lua")]),
             reach: Script::new(&[reach, include_str!("redis/reach_one.lua")]),
             raise: Script::new(&[include_str!("redis/raise.lua")]),
@@ -106,12 +110,12 @@ impl Redis {
             let answers = self.accept(&appends, &steps).await;
             for ((places, rest), answer) in steps.iter().zip(&mut waiting).zip(answers) {
                 match answer {
-                    Ok(answers) => {
-                        places
-                            .iter()
-                            .zip(answers)
-                            .for_each(|(place, answer)| outcomes[*place] = Some(answer));
-                    }
+                    Ok(answers) => places.iter().zip(answers).for_each(|(place, answer)| {
+                        if let Ok(position) = &answer {
+                            self.given.note(appends[*place].draft.job(), position.seq);
+                        }
+                        outcomes[*place] = Some(answer);
+                    }),
                     // What comes after must not overtake it.
                     Err(error) => places.iter().copied().chain(rest.drain(..)).for_each(|place| {
                         outcomes[place] = Some(Err(error.clone().into()));
@@ -202,7 +206,8 @@ impl Redis {
             true => (String::new(), String::new()),
             false => (self.keys.indexes(), self.keys.channels()),
         };
-        let above = step.iter().filter_map(|append| append.above).max().unwrap_or(0);
+        let above =
+            step.iter().filter_map(|append| append.above).max().max(self.given.newest(job)).unwrap_or(0);
         let call = self.publish.call(&[&history, &state]).arg(&state);
         let call = call.arg(self.keys.channel(&Room::Job(job.clone()))).arg(indexes).arg(channels);
         let call = call.arg(job.as_str()).arg(MAX_ACTIVE_JOBS).arg(self.history.max_events);
@@ -218,13 +223,17 @@ impl Redis {
         self.history.retention.as_millis().to_string()
     }
 
-    /// Sees to it that no number up to the given one is given to another event of each of these jobs.
+    /// Sees to it that no number up to the given one is given to another event of each of these jobs, and none that
+    /// publishers here were given of late.
     pub async fn raise(&self, seen: &[(JobId, Seq)]) -> Result<(), StoreError> {
-        for chunk in seen.chunks(PIPELINE) {
-            let call = |(job, seq): &(JobId, Seq)| {
-                self.raise.call(&[&self.keys.state(job)]).arg(seq).arg(self.retention()).durable()
-            };
-            self.link.ask_all::<Value>(chunk.iter().map(call).collect()).await?;
+        let given = self.given.all();
+        for seen in [seen, &given] {
+            for chunk in seen.chunks(PIPELINE) {
+                let call = |(job, seq): &(JobId, Seq)| {
+                    self.raise.call(&[&self.keys.state(job)]).arg(seq).arg(self.retention())
+                };
+                self.link.ask_all::<Value>(chunk.iter().map(call).collect()).await?;
+            }
         }
         self.guard.tell().await
     }
