@@ -25,7 +25,7 @@ use self::{
     given::Given,
     interest::Interest,
     keys::Keys,
-    link::Link,
+    link::{Link, Reply},
 };
 use super::{
     Append, AppendError, Bounds, ClientRecord, ClientsPage, Directory, Entry, FeedItem, HistoryOptions,
@@ -110,12 +110,12 @@ impl Redis {
             let answers = self.accept(&appends, &steps).await;
             for ((places, rest), answer) in steps.iter().zip(&mut waiting).zip(answers) {
                 match answer {
-                    Ok(answers) => places.iter().zip(answers).for_each(|(place, answer)| {
-                        if let Ok(position) = &answer {
-                            self.given.note(appends[*place].draft.job(), position.seq);
-                        }
-                        outcomes[*place] = Some(answer);
-                    }),
+                    Ok(answers) => {
+                        places
+                            .iter()
+                            .zip(answers)
+                            .for_each(|(place, answer)| outcomes[*place] = Some(answer));
+                    }
                     // What comes after must not overtake it.
                     Err(error) => places.iter().copied().chain(rest.drain(..)).for_each(|place| {
                         outcomes[place] = Some(Err(error.clone().into()));
@@ -139,8 +139,8 @@ impl Redis {
         let mut answers = Vec::with_capacity(steps.len());
         for steps in steps.chunks(PIPELINE) {
             let calls = steps.iter().map(|step| self.publish_call(step)).collect();
-            for (step, answer) in steps.iter().zip(self.link.send(calls).await) {
-                answers.push(answer.and_then(|answer| Answer::read_all(answer, step.len())));
+            for (step, reply) in steps.iter().zip(self.link.send(calls).await) {
+                answers.push(reply.and_then(|reply| self.answers(step, reply)));
             }
         }
         if self.link.is_cluster() {
@@ -157,6 +157,18 @@ impl Redis {
         }
         let outcomes = |answers: Vec<Answer>| answers.into_iter().map(Answer::outcome).collect();
         answers.into_iter().map(|answers| answers.map(outcomes)).collect()
+    }
+
+    /// The answers to one step, unless too few replicas have them yet.
+    fn answers(&self, step: &[&Append], reply: Reply) -> Result<Vec<Answer>, StoreError> {
+        let answers = Answer::read_all(reply.value, step.len())?;
+        for (append, answer) in step.iter().zip(&answers) {
+            if let Answer::Accepted(position, _) = answer {
+                // Also where it does not count: watchers may have seen it.
+                self.given.note(append.draft.job(), position.seq);
+            }
+        }
+        if reply.replicated { Ok(answers) } else { Err(link::not_replicated()) }
     }
 
     /// Tells the rooms other than the jobs' own, whose indexes and channels are in other slots of a cluster.

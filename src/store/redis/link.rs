@@ -12,6 +12,7 @@ use futures_util::future::join_all;
 use redis::{
     Client, ConnectionAddr, ConnectionInfo, ErrorKind, FromRedisValue, IntoConnectionInfo, Pipeline,
     ProtocolVersion, RedisError, RedisResult, ServerErrorKind, TlsCertificates, Value,
+    aio::MultiplexedConnection,
     io::tcp::{TcpSettings, socket2},
 };
 use tokio::{
@@ -94,9 +95,32 @@ impl From<redis::ParsingError> for StoreError {
     }
 }
 
+/// What a server answered.
+#[derive(Debug)]
+pub struct Reply {
+    pub value: Value,
+    /// Whether as many replicas have it as `redis.wait_replicas` asks for, where the call has to wait for them.
+    pub replicated: bool,
+}
+
+impl Reply {
+    /// The value, if it counts.
+    fn counted(self) -> Result<Value, StoreError> {
+        match self.replicated {
+            true => Ok(self.value),
+            false => Err(not_replicated()),
+        }
+    }
+}
+
+/// Why a call that was executed does not count.
+pub fn not_replicated() -> StoreError {
+    StoreError("redis: not yet on as many replicas as redis.wait_replicas asks for".to_owned())
+}
+
 /// What is to become of a call.
 enum Verdict {
-    Done(Result<Value, StoreError>),
+    Done(Result<Reply, StoreError>),
     /// Nothing came of it, or it may be repeated.
     Again(RedisError),
     /// Another server has its slot, or is about to.
@@ -220,7 +244,7 @@ impl Link {
     pub async fn ask<T: FromRedisValue>(&self, call: Call) -> Result<T, StoreError> {
         let answer = self.send(vec![call]).await.pop();
         let answer = answer.unwrap_or_else(|| Err(StoreError("redis: no answer".to_owned())))?;
-        Ok(redis::from_redis_value(answer)?)
+        Ok(redis::from_redis_value(answer.counted()?)?)
     }
 
     /// Sends calls, and reads their answers, which are in order.
@@ -229,7 +253,7 @@ impl Link {
     /// As [`Link::ask`], where any of them fails.
     pub async fn ask_all<T: FromRedisValue>(&self, calls: Vec<Call>) -> Result<Vec<T>, StoreError> {
         let answers = self.send(calls).await.into_iter();
-        answers.map(|answer| Ok(redis::from_redis_value(answer?)?)).collect()
+        answers.map(|answer| Ok(redis::from_redis_value(answer?.counted()?)?)).collect()
     }
 
     /// Whether every server that holds slots answers.
@@ -250,9 +274,9 @@ impl Link {
 
     /// Sends calls, pipelined, each to the server that holds its slot. The answers are in order; the calls of one
     /// slot are executed in order as long as none of them has to be sent again.
-    pub async fn send(&self, calls: Vec<Call>) -> Vec<Result<Value, StoreError>> {
+    pub async fn send(&self, calls: Vec<Call>) -> Vec<Result<Reply, StoreError>> {
         let deadline = Instant::now() + DEADLINE;
-        let mut answers: Vec<Option<Result<Value, StoreError>>> = calls.iter().map(|_| None).collect();
+        let mut answers: Vec<Option<Result<Reply, StoreError>>> = calls.iter().map(|_| None).collect();
         let mut open: Vec<usize> = (0..calls.len()).collect();
         let (mut detours, mut pause) = (Detours::new(), PAUSES.0);
         while !open.is_empty() {
@@ -325,44 +349,50 @@ impl Link {
         if places.iter().any(|(place, _)| calls[*place].fenced) && !self.0.fence.lets_through(&line.run) {
             return places.iter().map(|(place, _)| (*place, Verdict::Again(came_back()))).collect();
         }
-        let mut pipe = Pipeline::with_capacity(places.len() + 1);
+        let mut pipe = Pipeline::with_capacity(places.len());
         for (place, ask) in places {
             match ask {
                 Ask::Yes => pipe.cmd("ASKING").ignore().add_command(calls[*place].with_one_key()),
                 Ask::No => pipe.add_command(calls[*place].command.clone()),
             };
         }
-        if *durable {
-            let timeout = u64::try_from(REPLICAS_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
-            pipe.cmd("WAIT").arg(self.0.wait_replicas).arg(timeout);
-        }
-        match pipe.ignore_errors().query_async::<Vec<RedisResult<Value>>>(&mut line.connection).await {
-            Ok(mut answers) => {
-                let replicated = !durable || answers.pop().is_some_and(|answer| self.is_replicated(answer));
-                let mut verdicts = Vec::with_capacity(places.len());
+        pipe.ignore_errors();
+        let mut same_connection = line.connection.clone();
+        // Side by side, because what was executed has to be known also where the wait comes to nothing.
+        let (answers, replicated) = tokio::join!(
+            pipe.query_async::<Vec<RedisResult<Value>>>(&mut line.connection),
+            self.replicated(*durable, &mut same_connection),
+        );
+        let mut verdicts = Vec::with_capacity(places.len());
+        match answers {
+            Ok(answers) => {
                 for ((place, _), answer) in places.iter().zip(answers) {
-                    verdicts.push((
-                        *place,
-                        self.judge(node, &mut line, &calls[*place], answer, replicated).await,
-                    ));
+                    let verdict = self.judge(node, &mut line, &calls[*place], answer, replicated).await;
+                    verdicts.push((*place, verdict));
                 }
-                verdicts
             }
             Err(error) => {
                 line.discard();
                 self.doubt();
-                let verdict = |(place, _): &(usize, Ask)| {
+                verdicts.extend(places.iter().map(|(place, _)| {
                     let unknown = || Verdict::Done(Err(error.clone().into()));
                     let repeatable = calls[*place].repeatable;
                     (*place, if repeatable { Verdict::Again(error.clone()) } else { unknown() })
-                };
-                places.iter().map(verdict).collect()
+                }));
             }
         }
+        verdicts
     }
 
-    fn is_replicated(&self, answer: RedisResult<Value>) -> bool {
-        matches!(answer, Ok(Value::Int(replicas)) if replicas >= i64::from(self.0.wait_replicas))
+    /// Waits until enough replicas have what was sent on a connection before, where that is asked for.
+    async fn replicated(&self, asked_for: bool, connection: &mut MultiplexedConnection) -> bool {
+        if !asked_for {
+            return true;
+        }
+        let timeout = u64::try_from(REPLICAS_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
+        let mut wait = redis::cmd("WAIT");
+        let wait = wait.arg(self.0.wait_replicas).arg(timeout).query_async::<u32>(connection).await;
+        wait.is_ok_and(|replicas| replicas >= self.0.wait_replicas)
     }
 
     async fn judge(
@@ -374,13 +404,7 @@ impl Link {
         replicated: bool,
     ) -> Verdict {
         let error = match answer {
-            Ok(_) if !replicated => {
-                return Verdict::Done(Err(StoreError(format!(
-                    "redis: not yet on {} replicas (redis.wait_replicas)",
-                    self.0.wait_replicas
-                ))));
-            }
-            Ok(answer) => return Verdict::Done(Ok(answer)),
+            Ok(value) => return Verdict::Done(Ok(Reply { value, replicated })),
             Err(error) => error,
         };
         let ErrorKind::Server(kind) = error.kind() else { return refused_or_again(error) };
