@@ -23,7 +23,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::{
     interest::{Interest, LineId},
-    link::Link,
+    link::{Link, jittered},
     node::{CONNECT_TIMEOUT, Node},
     slots::Slot,
 };
@@ -51,7 +51,7 @@ const CLOCKS_APART: Duration = Duration::from_secs(15);
 /// Runs the feed until it is dropped.
 pub async fn run(link: Link, interest: Arc<Interest>, feed: mpsc::Sender<FeedItem>) {
     let feed = Arc::new(Lines { link, interest, feed, outage: Mutex::new(None), ids: AtomicU64::new(0) });
-    let mut slots = feed.link.slots();
+    let mut slots = feed.link.servers().changes();
     let mut running: Vec<Arc<Node>> = Vec::new();
     let mut lines = FuturesUnordered::new();
     loop {
@@ -97,7 +97,7 @@ impl Lines {
     }
 
     fn holds(&self, node: &Arc<Node>) -> bool {
-        self.link.slots().borrow().nodes().iter().any(|other| Arc::ptr_eq(other, node))
+        self.link.servers().slots().nodes().iter().any(|other| Arc::ptr_eq(other, node))
     }
 
     /// Connects, however long that takes, unless the server holds no slot any more.
@@ -115,10 +115,10 @@ impl Lines {
                 Ok(connection) => return Some(Line { id, connection, state, good }),
                 Err(error) => {
                     tracing::debug!(%error, server = node.address(), "the feed cannot connect");
-                    self.link.doubt();
+                    self.link.servers().doubt();
                 }
             }
-            tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+            tokio::time::sleep(jittered(pause)).await;
             pause = (pause * 2).min(PAUSES.1);
         }
         None
@@ -126,7 +126,7 @@ impl Lines {
 
     /// Follows the interest until the connection breaks or has lost a slot, and says why it ended.
     async fn attend(&self, line: &mut Line, node: &Arc<Node>) -> StoreError {
-        let (mut changes, mut slots) = (self.interest.changes(), self.link.slots());
+        let (mut changes, mut slots) = (self.interest.changes(), self.link.servers().changes());
         let mut ping = tokio::time::interval(PING_INTERVAL);
         let state = line.state.clone();
         let work = async {
@@ -143,7 +143,7 @@ impl Lines {
                 };
                 self.restore_if_whole().await;
                 if refused {
-                    self.link.doubt();
+                    self.link.servers().doubt();
                 }
                 tokio::select! {
                     _ = changes.changed() => {}

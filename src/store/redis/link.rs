@@ -1,30 +1,20 @@
 //! How this node speaks to Redis: every call goes to the server that holds its slot, and again where nothing can
 //! have come of it, until it is answered or its time is up.
 
-use std::{
-    collections::HashMap,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use redis::{
-    Client, ConnectionAddr, ConnectionInfo, ErrorKind, FromRedisValue, IntoConnectionInfo, Pipeline,
-    ProtocolVersion, RedisError, RedisResult, ServerErrorKind, TlsCertificates, Value,
+    ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, ServerErrorKind, Value,
     aio::MultiplexedConnection,
-    io::tcp::{TcpSettings, socket2},
 };
-use tokio::{
-    sync::{Notify, watch},
-    time::Instant,
-};
+use tokio::time::Instant;
 
 use super::{
     call::Call,
     fence::{Fence, Run},
     node::{Borrowed, Node},
-    slots::{self, Shard, Slots},
+    servers::{RedisOptions, Servers},
 };
 use crate::store::{OpenError, StoreError};
 
@@ -37,62 +27,15 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_m
 /// How long a publish waits for replicas.
 const REPLICAS_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a server may take to say how it sees its cluster.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// How often a cluster is asked who holds what, also when nothing seems to have changed.
-const REFRESH: Duration = Duration::from_secs(10);
-
-/// Where the Redis servers are, and how to speak to them.
-#[derive(Debug, Clone)]
-pub struct RedisOptions {
-    /// `redis://` or, with TLS, `rediss://`; may name an ACL user and a password. One server, or some of those of
-    /// one cluster.
-    pub urls: Vec<String>,
-    /// A file with the certificates of the authorities to trust, instead of the public ones.
-    pub ca_file: Option<PathBuf>,
-    /// What comes before every key and channel.
-    pub key_prefix: String,
-    /// How many replicas must have an event before it is answered; 0 for none.
-    pub wait_replicas: u32,
-}
-
-impl RedisOptions {
-    /// One server, with no prefix.
-    pub fn new(url: &str) -> Self {
-        Self { urls: vec![url.to_owned()], ca_file: None, key_prefix: String::new(), wait_replicas: 0 }
-    }
-}
-
-/// Connections to the servers. Cloning gives another handle on the same ones.
+/// A way to the servers. Cloning gives another handle on the same one.
 #[derive(Debug, Clone)]
 pub struct Link(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    /// How every server is spoken to.
-    info: ConnectionInfo,
-    authorities: Option<Vec<u8>>,
+    servers: Servers,
     wait_replicas: u32,
-    is_cluster: bool,
-    /// All servers that calls may be sent to: first those that were configured, then others that hold slots.
-    nodes: Mutex<Vec<Arc<Node>>>,
-    configured: usize,
-    slots: watch::Sender<Arc<Slots>>,
-    doubted: Notify,
     fence: Fence,
-}
-
-impl From<RedisError> for StoreError {
-    fn from(error: RedisError) -> Self {
-        StoreError(format!("redis: {error}"))
-    }
-}
-
-impl From<redis::ParsingError> for StoreError {
-    fn from(error: redis::ParsingError) -> Self {
-        StoreError(format!("redis: unexpected answer: {error}"))
-    }
 }
 
 /// What a server answered.
@@ -147,51 +90,19 @@ type Detours = HashMap<usize, (Arc<Node>, Ask)>;
 impl Link {
     /// Connects, and fails if no server answers soon.
     pub async fn open(options: &RedisOptions) -> Result<Self, OpenError> {
-        let mut infos = Vec::new();
-        for url in &options.urls {
-            infos.push(connection_info(url)?);
-        }
-        let Some(info) = infos.first().cloned() else {
-            return Err(OpenError("redis.url names no server".to_owned()));
-        };
-        let authorities = match &options.ca_file {
-            Some(path) => Some(std::fs::read(path).map_err(|error| {
-                OpenError(format!("cannot read redis.ca_file ({}): {error}", path.display()))
-            })?),
-            None => None,
-        };
-        let wrong = |error: RedisError| OpenError(format!("redis.url cannot be used: {error}"));
-        let mut nodes = Vec::new();
-        for info in infos {
-            nodes.push(Arc::new(Node::new(client(info, authorities.as_deref()).map_err(wrong)?)));
-        }
-        let is_cluster = probe(&nodes, &options.urls).await?;
-        if nodes.len() > 1 && !is_cluster {
-            return Err(OpenError(
-                "redis.url names several servers, but they are no cluster (cluster_enabled is not 1)"
-                    .to_owned(),
-            ));
-        }
-        let slots = watch::Sender::new(Arc::new(Slots::all_on(nodes[0].clone())));
-        let link = Self(Arc::new(Inner {
-            info,
-            authorities,
-            wait_replicas: options.wait_replicas,
-            is_cluster,
-            configured: nodes.len(),
-            nodes: Mutex::new(nodes),
-            slots,
-            doubted: Notify::new(),
-            fence: Fence::default(),
-        }));
-        if is_cluster && !link.refresh().await {
-            return Err(OpenError("redis.url: the cluster does not tell who holds which slots".to_owned()));
-        }
+        let servers = Servers::open(options).await?;
+        let (wait_replicas, fence) = (options.wait_replicas, Fence::default());
+        let link = Self(Arc::new(Inner { servers, wait_replicas, fence }));
         // Who has just come knows nothing that it could tell, and nobody to wait for.
         for run in link.runs().await.map_err(|error| OpenError(error.to_string()))? {
             link.fence().open(&run);
         }
         Ok(link)
+    }
+
+    /// The servers.
+    pub fn servers(&self) -> &Servers {
+        &self.0.servers
     }
 
     /// Which servers may be published to.
@@ -201,39 +112,11 @@ impl Link {
 
     /// The runs of all servers that hold slots.
     pub async fn runs(&self) -> Result<Vec<Run>, StoreError> {
-        let (nodes, mut runs) = (self.slots().borrow().nodes(), Vec::new());
+        let (nodes, mut runs) = (self.servers().slots().nodes(), Vec::new());
         for node in nodes {
             runs.push(node.commands().await?.run);
         }
         Ok(runs)
-    }
-
-    /// Whether keys of different slots may be on different servers.
-    pub fn is_cluster(&self) -> bool {
-        self.0.is_cluster
-    }
-
-    /// Who holds which slots, now and whenever it changes.
-    pub fn slots(&self) -> watch::Receiver<Arc<Slots>> {
-        self.0.slots.subscribe()
-    }
-
-    /// Says that what is known of the cluster may be out of date.
-    pub fn doubt(&self) {
-        self.0.doubted.notify_one();
-    }
-
-    /// Keeps what is known of a cluster true, until it is dropped.
-    pub async fn follow(self) {
-        if !self.is_cluster() {
-            return std::future::pending().await;
-        }
-        loop {
-            let _in_time = tokio::time::timeout(REFRESH, self.0.doubted.notified()).await;
-            self.refresh().await;
-            // Many calls fail together when a server does; ask once for all of them.
-            tokio::time::sleep(PAUSES.1).await;
-        }
     }
 
     /// Sends one call, and reads its answer.
@@ -243,7 +126,7 @@ impl Link {
     /// unknown.
     pub async fn ask<T: FromRedisValue>(&self, call: Call) -> Result<T, StoreError> {
         let answer = self.send(vec![call]).await.pop();
-        let answer = answer.unwrap_or_else(|| Err(StoreError("redis: no answer".to_owned())))?;
+        let answer = answer.unwrap_or_else(|| Err(StoreError("redis: no answer in time".to_owned())))?;
         Ok(redis::from_redis_value(answer.counted()?)?)
     }
 
@@ -261,7 +144,7 @@ impl Link {
     /// # Errors
     /// [`StoreError`] says why one does not.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        let slots = self.0.slots.borrow().clone();
+        let slots = self.servers().slots();
         let ping = |node: Arc<Node>| async move {
             let mut line = node.commands().await?;
             let answer = redis::cmd("PING").query_async::<()>(&mut line.connection).await;
@@ -281,7 +164,9 @@ impl Link {
         let (mut detours, mut pause) = (Detours::new(), PAUSES.0);
         while !open.is_empty() {
             let mut failure = None;
-            for (place, verdict) in self.attempt(&calls, &open, &detours).await {
+            let attempt = tokio::time::timeout_at(deadline, self.attempt(&calls, &open, &detours));
+            let Ok(verdicts) = attempt.await else { break };
+            for (place, verdict) in verdicts {
                 detours.remove(&place);
                 match verdict {
                     Verdict::Done(answer) => answers[place] = Some(answer),
@@ -303,13 +188,13 @@ impl Link {
             tokio::time::sleep(wait).await;
             pause = (pause * 2).min(PAUSES.1);
         }
-        let unanswered = || Err(StoreError("redis: no answer".to_owned()));
+        let unanswered = || Err(StoreError("redis: no answer in time".to_owned()));
         answers.into_iter().map(|answer| answer.unwrap_or_else(unanswered)).collect()
     }
 
     /// Sends calls once.
     async fn attempt(&self, calls: &[Call], open: &[usize], detours: &Detours) -> Vec<(usize, Verdict)> {
-        let slots = self.0.slots.borrow().clone();
+        let slots = self.servers().slots();
         let mut verdicts = Vec::with_capacity(open.len());
         let mut loads: Vec<Load> = Vec::new();
         for place in open.iter().copied() {
@@ -320,7 +205,7 @@ impl Link {
                 None => slots.node_of(call.slot).map(|node| (node.clone(), Ask::No)),
             };
             let Some((node, ask)) = found else {
-                self.doubt();
+                self.servers().doubt();
                 verdicts.push((place, Verdict::Again(no_server())));
                 continue;
             };
@@ -341,7 +226,7 @@ impl Link {
         let mut line = match line {
             Ok(line) => line,
             Err(error) => {
-                self.doubt();
+                self.servers().doubt();
                 let again = |(place, _): &(usize, Ask)| (*place, Verdict::Again(error.clone()));
                 return places.iter().map(again).collect();
             }
@@ -373,7 +258,7 @@ impl Link {
             }
             Err(error) => {
                 line.discard();
-                self.doubt();
+                self.servers().doubt();
                 verdicts.extend(places.iter().map(|(place, _)| {
                     let unknown = || Verdict::Done(Err(error.clone().into()));
                     let repeatable = calls[*place].repeatable;
@@ -420,9 +305,9 @@ impl Link {
             ServerErrorKind::Moved | ServerErrorKind::Ask => {
                 let ask = if kind == ServerErrorKind::Ask { Ask::Yes } else { Ask::No };
                 if ask == Ask::No {
-                    self.doubt();
+                    self.servers().doubt();
                 }
-                match error.redirect_node().and_then(|(address, _)| self.node_at(address, node)) {
+                match error.redirect_node().and_then(|(address, _)| self.servers().node_at(address, node)) {
                     Some(other) => Verdict::Elsewhere(other, ask, error),
                     None => Verdict::Again(error),
                 }
@@ -430,113 +315,19 @@ impl Link {
             ServerErrorKind::ReadOnly => {
                 // It was demoted, or is not promoted yet: whoever is master now may be behind the same address.
                 line.discard();
-                self.doubt();
+                self.servers().doubt();
                 Verdict::Again(error)
             }
             ServerErrorKind::BusyLoading
             | ServerErrorKind::TryAgain
             | ServerErrorKind::ClusterDown
             | ServerErrorKind::MasterDown => {
-                self.doubt();
+                self.servers().doubt();
                 Verdict::Again(error)
             }
             _ => refused_or_again(error),
         }
     }
-
-    /// The server at an address that another one named.
-    fn node_at(&self, address: &str, named_by: &Node) -> Option<Arc<Node>> {
-        let (host, port) = address.rsplit_once(':')?;
-        let host = if host.is_empty() { named_by.address().rsplit_once(':')?.0 } else { host };
-        self.node(host, port.parse().ok()?)
-    }
-
-    /// The server of a host and port, which is known from then on.
-    fn node(&self, host: &str, port: u16) -> Option<Arc<Node>> {
-        let mut nodes = self.0.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        let address = format!("{host}:{port}");
-        if let Some(node) = nodes.iter().find(|node| node.address() == address) {
-            return Some(node.clone());
-        }
-        let address = match self.0.info.addr() {
-            ConnectionAddr::TcpTls { insecure, .. } => {
-                ConnectionAddr::TcpTls { host: host.to_owned(), port, insecure: *insecure, tls_params: None }
-            }
-            _ => ConnectionAddr::Tcp(host.to_owned(), port),
-        };
-        let client = client(self.0.info.clone().set_addr(address), self.0.authorities.as_deref()).ok()?;
-        let node = Arc::new(Node::new(client));
-        nodes.push(node.clone());
-        Some(node)
-    }
-
-    /// Asks all known servers who holds what, and believes what most of them say. Says whether any answered.
-    async fn refresh(&self) -> bool {
-        let nodes = self.0.nodes.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let views: Vec<_> = join_all(nodes.iter().map(view)).await.into_iter().flatten().collect();
-        let agreeing = |view: &Vec<Shard>| views.iter().filter(|other| *other == view).count();
-        let Some(believed) = views.iter().max_by_key(|view| agreeing(view)) else { return false };
-        let range = |shard: &Shard| {
-            let host = shard.host.as_deref()?;
-            Some((shard.range.clone(), self.node(host, shard.port)?))
-        };
-        let slots = Slots::new(believed.iter().filter_map(range).collect());
-        self.forget_all_but(&slots.nodes());
-        self.0.slots.send_if_modified(|current| {
-            let changed = **current != slots;
-            if changed {
-                *current = Arc::new(slots);
-            }
-            changed
-        });
-        true
-    }
-
-    /// Forgets servers that hold nothing, but for those that were configured: through them a cluster is found again.
-    fn forget_all_but(&self, holding: &[Arc<Node>]) {
-        let mut nodes = self.0.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut place = 0;
-        nodes.retain(|node| {
-            place += 1;
-            place <= self.0.configured || holding.iter().any(|other| Arc::ptr_eq(other, node))
-        });
-    }
-}
-
-/// How a server sees its cluster; `None` if it does not say.
-async fn view(node: &Arc<Node>) -> Option<Vec<Shard>> {
-    let ask = async {
-        let mut line = node.commands().await?;
-        let mut call = redis::cmd("CLUSTER");
-        let answer: RedisResult<Value> = call.arg("SLOTS").query_async(&mut line.connection).await;
-        answer.inspect_err(|_| line.discard())
-    };
-    let answer = tokio::time::timeout(PROBE_TIMEOUT, ask).await.ok()?.ok()?;
-    let (own_host, _) = node.address().rsplit_once(':')?;
-    let mut shards = slots::shards(answer);
-    shards.iter_mut().for_each(|shard| {
-        shard.host.get_or_insert_with(|| own_host.to_owned());
-    });
-    shards.sort_by_key(|shard| *shard.range.start());
-    Some(shards).filter(|shards| !shards.is_empty())
-}
-
-/// Asks the servers that were configured, until one answers, whether they are a cluster.
-async fn probe(nodes: &[Arc<Node>], urls: &[String]) -> Result<bool, OpenError> {
-    let mut problems = Vec::new();
-    for (node, url) in nodes.iter().zip(urls) {
-        let ask = async {
-            let mut line = node.commands().await?;
-            let mut call = redis::cmd("INFO");
-            call.arg("cluster").query_async::<String>(&mut line.connection).await
-        };
-        problems.push(match tokio::time::timeout(DEADLINE, ask).await {
-            Ok(Ok(info)) => return Ok(info.contains("cluster_enabled:1")),
-            Ok(Err(error)) => format!("{}: {error}", without_password(url)),
-            Err(_) => format!("{}: no answer", without_password(url)),
-        });
-    }
-    Err(OpenError(format!("cannot use the Redis server of redis.url ({})", problems.join("; "))))
 }
 
 async fn load(line: &mut Borrowed<'_>, text: &str) -> RedisResult<()> {
@@ -565,35 +356,6 @@ fn came_back() -> RedisError {
 }
 
 /// Between half of a pause and all of it, so that those who failed together do not come back together.
-fn jittered(pause: Duration) -> Duration {
+pub fn jittered(pause: Duration) -> Duration {
     pause.mul_f64(0.5 + fastrand::f64() / 2.0)
-}
-
-fn connection_info(url: &str) -> Result<ConnectionInfo, OpenError> {
-    let info = url.into_connection_info().map_err(|error| {
-        OpenError(format!("redis.url must be redis://[user:password@]host:port[/db] or rediss://…: {error}"))
-    })?;
-    let tcp = TcpSettings::default()
-        .set_nodelay(true)
-        .set_keepalive(socket2::TcpKeepalive::new().with_time(Duration::from_secs(10)));
-    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3).set_skip_set_lib_name();
-    Ok(info.set_tcp_settings(tcp).set_redis_settings(settings))
-}
-
-fn client(info: ConnectionInfo, authorities: Option<&[u8]>) -> RedisResult<Client> {
-    match authorities {
-        Some(root) => {
-            let certificates = TlsCertificates { client_tls: None, root_cert: Some(root.to_vec()) };
-            Client::build_with_tls(info, certificates)
-        }
-        None => Client::open(info),
-    }
-}
-
-/// The URL as it may stand in a log.
-fn without_password(url: &str) -> String {
-    match (url.split_once("://"), url.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://…@{host}"),
-        _ => url.to_owned(),
-    }
 }
