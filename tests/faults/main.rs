@@ -12,7 +12,8 @@
 //! Whatever is chosen at random comes from the seed that is printed; processes and networks add their own chance.
 //!
 //! - `scenarios/` has a file for each scenario
-//! - `site` is what a scenario runs on: `gateway` and `redis` processes, a `proxy` between whom it likes, `lanes`
+//! - `site` is what a scenario runs on: `gateway` and `redis` processes, a `cluster` of them, a `proxy` between whom it
+//!   likes, `lanes`
 //! - `trial` puts `client`s and `publisher`s on it, and sees them to the end
 //! - `view` is the world as one watcher sees it, `ledger` what publishers were answered, `verdict` the comparison
 //! - `wire` is Socket.IO, `ranges` and `tally` are numbers
@@ -21,6 +22,7 @@
 //! watcher, three where proxies are between (`--no-proxy` does without).
 
 mod client;
+mod cluster;
 mod gateway;
 mod lanes;
 mod ledger;

@@ -30,7 +30,7 @@ impl Redis {
     /// Starts one on a free port, with its files in that folder, and waits until it answers.
     pub async fn start(folder: PathBuf, arguments: &[&str]) -> Result<Self, Failure> {
         std::fs::create_dir_all(&folder)?;
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        let port = free_port();
         let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         let process = spawn(&folder, port, &arguments).await?;
         Ok(Self { process, folder, port, arguments })
@@ -83,7 +83,8 @@ impl Redis {
         self.command(&["INFO", section]).await
     }
 
-    async fn command<T: redis::FromRedisValue>(&self, words: &[&str]) -> Result<T, Failure> {
+    /// Runs one command.
+    pub async fn command<T: redis::FromRedisValue>(&self, words: &[&str]) -> Result<T, Failure> {
         let client = redis::Client::open(format!("redis://{}", self.address()))?;
         let mut connection = client.get_multiplexed_async_connection().await?;
         let (name, arguments) = words.split_first().ok_or("no command")?;
@@ -96,6 +97,17 @@ impl Drop for Redis {
         // Fails only where it has ended already.
         let _ = self.process.kill();
         let _ = self.process.wait();
+    }
+}
+
+/// A free port below those that the system gives to outgoing connections: a server that is started again must find
+/// its port free.
+pub fn free_port() -> u16 {
+    loop {
+        let port = fastrand::u16(15_000..32_000);
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The scenarios: each a file, each a field of one kind of fault.
 
+mod cluster;
 mod cuts;
 mod drops;
 mod failover;
@@ -98,6 +99,22 @@ pub const ALL: &[Scenario] = &[
         full: sizes(200, 50, 100.0, 0, 20),
         stores: &[StoreKind::Redis],
         run: |setting| Box::pin(failover::run(setting)),
+    },
+    Scenario {
+        name: "cluster-moves",
+        about: "slots of a Redis Cluster move, under load",
+        short: sizes(60, 20, 60.0, 0, 6),
+        full: sizes(200, 50, 100.0, 0, 100),
+        stores: &[StoreKind::Redis],
+        run: |setting| Box::pin(cluster::moves(setting)),
+    },
+    Scenario {
+        name: "cluster-kills",
+        about: "masters of a Redis Cluster are killed, their replicas take over, and slots move between that",
+        short: sizes(60, 20, 60.0, 0, 2),
+        full: sizes(200, 50, 100.0, 0, 20),
+        stores: &[StoreKind::Redis],
+        run: |setting| Box::pin(cluster::kills(setting)),
     },
     Scenario {
         name: "stalled",

@@ -3,11 +3,11 @@
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
 import { assertProblem, NDJSON_TYPE, send, sequenceNumbers, uniqueId, updatesOf } from './support/clients.mjs';
-import { describeEachStore } from './support/stores.mjs';
+import { describeEachStoreAndCluster } from './support/stores.mjs';
 
 const lines = (events) => events.map((event) => (typeof event === 'string' ? event : JSON.stringify(event))).join('\n');
 
-describeEachStore('batches', (context) => {
+describeEachStoreAndCluster('batches', (context) => {
   const { api } = context;
 
   const publish = async (events) => {

@@ -3,13 +3,13 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { assertProblem, connect, eventually, openStream, uniqueId } from './support/clients.mjs';
-import { describeEachStore } from './support/stores.mjs';
+import { describeEachStoreAndCluster } from './support/stores.mjs';
 
 const RESERVED = ['connect', 'connect_error', 'disconnect', 'disconnecting', 'newListener', 'removeListener'];
 const JOB_EVENTS = ['job:update', 'job:progress', 'job:completed', 'job:error'];
 const RFC_3339 = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$/;
 
-describeEachStore('clients', (context) => {
+describeEachStoreAndCluster('clients', (context) => {
   const { api } = context;
 
   describe('broadcast', () => {

@@ -4,11 +4,11 @@ import assert from 'node:assert/strict';
 import { it } from 'node:test';
 import { gunzipSync } from 'node:zlib';
 import { assertProblem, clockPast, sequenceNumbers, uniqueId, updatesOf } from './support/clients.mjs';
-import { describeEachStore } from './support/stores.mjs';
+import { describeEachStoreAndCluster } from './support/stores.mjs';
 
 const jobIds = (jobs) => jobs.map((event) => event.jobId);
 
-describeEachStore('reading', (gateway) => {
+describeEachStoreAndCluster('reading', (gateway) => {
   const { api } = gateway;
 
   const jobs = async (query) => {

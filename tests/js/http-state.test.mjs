@@ -3,9 +3,9 @@
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
 import { assertProblem, sequenceNumbers, uniqueId } from './support/clients.mjs';
-import { describeEachStore } from './support/stores.mjs';
+import { describeEachStoreAndCluster } from './support/stores.mjs';
 
-describeEachStore('the state of a job', (gateway) => {
+describeEachStoreAndCluster('the state of a job', (gateway) => {
   const { api } = gateway;
   const key = (value) => ({ 'idempotency-key': value });
   const post = (jobId, kind, body, headers) => api.post(`/api/jobs/${jobId}/${kind}`, body, headers);

@@ -11,7 +11,7 @@ import {
   uniqueId,
   updatesOf,
 } from './support/clients.mjs';
-import { describeEachStore } from './support/stores.mjs';
+import { describeEachStoreAndCluster } from './support/stores.mjs';
 
 /** What a client saw of a job, in order: acknowledgements, gaps and the numbers of events. */
 function sights(watcher, jobId) {
@@ -26,7 +26,7 @@ function sights(watcher, jobId) {
 const promises = ({ recovered, replaying }) => ({ recovered, replaying });
 
 for (const transports of [['websocket'], ['polling']]) {
-  describeEachStore(`replay over ${transports}`, (context) => {
+  describeEachStoreAndCluster(`replay over ${transports}`, (context) => {
     const { api } = context;
     const join = (t, options) => connect(t, context.gateway, { transports, ...options });
 
@@ -247,7 +247,7 @@ for (const transports of [['websocket'], ['polling']]) {
   });
 }
 
-describeEachStore(
+describeEachStoreAndCluster(
   'replay over a short history',
   (context) => {
     const { api } = context;
