@@ -38,6 +38,9 @@ use crate::{
     timestamp::Timestamp,
 };
 
+/// How long a publisher waits for the disk before the outcome is unknown.
+const DEADLINE: Duration = Duration::from_secs(10);
+
 /// How many appends may wait for the writer; a publisher beyond that waits for a place.
 const QUEUE: usize = 1024;
 
@@ -100,13 +103,21 @@ impl Embedded {
 
     pub async fn append(&self, appends: Vec<Append>) -> Vec<Result<Position, AppendError>> {
         let count = appends.len();
+        let outcome = self.write(appends).await;
+        outcome.unwrap_or_else(|error| (0..count).map(|_| Err(error.clone().into())).collect())
+    }
+
+    /// Hands the writer something to do, and waits until it is done, but not for ever: a disk may hang.
+    async fn write(&self, appends: Vec<Append>) -> Result<Vec<Result<Position, AppendError>>, StoreError> {
         let (answer, answered) = oneshot::channel();
-        let outcome = match self.requests.send(Request::Append { appends, answer }).await {
-            Ok(()) => answered.await.ok(),
-            Err(_) => None,
+        let done = async {
+            self.requests.send(Request::Append { appends, answer }).await.ok()?;
+            answered.await.ok()
         };
-        let stopped = || AppendError::Unavailable(StoreError("it is closed".to_owned()));
-        outcome.unwrap_or_else(|| (0..count).map(|_| Err(stopped())).collect())
+        match tokio::time::timeout(DEADLINE, done).await {
+            Ok(outcome) => outcome.ok_or_else(|| StoreError("it is closed".to_owned())),
+            Err(_) => Err(StoreError("the disk does not take what is written in time".to_owned())),
+        }
     }
 
     /// Runs a read on a thread where it may wait for the disk.
@@ -190,7 +201,10 @@ impl Embedded {
         let refusing = self.refusing.borrow().clone();
         match refusing {
             Some(error) => Err(error),
-            None => self.read(|reader| reader.kv.get(b"ping").map(|_| ())).await,
+            None => {
+                self.write(Vec::new()).await?;
+                self.read(|reader| reader.kv.get(b"ping").map(|_| ())).await
+            }
         }
     }
 }
