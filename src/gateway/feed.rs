@@ -74,8 +74,8 @@ fn take(gateway: &Gateway, item: FeedItem) {
     }
 }
 
-fn recover(gateway: &Gateway, event: &JobEvent, newest: Timestamp) {
-    let receipt = gateway.hub(|hub| hub.recover(event, newest));
+fn recover(gateway: &Gateway, event: &JobEvent, resync: Resync) {
+    let receipt = gateway.hub(|hub| hub.recover(event, resync));
     follow_up(gateway, event, receipt);
 }
 
@@ -106,8 +106,8 @@ async fn place(gateway: Gateway, event: JobEvent, since: Timestamp) {
     gateway.retry(|| adopt(&gateway, event.job(), since)).await;
     // Unless its room was left meanwhile, or history has lost even this one.
     gateway.hub(|hub| hub.adopt(&event, event.seq() - 1));
-    recover(&gateway, &event, event.timestamp());
-    gateway.hub(Hub::placed);
+    let receipt = gateway.hub(|hub| hub.place(&event));
+    follow_up(&gateway, &event, receipt);
 }
 
 /// Fetches what the feed left out of a job, until its live edge meets what the feed brought.
@@ -130,15 +130,15 @@ fn notify(gateway: &Gateway, notice: &Notice) {
 
 /// Brings every joined room up to date after an interruption of the feed, unless it is interrupted again: then there
 /// will be another resync, for all of it. Only then is the node ready again.
-async fn resync(gateway: Gateway, resync: Resync) {
+async fn resync(gateway: Gateway, mut resync: Resync) {
     let seen = gateway.hub(|hub| hub.all_seen());
     gateway.retry(|| gateway.0.store.raise(&seen)).await;
-    let newest = gateway.retry(|| newest(&gateway)).await;
+    resync.newest = gateway.retry(|| newest(&gateway)).await;
     for room in gateway.hub(|hub| hub.rooms()) {
         if !gateway.hub(|hub| hub.needs(resync)) {
             return;
         }
-        gateway.retry(|| resync_room(&gateway, &room, resync.since, newest)).await;
+        gateway.retry(|| resync_room(&gateway, &room, resync)).await;
     }
     gateway.hub(|hub| hub.complete(resync));
 }
@@ -151,12 +151,8 @@ async fn newest(gateway: &Gateway) -> Result<Timestamp, StoreError> {
     Ok(newest.map_or_else(Timestamp::default, |event| event.timestamp()))
 }
 
-async fn resync_room(
-    gateway: &Gateway,
-    room: &Room,
-    since: Timestamp,
-    newest: Timestamp,
-) -> Result<(), StoreError> {
+async fn resync_room(gateway: &Gateway, room: &Room, resync: Resync) -> Result<(), StoreError> {
+    let since = resync.since;
     let jobs = gateway.0.store.active(room, since, MAX_ACTIVE_JOBS).await?;
     if jobs.len() >= MAX_ACTIVE_JOBS {
         tracing::warn!(%room, "more jobs were active in a room during the interruption than its index can tell");
@@ -173,11 +169,11 @@ async fn resync_room(
                 // Others before it may be other events than those that watchers have seen, too.
                 let all = Window::Newest(gateway.0.history_cap);
                 for event in catch_up::read(gateway, event.job(), all).await? {
-                    recover(gateway, &event, newest);
+                    recover(gateway, &event, resync);
                 }
             } else if gateway.hub(|hub| hub.has_edge(event.job())) {
                 // What has no live edge by now had no event since then.
-                recover(gateway, &event, newest);
+                recover(gateway, &event, resync);
             }
         }
     }

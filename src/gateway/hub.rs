@@ -20,7 +20,7 @@ use indexmap::IndexSet;
 use slotmap::{SlotMap, new_key_type};
 
 pub use self::{
-    census::{Census, Standing},
+    census::Standing,
     interruption::Resync,
     round::{Round, Want},
 };
@@ -107,7 +107,7 @@ pub enum Receipt {
     /// The history after this number has to be fetched and handed to [`Hub::fill`].
     Gap { after: Seq },
     /// The job has no live edge, and what came before the event may have been lost: where it begins since then has
-    /// to be found in history, for [`Hub::adopt`], then the event received again, and then [`Hub::placed`] called.
+    /// to be found in history, for [`Hub::adopt`], and then the event handed to [`Hub::place`].
     Unplaced { since: Timestamp },
     /// Its number was given twice: the store had lost the event that watchers have seen under it. It is delivered all
     /// the same.
@@ -315,13 +315,19 @@ impl Hub {
         receipt
     }
 
-    /// Takes an event that was found in history because the feed may have left it out. `newest` is when the newest
-    /// event was accepted before the search began: of what is newer others may still be on their way.
-    pub fn recover(&mut self, event: &JobEvent, newest: Timestamp) -> Receipt {
-        if event.timestamp() > newest && self.edges.contains_key(event.job()) {
+    /// Takes an event that was found in history, because the feed may have left it out.
+    pub fn recover(&mut self, event: &JobEvent, resync: Resync) -> Receipt {
+        if event.timestamp() > resync.newest && self.needs(resync) && self.edges.contains_key(event.job()) {
             self.interruptions.await_feed(event);
         }
         self.take(event)
+    }
+
+    /// Takes an event that had no place ([`Receipt::Unplaced`]), and that [`Hub::adopt`] has found one for.
+    pub fn place(&mut self, event: &JobEvent) -> Receipt {
+        let receipt = self.take(event);
+        self.placed();
+        receipt
     }
 
     fn take(&mut self, event: &JobEvent) -> Receipt {
@@ -627,7 +633,6 @@ impl Hub {
             keep
         });
     }
-
 }
 
 fn drop_one(keys: &mut Vec<SessionKey>, key: SessionKey) {

@@ -222,7 +222,8 @@ impl Gateway {
             let newest = starting.iter().map(|job| job.latest.timestamp()).max();
             let jobs = store.active(room, since, MAX_ACTIVE_JOBS).await?;
             let mut sum = Resumed { recovered: jobs.len() < MAX_ACTIVE_JOBS, replaying: 0 };
-            let mut parts = stream::iter(jobs).map(|job| self.resume_from(job, since, newest)).buffered(RESUME_READS);
+            let mut parts =
+                stream::iter(jobs).map(|job| self.resume_from(job, since, newest)).buffered(RESUME_READS);
             while let Some(part) = parts.try_next().await? {
                 let Some((resuming, part)) = part else { continue };
                 sum = Resumed {

@@ -32,6 +32,9 @@ struct Interruption {
 pub struct Resync {
     /// When the earliest interruption began that is not made good.
     pub since: Timestamp,
+    /// When the newest event of all was accepted before the search began: of what is newer some may still be on its way
+    /// by the feed. To be set by who searches.
+    pub newest: Timestamp,
     /// The interruption that it follows on: after another one there will be another resync.
     interruption: u64,
 }
@@ -43,7 +46,7 @@ impl Interruptions {
         self.open.as_ref().map(|interruption| interruption.since)
     }
 
-    /// Notes an event that [`Hub::placed`] will be called for.
+    /// Notes an event that will be handed to [`Hub::place`].
     pub fn place(&mut self) {
         self.placing += 1;
     }
@@ -77,7 +80,7 @@ impl Hub {
         let known = self.interruptions.open.get_or_insert_default();
         let since = known.since.map_or(since, |known| known.min(since));
         known.since = Some(since);
-        Resync { since, interruption: self.interruptions.count }
+        Resync { since, newest: Timestamp::default(), interruption: self.interruptions.count }
     }
 
     /// Whether a resync is still worth the effort: after another interruption another one does all of it.
@@ -96,7 +99,7 @@ impl Hub {
     }
 
     /// Notes that an event has found its place that had none ([`Receipt::Unplaced`](super::Receipt::Unplaced)).
-    pub fn placed(&mut self) {
+    pub(super) fn placed(&mut self) {
         self.interruptions.placing = self.interruptions.placing.saturating_sub(1);
         self.release();
     }
@@ -125,7 +128,8 @@ impl Hub {
     /// Wakes those who had to wait for the end of a resync.
     fn release(&mut self) {
         if !self.interruptions.are_mending() {
-            let waiting = self.sessions.iter().filter(|(_, member)| member.is_ordered() && member.jobs_behind() > 0);
+            let waiting =
+                self.sessions.iter().filter(|(_, member)| member.is_ordered() && member.jobs_behind() > 0);
             self.woken.extend(waiting.map(|(key, _)| (key, RESYNC)));
         }
     }

@@ -170,13 +170,14 @@ impl Round {
         }
         let known = std::mem::replace(&mut part.timed, true);
         let target = part.target;
-        let mut page = page.into_iter().filter(|event| (want.after + 1..=target).contains(&event.seq())).peekable();
+        let mut page =
+            page.into_iter().filter(|event| (want.after + 1..=target).contains(&event.seq())).peekable();
         let first = page.peek().map(JobEvent::timestamp);
         part.lost = first.is_none();
         // The one whose turn it is has its place in any case; of others the time will do.
-        while let Some(event) = page.next_if(|event| {
-            known && part.ready.is_empty() || self.bytes + size(event) <= READY_BYTES
-        }) {
+        while let Some(event) =
+            page.next_if(|event| known && part.ready.is_empty() || self.bytes + size(event) <= READY_BYTES)
+        {
             self.bytes += size(&event);
             part.ready.push_back(event);
         }

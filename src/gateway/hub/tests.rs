@@ -10,7 +10,7 @@ use std::{
 
 use proptest::prelude::*;
 
-use super::{recent::Most, *};
+use super::{census::Census, recent::Most, *};
 use crate::{
     event::{Draft, Owner},
     gateway::CloseReason,
@@ -172,7 +172,6 @@ enum Line {
 /// A resync as the gateway runs it: it reads at one moment and tells the hub at another.
 struct Resyncing {
     resync: Resync,
-    newest: Timestamp,
     work: VecDeque<Work>,
 }
 
@@ -325,9 +324,8 @@ impl Model {
         if let Some((event, after, last)) = self.places.pop_front() {
             self.hub.adopt(&event, after);
             if last {
-                let receipt = self.hub.recover(&event, event.timestamp());
+                let receipt = self.hub.place(&event);
                 self.follow_up(&event, receipt);
-                self.hub.placed();
             }
         }
     }
@@ -366,7 +364,7 @@ impl Model {
                     watcher.outbox.note(Seen::Restored);
                 }
                 let work = [Work::Raise, Work::Newest, Work::Rooms].into();
-                self.resyncs.push(Resyncing { resync, newest: Timestamp::default(), work });
+                self.resyncs.push(Resyncing { resync, work });
                 Line::Up
             }
         };
@@ -374,8 +372,8 @@ impl Model {
 
     fn resync_one(&mut self, which: usize) {
         let Some(which) = which.checked_rem(self.resyncs.len()) else { return };
-        let Resyncing { resync, work, newest } = &mut self.resyncs[which];
-        let (resync, newest) = (*resync, *newest);
+        let Resyncing { resync, work } = &mut self.resyncs[which];
+        let resync = *resync;
         let Some(next) = work.pop_front() else {
             self.hub.complete(resync);
             self.resyncs.swap_remove(which);
@@ -389,7 +387,7 @@ impl Model {
                     kept.raised = seq.max(kept.raised);
                 }
             }
-            Work::Newest => self.resyncs[which].newest = self.newest_of_all(),
+            Work::Newest => self.resyncs[which].resync.newest = self.newest_of_all(),
             Work::Rooms => {
                 let rooms: BTreeSet<_> = self.hub.rooms().into_iter().collect();
                 then.extend(rooms.into_iter().map(Work::Room));
@@ -412,7 +410,7 @@ impl Model {
             Work::Adopt(first, after) => self.hub.adopt(&first, after),
             Work::Receive(latest) => {
                 if self.hub.has_edge(latest.job()) {
-                    let receipt = self.hub.recover(&latest, newest);
+                    let receipt = self.hub.recover(&latest, resync);
                     self.follow_up(&latest, receipt);
                 }
             }
@@ -433,7 +431,12 @@ impl Model {
     }
 
     fn newest_of_all(&self) -> Timestamp {
-        self.jobs.values().filter_map(|kept| kept.events.last()).map(JobEvent::timestamp).max().unwrap_or_default()
+        self.jobs
+            .values()
+            .filter_map(|kept| kept.events.last())
+            .map(JobEvent::timestamp)
+            .max()
+            .unwrap_or_default()
     }
 
     fn latest(&self, room: &Room) -> Vec<JobEvent> {
