@@ -28,6 +28,13 @@ pub enum InvalidRoom {
     Id(#[from] InvalidId),
 }
 
+impl Room {
+    /// Whether a watcher comes back to it with a time, because numbers are each job's own.
+    pub fn is_resumed_by_time(&self) -> bool {
+        !matches!(self, Room::Job(_))
+    }
+}
+
 impl fmt::Display for Room {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

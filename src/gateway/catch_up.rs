@@ -2,9 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::{StreamExt, stream};
+
 use super::{
     CloseReason, Gateway,
-    hub::{Need, Progress, SessionKey},
+    hub::{Need, Progress, Round, SessionKey, Want},
 };
 use crate::{
     event::{JobEvent, Seq},
@@ -47,7 +49,7 @@ async fn catch_up(gateway: &Gateway, key: SessionKey) -> bool {
     let Some(outlet) = gateway.hub(|hub| hub.outlet(key)) else { return true };
     let (mut pages, mut pause) = (Pages::default(), PAUSES.0);
     let (mut since, patience) = (Instant::now(), gateway.0.options.behind);
-    let mut told = false;
+    let (mut told, mut round) = (false, Round::default());
     while let Some(need) = gateway.hub(|hub| hub.next_need(key)) {
         let progress = if outlet.is_full() {
             Progress { full: true, asked: false }
@@ -60,6 +62,15 @@ async fn catch_up(gateway: &Gateway, key: SessionKey) -> bool {
                     // No client is to blame for a store that does not answer.
                     since += reading.elapsed();
                     gateway.hub(|hub| hub.replay(key, &job, after, &page))
+                }
+                Need::Round => {
+                    if round.is_over() {
+                        round = gateway.hub(|hub| hub.begin_round(key));
+                    }
+                    let reading = Instant::now();
+                    pages.supply(gateway, &mut round).await;
+                    since += reading.elapsed();
+                    gateway.hub(|hub| hub.hand(key, &mut round))
                 }
             }
         };
@@ -89,6 +100,9 @@ const PAGE: (u32, u32) = (16, 100);
 /// How many bytes a page should have.
 const PAGE_BYTES: usize = 256 * 1024;
 
+/// How many histories are read at once for a session that catches up by time.
+const READS_AT_ONCE: usize = 16;
+
 /// How many times as many events as before the next page has at the most.
 const GROWTH: u32 = 4;
 
@@ -110,6 +124,27 @@ impl Pages {
         let page = gateway.retry(|| read_page(gateway, job, after, self.limit)).await;
         self.adapt(&page);
         page
+    }
+
+    /// Reads what a round needs to go on.
+    async fn supply(&mut self, gateway: &Gateway, round: &mut Round) {
+        let limit = self.limit;
+        let read = |want: Want| async move {
+            let limit = limit.min(u32::try_from(want.limit).unwrap_or(u32::MAX));
+            let page = gateway.retry(|| read_page(gateway, &want.job, want.after, limit)).await;
+            (want, page)
+        };
+        loop {
+            let wanted = round.wanted();
+            if wanted.is_empty() {
+                return;
+            }
+            let mut pages = stream::iter(wanted).map(read).buffer_unordered(READS_AT_ONCE);
+            while let Some((want, page)) = pages.next().await {
+                self.adapt(&page);
+                round.supply(&want, page);
+            }
+        }
     }
 
     fn adapt(&mut self, page: &[JobEvent]) {

@@ -58,7 +58,10 @@ fn size(item: &FeedItem) -> usize {
 
 fn take(gateway: &Gateway, item: FeedItem) {
     match item {
-        FeedItem::Event(event) => receive(gateway, &event),
+        FeedItem::Event(event) => {
+            let receipt = gateway.hub(|hub| hub.receive(&event));
+            follow_up(gateway, &event, receipt);
+        }
         FeedItem::Notice(notice) => notify(gateway, &notice),
         FeedItem::Interrupted => {
             gateway.0.metrics.feed_interruptions.inc();
@@ -71,8 +74,14 @@ fn take(gateway: &Gateway, item: FeedItem) {
     }
 }
 
-fn receive(gateway: &Gateway, event: &JobEvent) {
-    match gateway.hub(|hub| hub.receive(event)) {
+fn recover(gateway: &Gateway, event: &JobEvent, resync: Resync) {
+    let receipt = gateway.hub(|hub| hub.recover(event, resync));
+    follow_up(gateway, event, receipt);
+}
+
+/// Does what is left to do after an event was received.
+fn follow_up(gateway: &Gateway, event: &JobEvent, receipt: Receipt) {
+    match receipt {
         Receipt::Done => {}
         Receipt::Gap { after } => {
             tracing::debug!(job = %event.job(), after, got = event.seq(), "filling a gap of the feed from history");
@@ -97,7 +106,8 @@ async fn place(gateway: Gateway, event: JobEvent, since: Timestamp) {
     gateway.retry(|| adopt(&gateway, event.job(), since)).await;
     // Unless its room was left meanwhile, or history has lost even this one.
     gateway.hub(|hub| hub.adopt(&event, event.seq() - 1));
-    receive(&gateway, &event);
+    let receipt = gateway.hub(|hub| hub.place(&event));
+    follow_up(&gateway, &event, receipt);
 }
 
 /// Fetches what the feed left out of a job, until its live edge meets what the feed brought.
@@ -120,19 +130,29 @@ fn notify(gateway: &Gateway, notice: &Notice) {
 
 /// Brings every joined room up to date after an interruption of the feed, unless it is interrupted again: then there
 /// will be another resync, for all of it. Only then is the node ready again.
-async fn resync(gateway: Gateway, resync: Resync) {
+async fn resync(gateway: Gateway, mut resync: Resync) {
     let seen = gateway.hub(|hub| hub.all_seen());
     gateway.retry(|| gateway.0.store.raise(&seen)).await;
+    resync.newest = gateway.retry(|| newest(&gateway)).await;
     for room in gateway.hub(|hub| hub.rooms()) {
         if !gateway.hub(|hub| hub.needs(resync)) {
             return;
         }
-        gateway.retry(|| resync_room(&gateway, &room, resync.since)).await;
+        gateway.retry(|| resync_room(&gateway, &room, resync)).await;
     }
     gateway.hub(|hub| hub.complete(resync));
 }
 
-async fn resync_room(gateway: &Gateway, room: &Room, since: Timestamp) -> Result<(), StoreError> {
+/// When the newest event of all was accepted.
+async fn newest(gateway: &Gateway) -> Result<Timestamp, StoreError> {
+    let store = &gateway.0.store;
+    let jobs = store.active(&Room::AllJobs, Timestamp::default(), 1).await?;
+    let newest = store.latest(&jobs).await?.into_iter().find_map(Entry::event);
+    Ok(newest.map_or_else(Timestamp::default, |event| event.timestamp()))
+}
+
+async fn resync_room(gateway: &Gateway, room: &Room, resync: Resync) -> Result<(), StoreError> {
+    let since = resync.since;
     let jobs = gateway.0.store.active(room, since, MAX_ACTIVE_JOBS).await?;
     if jobs.len() >= MAX_ACTIVE_JOBS {
         tracing::warn!(%room, "more jobs were active in a room during the interruption than its index can tell");
@@ -143,17 +163,17 @@ async fn resync_room(gateway: &Gateway, room: &Room, since: Timestamp) -> Result
                 adopt(gateway, job, since).await?;
             }
         }
-        let newest = gateway.0.store.latest(jobs).await?;
-        for event in newest.into_iter().filter_map(Entry::event) {
+        let latest = gateway.0.store.latest(jobs).await?;
+        for event in latest.into_iter().filter_map(Entry::event) {
             if gateway.hub(|hub| hub.is_reused(&event)) {
                 // Others before it may be other events than those that watchers have seen, too.
                 let all = Window::Newest(gateway.0.history_cap);
                 for event in catch_up::read(gateway, event.job(), all).await? {
-                    receive(gateway, &event);
+                    recover(gateway, &event, resync);
                 }
             } else if gateway.hub(|hub| hub.has_edge(event.job())) {
                 // What has no live edge by now had no event since then.
-                receive(gateway, &event);
+                recover(gateway, &event, resync);
             }
         }
     }

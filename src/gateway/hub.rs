@@ -3,7 +3,12 @@
 //! It is a plain state machine: no clock, no network, no await. Every rule that must hold is kept here, under one
 //! lock that its owner holds for the length of one call.
 
+mod by_time;
+mod census;
+mod interruption;
 mod member;
+mod recent;
+mod round;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -14,7 +19,16 @@ use std::{
 use indexmap::IndexSet;
 use slotmap::{SlotMap, new_key_type};
 
-use self::member::{Cursor, Member};
+pub use self::{
+    census::Standing,
+    interruption::Resync,
+    round::{Round, Want},
+};
+use self::{
+    interruption::Interruptions,
+    member::{Cursor, Member},
+    recent::Recent,
+};
 use super::{
     catch_up::SLOW,
     live_edge::{Step, decide},
@@ -36,9 +50,6 @@ new_key_type! {
 /// One attempt of a session to join a room.
 pub type JoinId = u64;
 
-/// How many of a session's rooms its standing names.
-const ROOMS_TOLD: usize = 3;
-
 /// How many notices wait for a session that is full.
 const MAX_WAITING_NOTICES: usize = 64;
 
@@ -53,25 +64,10 @@ pub struct Hub {
     joins: JoinId,
     /// Sessions that have fallen behind and that nobody looks after yet.
     woken: Vec<(SessionKey, &'static str)>,
-    interruptions: u64,
-    interruption: Option<Interruption>,
-}
-
-/// The time from which on something may be missing, until all of it has been fetched.
-#[derive(Default)]
-struct Interruption {
-    /// When it began; `None` until the feed is back.
-    since: Option<Timestamp>,
-}
-
-/// What has to be done before the feed is whole again: every job of every room that was active since then goes
-/// through [`Hub::adopt`] where it has no live edge, and its newest event through [`Hub::receive`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Resync {
-    /// When the earliest interruption began that is not made good.
-    pub since: Timestamp,
-    /// The interruption that it follows on: after another one there will be another resync.
-    interruption: u64,
+    interruptions: Interruptions,
+    /// Of each job whose live edge has a gap the newest event, which waits while what came before it is fetched.
+    filling: HashMap<JobId, JobEvent>,
+    recent: Recent,
 }
 
 /// Who is in a room, and which jobs have a live edge because of it.
@@ -92,8 +88,6 @@ struct LiveEdge {
     owner: Owner,
     /// The joined rooms among whose jobs it is.
     rooms: Vec<Room>,
-    /// The newest event that waits while what came before it is fetched.
-    filling: Option<JobEvent>,
     /// Whether the job was active since the last sweep.
     active: bool,
 }
@@ -113,7 +107,7 @@ pub enum Receipt {
     /// The history after this number has to be fetched and handed to [`Hub::fill`].
     Gap { after: Seq },
     /// The job has no live edge, and what came before the event may have been lost: where it begins since then has
-    /// to be found in history, for [`Hub::adopt`], and then the event received again.
+    /// to be found in history, for [`Hub::adopt`], and then the event handed to [`Hub::place`].
     Unplaced { since: Timestamp },
     /// Its number was given twice: the store had lost the event that watchers have seen under it. It is delivered all
     /// the same.
@@ -125,6 +119,8 @@ pub enum Receipt {
 pub enum Need {
     /// The history of a job after a number, for [`Hub::replay`].
     History { job: JobId, after: Seq },
+    /// The history of all jobs that it is behind on, by time: [`Hub::begin_round`] until it is handed over.
+    Round,
     /// Place for waiting notices, for [`Hub::flush_notices`].
     Notices,
 }
@@ -136,42 +132,6 @@ pub struct Progress {
     pub full: bool,
     /// Whether it took some of a replay that it had asked for.
     pub asked: bool,
-}
-
-/// The hub in numbers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Census {
-    /// Sessions.
-    pub sessions: usize,
-    /// Rooms with a session.
-    pub rooms: usize,
-    /// Jobs with a live edge.
-    pub edges: usize,
-    /// Sessions that are behind.
-    pub behind: usize,
-    /// Since when the one is behind that has been for the longest time.
-    pub behind_since: Option<Instant>,
-    /// Bytes that wait in all outboxes.
-    pub waiting: u64,
-    /// Bytes that wait in the outbox that holds the most.
-    pub most_waiting: u64,
-}
-
-/// One session as an operator wants to know it.
-#[derive(Debug)]
-pub struct Standing {
-    /// Who it is, if it has a record.
-    pub client: Option<ClientId>,
-    /// Some of its rooms.
-    pub rooms: Vec<Room>,
-    /// Since when it is behind.
-    pub behind_since: Option<Instant>,
-    /// On how many jobs.
-    pub jobs_behind: usize,
-    /// How many notices wait for it.
-    pub notices: usize,
-    /// How many bytes wait in its outbox.
-    pub waiting: u64,
 }
 
 /// A job that a session starts to watch.
@@ -249,7 +209,8 @@ impl Hub {
                 member.queue(job);
             }
         }
-        let newly = member.live.insert(room.clone());
+        let newly = member.enter(room.clone());
+        self.await_fills(key);
         let occupants = self.rooms.entry(room).or_default();
         drop_one(&mut occupants.joining, key);
         occupants.live.insert(key);
@@ -300,7 +261,7 @@ impl Hub {
     /// Takes a session out of a room. Says whether it was there.
     pub fn leave(&mut self, key: SessionKey, room: &Room) -> bool {
         let Some(member) = self.sessions.get_mut(key) else { return false };
-        if !member.live.remove(room) {
+        if !member.exit(room) {
             return false;
         }
         member
@@ -309,6 +270,8 @@ impl Hub {
         self.vacate(key, room, |occupants, key| {
             occupants.live.swap_remove(&key);
         });
+        // What had to wait for its other rooms need not any more.
+        self.woken.push((key, "resume"));
         true
     }
 
@@ -332,7 +295,11 @@ impl Hub {
                     occupants.jobs.insert(job.clone());
                     edge.rooms.push(room);
                 }
-                None => drop(self.edges.remove(&job)),
+                None => {
+                    self.edges.remove(&job);
+                    self.filling.remove(&job);
+                    self.await_no_more(&job);
+                }
             }
         }
     }
@@ -343,16 +310,39 @@ impl Hub {
 
     /// Takes an event that the feed brought, in whatever order and however often.
     pub fn receive(&mut self, event: &JobEvent) -> Receipt {
+        let receipt = self.take(event);
+        self.heard(event.timestamp());
+        receipt
+    }
+
+    /// Takes an event that was found in history, because the feed may have left it out.
+    pub fn recover(&mut self, event: &JobEvent, resync: Resync) -> Receipt {
+        if event.timestamp() > resync.newest && self.needs(resync) && self.edges.contains_key(event.job()) {
+            self.interruptions.await_feed(event);
+        }
+        self.take(event)
+    }
+
+    /// Takes an event that had no place ([`Receipt::Unplaced`]), and that [`Hub::adopt`] has found one for.
+    pub fn place(&mut self, event: &JobEvent) -> Receipt {
+        let receipt = self.take(event);
+        self.placed();
+        receipt
+    }
+
+    fn take(&mut self, event: &JobEvent) -> Receipt {
         let rooms = self.joined_rooms(event);
         if rooms.is_empty() {
             return Receipt::Done;
         }
         let edge = self.edges.get_mut(event.job());
         if edge.is_none()
-            && let Some(interruption) = &self.interruption
+            && let Some(since) = self.interruptions.open()
         {
             // Before the feed is back it can be let go: the resync will fetch it.
-            return interruption.since.map_or(Receipt::Done, |since| Receipt::Unplaced { since });
+            let Some(since) = since else { return Receipt::Done };
+            self.interruptions.place();
+            return Receipt::Unplaced { since };
         }
         if let Some(edge) = edge.filter(|edge| edge.is_reused_by(event)) {
             edge.at = event.timestamp();
@@ -360,25 +350,26 @@ impl Hub {
             self.deliver_reused(event, at, &rooms);
             return Receipt::Reused;
         }
-        let edge = self.edges.get_mut(event.job());
-        if let Some(held) = edge.as_ref().and_then(|edge| edge.filling.as_ref()) {
-            if held.seq() < event.seq()
-                && let Some(edge) = edge
-            {
-                edge.filling = Some(event.clone());
+        let edge = self.edges.get(event.job()).map(|edge| edge.seq);
+        let after = edge.unwrap_or(event.seq() - 1);
+        if let Some(held) = self.filling.get_mut(event.job()) {
+            if held.seq() < event.seq() {
+                *held = event.clone();
+                self.each_live(&rooms, |member| member.await_fill(event, after));
             }
             return Receipt::Done;
         }
-        match (decide(edge.as_ref().map(|edge| edge.seq), event.seq()), edge) {
-            (Step::Gap { after }, Some(edge)) => {
-                edge.filling = Some(event.clone());
+        match decide(edge, event.seq()) {
+            Step::Gap { after } => {
+                self.filling.insert(event.job().clone(), event.clone());
+                self.each_live(&rooms, |member| member.await_fill(event, after));
                 Receipt::Gap { after }
             }
-            (Step::First | Step::Next, _) => {
+            Step::First | Step::Next => {
                 self.deliver(event, &rooms);
                 Receipt::Done
             }
-            _ => {
+            Step::Duplicate => {
                 // Old news for the node, but perhaps not for a session whose snapshot is older still.
                 self.note(event, &rooms);
                 Receipt::Done
@@ -393,7 +384,9 @@ impl Hub {
 
     /// Delivers an event beside the order, because its place in it is taken by another one.
     fn deliver_reused(&mut self, event: &JobEvent, edge: Seq, rooms: &[Room]) {
-        self.each_live(rooms, |member| member.offer_reused(event, edge));
+        self.recent.forget(event.job());
+        let mending = self.interruptions.are_mending();
+        self.each_live(rooms, |member| member.offer_reused(event, edge, mending));
         self.note(event, rooms);
     }
 
@@ -411,39 +404,6 @@ impl Hub {
         }
     }
 
-    /// Notes that from now on the feed may leave something out.
-    pub fn interrupt(&mut self) {
-        self.interruptions += 1;
-        self.interruption.get_or_insert_default();
-    }
-
-    /// Notes that the feed leaves nothing out any more, and did since the given time at the earliest.
-    pub fn restore(&mut self, since: Timestamp) -> Resync {
-        let known = self.interruption.get_or_insert_default();
-        let since = known.since.map_or(since, |known| known.min(since));
-        known.since = Some(since);
-        Resync { since, interruption: self.interruptions }
-    }
-
-    /// Whether a resync is still worth the effort: after another interruption another one does all of it.
-    pub fn needs(&self, resync: Resync) -> bool {
-        resync.interruption == self.interruptions && self.interruption.is_some()
-    }
-
-    /// Notes that a resync is complete. Says whether with it the feed is whole again.
-    pub fn complete(&mut self, resync: Resync) -> bool {
-        let whole = self.needs(resync);
-        if whole {
-            self.interruption = None;
-        }
-        whole
-    }
-
-    /// Whether nothing is missing of what the feed has brought so far.
-    pub fn is_whole(&self) -> bool {
-        self.interruption.is_none()
-    }
-
     /// Begins the live edge of an event's job at a number, where it has none and a joined room covers it.
     pub fn adopt(&mut self, event: &JobEvent, seq: Seq) {
         let rooms = self.joined_rooms(event);
@@ -454,12 +414,14 @@ impl Hub {
 
     /// Takes the history after the live edge of a job that has a gap. Answers whether more is needed.
     pub fn fill(&mut self, job: &JobId, page: &[JobEvent]) -> Receipt {
-        for event in page {
+        let last = self.filling.get(job).map_or(0, JobEvent::seq);
+        // What is beyond has its turn among the events of other jobs.
+        for event in page.iter().filter(|event| event.seq() <= last) {
             self.pass(event);
         }
-        let Some(edge) = self.edges.get_mut(job) else { return Receipt::Done };
-        let Some(held) = edge.filling.take() else { return Receipt::Done };
-        if held.seq() <= edge.seq {
+        let Some(edge) = self.edges.get(job).map(|edge| edge.seq) else { return Receipt::Done };
+        let Some(held) = self.filling.remove(job) else { return Receipt::Done };
+        if held.seq() <= edge {
             return Receipt::Done;
         }
         if page.is_empty() {
@@ -467,8 +429,8 @@ impl Hub {
             self.pass(&held);
             return Receipt::Done;
         }
-        edge.filling = Some(held);
-        Receipt::Gap { after: edge.seq }
+        self.filling.insert(job.clone(), held);
+        Receipt::Gap { after: edge }
     }
 
     /// Delivers an event that is due or beyond, after a gap notice where something is missing.
@@ -495,7 +457,6 @@ impl Hub {
             at: event.timestamp(),
             owner: event.owner().clone(),
             rooms: Vec::new(),
-            filling: None,
             active: true,
         };
         let edge = self.edges.entry(job.clone()).or_insert_with(fresh);
@@ -520,7 +481,11 @@ impl Hub {
         if let Some(edge) = self.edges.get_mut(event.job()) {
             edge.at = event.timestamp().max(edge.at);
         }
-        self.each_live(rooms, |member| member.offer_live(event));
+        if rooms.iter().any(Room::is_resumed_by_time) {
+            self.recent.push(event);
+        }
+        let mending = self.interruptions.are_mending();
+        self.each_live(rooms, |member| member.offer_live(event, mending));
         self.note(event, rooms);
     }
 
@@ -582,14 +547,16 @@ impl Hub {
     /// looked after from `now` until [`Hub::next_need`] answers `None`.
     pub fn take_woken(&mut self, now: Instant) -> Vec<(SessionKey, &'static str)> {
         let mut woken = std::mem::take(&mut self.woken);
-        let mut begins = |key| self.sessions.get_mut(key).is_some_and(|member| member.begin_catch_up(now));
+        let mending = self.interruptions.are_mending();
+        let mut begins =
+            |key| self.sessions.get_mut(key).is_some_and(|member| member.begin_catch_up(now, mending));
         woken.retain(|(key, _)| begins(*key));
         woken
     }
 
     /// What a session that catches up needs next; `None` once it is behind on nothing.
     pub fn next_need(&mut self, key: SessionKey) -> Option<Need> {
-        self.sessions.get_mut(key)?.next_need()
+        self.sessions.get_mut(key)?.next_need(self.interruptions.are_mending())
     }
 
     /// Hands a session the history of a job after a number, oldest first; an empty page says that there is none.
@@ -652,10 +619,10 @@ impl Hub {
             return;
         }
         let edges = &mut self.edges;
-        let rooms = &mut self.rooms;
+        let (rooms, filling) = (&mut self.rooms, &self.filling);
         edges.retain(|job, edge| {
             let watched = edge.rooms.iter().any(|room| matches!(room, Room::Job(_)));
-            let keep = std::mem::take(&mut edge.active) || watched || edge.filling.is_some();
+            let keep = std::mem::take(&mut edge.active) || watched || filling.contains_key(job);
             if !keep {
                 for room in &edge.rooms {
                     if let Some(occupants) = rooms.get_mut(room) {
@@ -665,34 +632,6 @@ impl Hub {
             }
             keep
         });
-    }
-
-    /// How a session stands.
-    pub fn standing(&self, key: SessionKey) -> Option<Standing> {
-        let member = self.sessions.get(key)?;
-        Some(Standing {
-            client: member.client.clone(),
-            rooms: member.live.iter().take(ROOMS_TOLD).cloned().collect(),
-            behind_since: member.behind_since(),
-            jobs_behind: member.jobs_behind(),
-            notices: member.notices.len(),
-            waiting: member.outlet.waiting(),
-        })
-    }
-
-    /// Counts.
-    pub fn census(&self) -> Census {
-        let (rooms, edges) = (self.rooms.len(), self.edges.len());
-        let mut census = Census { sessions: self.sessions.len(), rooms, edges, ..Census::default() };
-        for member in self.sessions.values() {
-            let since = member.behind_since();
-            census.behind += usize::from(since.is_some());
-            census.behind_since = census.behind_since.into_iter().chain(since).min();
-            let waiting = member.outlet.waiting();
-            census.waiting += waiting;
-            census.most_waiting = census.most_waiting.max(waiting);
-        }
-        census
     }
 }
 

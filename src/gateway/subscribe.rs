@@ -226,9 +226,13 @@ impl Gateway {
             .collect();
         let mut resumed = None;
         if let Some(since) = since {
+            // The jobs are read one after the other. What is accepted meanwhile comes by the feed: to be given some of
+            // it now would be to get newer events of one job before older ones of another.
+            let newest = starting.iter().map(|job| job.latest.timestamp()).max();
             let jobs = store.active(room, since, MAX_ACTIVE_JOBS).await?;
             let mut sum = Resumed { recovered: jobs.len() < MAX_ACTIVE_JOBS, replaying: 0 };
-            let mut parts = stream::iter(jobs).map(|job| self.resume_from(job, since)).buffered(RESUME_READS);
+            let mut parts =
+                stream::iter(jobs).map(|job| self.resume_from(job, since, newest)).buffered(RESUME_READS);
             while let Some(part) = parts.try_next().await? {
                 let Some((resuming, part)) = part else { continue };
                 sum = Resumed {
@@ -243,13 +247,15 @@ impl Gateway {
         Ok(Snapshot { latest: Latest::Jobs(latest), resumed, starting })
     }
 
-    /// Where a job has to be resumed, so that all of it since that time is replayed.
+    /// Where a job has to be resumed, so that all of it since that time is replayed, until the newest one.
     async fn resume_from(
         &self,
         job: JobId,
         since: Timestamp,
+        newest: Option<Timestamp>,
     ) -> Result<Option<(Starting, Resumed)>, StoreError> {
-        let events = catch_up::read(self, &job, Window::Newest(self.0.history_cap)).await?;
+        let mut events = catch_up::read(self, &job, Window::Newest(self.0.history_cap)).await?;
+        events.retain(|event| newest.is_none_or(|newest| event.timestamp() <= newest));
         let Some(place) = events.iter().position(|event| event.timestamp() >= since) else { return Ok(None) };
         let (first, newest) = (&events[place], &events[events.len() - 1]);
         let mut after = first.seq() - 1;

@@ -35,7 +35,7 @@ impl Cursor {
         Self { seq, target, asked: 0, owner: owner.clone(), queued: false }
     }
 
-    fn is_behind(&self) -> bool {
+    pub fn is_behind(&self) -> bool {
         self.seq < self.target
     }
 }
@@ -53,6 +53,10 @@ pub struct Member {
     pub seen: u64,
     /// Whether the gateway has begun to end it.
     pub closing: bool,
+    /// Changes with whatever makes a round of catching up out of date that has begun.
+    pub epoch: u64,
+    /// How many of its rooms it comes back to with a time.
+    by_time: usize,
     behind: VecDeque<JobId>,
     /// Since when somebody looks after it because it is behind.
     behind_since: Option<Instant>,
@@ -69,6 +73,8 @@ impl Member {
             notices: VecDeque::new(),
             seen: 0,
             closing: false,
+            epoch: 0,
+            by_time: 0,
             behind: VecDeque::new(),
             behind_since: None,
         }
@@ -78,6 +84,29 @@ impl Member {
         let place = self.joining.iter().position(|(id, ..)| *id == join)?;
         let (_, room, noted) = self.joining.swap_remove(place);
         Some((room, noted))
+    }
+
+    /// Puts it into a room. Says whether it was not there before.
+    pub fn enter(&mut self, room: Room) -> bool {
+        self.epoch += 1;
+        let by_time = room.is_resumed_by_time();
+        let newly = self.live.insert(room);
+        self.by_time += usize::from(newly && by_time);
+        newly
+    }
+
+    /// Takes it out of a room. Says whether it was there.
+    pub fn exit(&mut self, room: &Room) -> bool {
+        self.epoch += 1;
+        let was = self.live.remove(room);
+        self.by_time -= usize::from(was && room.is_resumed_by_time());
+        was
+    }
+
+    /// Whether events have to reach it in the order of their times, whatever their job: when it comes back with the
+    /// newest time that it has seen, it must have got all that is older.
+    pub fn is_ordered(&self) -> bool {
+        self.by_time > 0
     }
 
     /// Notes an event that a joining session must not miss.
@@ -106,7 +135,7 @@ impl Member {
     }
 
     /// Offers an event that the node delivers now. Answers whether the session fell behind by it.
-    pub fn offer_live(&mut self, event: &JobEvent) -> bool {
+    pub fn offer_live(&mut self, event: &JobEvent, mending: bool) -> bool {
         let (job, seq) = (event.job(), event.seq());
         let cursor = self.cursors.get(job).map(|cursor| cursor.seq);
         match cursor {
@@ -117,6 +146,7 @@ impl Member {
                 false
             }
             Some(got) if got + 1 < seq => self.fall_behind(job, event.owner(), got, seq),
+            _ if self.has_to_wait(mending) => self.fall_behind(job, event.owner(), seq - 1, seq),
             _ => match self.outlet.offer(Delivery::Event(event)) {
                 Offer::Full => self.fall_behind(job, event.owner(), seq - 1, seq),
                 Offer::Taken | Offer::Closed => {
@@ -138,25 +168,27 @@ impl Member {
     }
 
     /// Offers an event whose number another one had before. Answers whether the session fell behind by it.
-    pub fn offer_reused(&mut self, event: &JobEvent, edge: Seq) -> bool {
+    pub fn offer_reused(&mut self, event: &JobEvent, edge: Seq, mending: bool) -> bool {
         let (job, seq) = (event.job(), event.seq());
+        let waits = self.has_to_wait(mending);
         match self.cursors.get_mut(job) {
             Some(cursor) if cursor.seq < seq => false,
             Some(cursor) => {
                 // It is past the number: it has to read that part of history again.
                 cursor.seq = seq - 1;
                 cursor.target = cursor.target.max(seq);
+                self.epoch += 1;
                 self.queue(job.clone());
                 true
             }
-            None if self.outlet.offer(Delivery::Event(event)) == Offer::Full => {
+            None if waits || self.outlet.offer(Delivery::Event(event)) == Offer::Full => {
                 self.fall_behind(job, event.owner(), seq - 1, edge)
             }
             None => false,
         }
     }
 
-    fn fall_behind(&mut self, job: &JobId, owner: &Owner, got: Seq, target: Seq) -> bool {
+    pub fn fall_behind(&mut self, job: &JobId, owner: &Owner, got: Seq, target: Seq) -> bool {
         let cursor = self.cursors.entry(job.clone()).or_insert_with(|| Cursor::new(got, target, owner));
         cursor.target = cursor.target.max(target);
         self.queue(job.clone());
@@ -174,8 +206,9 @@ impl Member {
     }
 
     /// Whether somebody has to look after this session from now on, and nobody does yet.
-    pub fn begin_catch_up(&mut self, now: Instant) -> bool {
-        let needed = !self.behind.is_empty() || !self.notices.is_empty();
+    pub fn begin_catch_up(&mut self, now: Instant, mending: bool) -> bool {
+        let kept = mending && self.is_ordered();
+        let needed = !self.behind.is_empty() && !kept || !self.notices.is_empty();
         let begins = needed && self.behind_since.is_none();
         if begins {
             self.behind_since = Some(now);
@@ -183,21 +216,30 @@ impl Member {
         begins
     }
 
-    pub fn next_need(&mut self) -> Option<Need> {
+    pub fn next_need(&mut self, mending: bool) -> Option<Need> {
         if !self.notices.is_empty() {
             return Some(Need::Notices);
         }
+        let need = match self.first_behind() {
+            Some(_) if self.is_ordered() => (!mending).then_some(Need::Round),
+            first => first.map(|(job, after)| Need::History { job, after }),
+        };
+        if need.is_none() {
+            self.behind_since = None;
+        }
+        need
+    }
+
+    /// The first of the jobs that it is behind on, and the last number that it got of it.
+    pub fn first_behind(&mut self) -> Option<(JobId, Seq)> {
         while let Some(job) = self.behind.front() {
             match self.cursors.get_mut(job) {
-                Some(cursor) if cursor.is_behind() => {
-                    return Some(Need::History { job: job.clone(), after: cursor.seq });
-                }
+                Some(cursor) if cursor.is_behind() => return Some((job.clone(), cursor.seq)),
                 Some(cursor) => cursor.queued = false,
                 None => {}
             }
             self.behind.pop_front();
         }
-        self.behind_since = None;
         None
     }
 
@@ -251,7 +293,7 @@ fn hand_page(outlet: &Arc<dyn Outlet>, job: &JobId, cursor: &mut Cursor, page: &
 }
 
 /// Moves a cursor over numbers that cannot be had, and says so to the session; `false` if it has no place.
-fn skip_to(outlet: &Arc<dyn Outlet>, job: &JobId, cursor: &mut Cursor, seq: Seq) -> bool {
+pub fn skip_to(outlet: &Arc<dyn Outlet>, job: &JobId, cursor: &mut Cursor, seq: Seq) -> bool {
     if seq <= cursor.seq {
         return true;
     }

@@ -10,7 +10,7 @@ use std::{
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{census::Census, recent::Most, *};
 use crate::{
     event::{Draft, Owner},
     gateway::CloseReason,
@@ -32,6 +32,8 @@ enum Seen {
     Gap(JobId, Seq, Seq),
     /// The number was given to another event.
     Again(JobId, Seq),
+    /// The feed was interrupted until here.
+    Restored,
 }
 
 /// An outlet with a bounded outbox.
@@ -52,7 +54,7 @@ impl Outbox {
         let is_of = |seen: &&Seen| match seen {
             Seen::From(job, _) | Seen::FromAbout(job, _) | Seen::Until(job) => job == of,
             Seen::Event(job, _) | Seen::Gap(job, ..) => job == of,
-            Seen::Again(..) => false,
+            Seen::Again(..) | Seen::Restored => false,
         };
         log.iter().rev().find(is_of).cloned()
     }
@@ -77,7 +79,7 @@ impl Outbox {
                     at.remove(job);
                     continue;
                 }
-                Seen::Again(..) => continue,
+                Seen::Again(..) | Seen::Restored => continue,
                 // Beside the order.
                 Seen::Event(job, seq)
                     if at.get(job).is_some_and(|at| at >= seq)
@@ -133,7 +135,16 @@ impl Outlet for Outbox {
 struct Watcher {
     key: SessionKey,
     outbox: Arc<Outbox>,
-    rooms: HashSet<Room>,
+    rooms: HashMap<Room, Membership>,
+    round: Round,
+}
+
+/// From where on a watcher has what a room brings.
+struct Membership {
+    /// How long the log was when it joined.
+    joined: usize,
+    /// What it had or did not want of each job at that time.
+    had: HashMap<JobId, Seq>,
 }
 
 /// What the store keeps of a job.
@@ -166,6 +177,7 @@ struct Resyncing {
 
 enum Work {
     Raise,
+    Newest,
     Rooms,
     Room(Room),
     Job(JobId),
@@ -179,12 +191,15 @@ struct Model {
     snapshot: usize,
     /// Whether the store may lose its end.
     lossy: bool,
+    /// Whether the feed keeps the order of acceptance, across jobs.
+    in_order: bool,
     clock: u64,
     jobs: BTreeMap<JobId, Kept>,
     feed: VecDeque<JobEvent>,
     line: Line,
     resyncs: Vec<Resyncing>,
-    places: VecDeque<(JobEvent, Seq)>,
+    /// Where jobs begin, and whether it is the last that is tried for an event.
+    places: VecDeque<(JobEvent, Seq, bool)>,
     fills: VecDeque<(JobId, Seq)>,
     watchers: Vec<Watcher>,
 }
@@ -201,9 +216,10 @@ fn owner(number: usize) -> Owner {
 impl Model {
     fn new() -> Self {
         Model {
-            hub: Hub::default(),
+            hub: Hub { recent: Recent::new(Most { events: 6, bytes: usize::MAX }), ..Hub::default() },
             snapshot: usize::MAX,
             lossy: true,
+            in_order: false,
             clock: 1000,
             jobs: BTreeMap::new(),
             feed: VecDeque::new(),
@@ -237,7 +253,7 @@ impl Model {
         if first {
             // Who is in one of its rooms is owed all of it.
             for watcher in &self.watchers {
-                if event.rooms().any(|room| watcher.rooms.contains(&room)) {
+                if event.rooms().any(|room| watcher.rooms.contains_key(&room)) {
                     watcher.outbox.note(Seen::From(job.clone(), seq - 1));
                 }
             }
@@ -265,7 +281,12 @@ impl Model {
     }
 
     fn receive(&mut self, event: &JobEvent) {
-        match self.hub.receive(event) {
+        let receipt = self.hub.receive(event);
+        self.follow_up(event, receipt);
+    }
+
+    fn follow_up(&mut self, event: &JobEvent, receipt: Receipt) {
+        match receipt {
             Receipt::Done => {}
             Receipt::Gap { after } => self.fills.push_back((event.job().clone(), after)),
             Receipt::Reused => {
@@ -276,7 +297,8 @@ impl Model {
             }
             Receipt::Unplaced { since } => {
                 let place = self.first_since(event.job(), since);
-                self.places.extend(place.into_iter().chain([(event.clone(), event.seq() - 1)]));
+                self.places.extend(place.map(|(first, after)| (first, after, false)));
+                self.places.push_back((event.clone(), event.seq() - 1, true));
             }
         }
     }
@@ -287,7 +309,7 @@ impl Model {
         if self.feed.is_empty() {
             return;
         }
-        let mut place = place % self.feed.len().min(4);
+        let mut place = if self.in_order { 0 } else { place % self.feed.len().min(4) };
         let job = self.feed[place].job();
         if !self.hub.has_edge(job) {
             place = self.feed.iter().position(|event| event.job() == job).unwrap();
@@ -299,9 +321,12 @@ impl Model {
     }
 
     fn place_one(&mut self) {
-        if let Some((event, after)) = self.places.pop_front() {
+        if let Some((event, after, last)) = self.places.pop_front() {
             self.hub.adopt(&event, after);
-            self.receive(&event);
+            if last {
+                let receipt = self.hub.place(&event);
+                self.follow_up(&event, receipt);
+            }
         }
     }
 
@@ -335,7 +360,11 @@ impl Model {
             Line::Noticed(since) => Line::Covering(since),
             Line::Covering(since) => {
                 let resync = self.hub.restore(since);
-                self.resyncs.push(Resyncing { resync, work: [Work::Raise, Work::Rooms].into() });
+                for watcher in &self.watchers {
+                    watcher.outbox.note(Seen::Restored);
+                }
+                let work = [Work::Raise, Work::Newest, Work::Rooms].into();
+                self.resyncs.push(Resyncing { resync, work });
                 Line::Up
             }
         };
@@ -358,6 +387,7 @@ impl Model {
                     kept.raised = seq.max(kept.raised);
                 }
             }
+            Work::Newest => self.resyncs[which].resync.newest = self.newest_of_all(),
             Work::Rooms => {
                 let rooms: BTreeSet<_> = self.hub.rooms().into_iter().collect();
                 then.extend(rooms.into_iter().map(Work::Room));
@@ -378,9 +408,10 @@ impl Model {
                 then.extend(self.retained(&job).last().cloned().map(Work::Receive));
             }
             Work::Adopt(first, after) => self.hub.adopt(&first, after),
-            Work::Receive(newest) => {
-                if self.hub.has_edge(newest.job()) {
-                    self.receive(&newest);
+            Work::Receive(latest) => {
+                if self.hub.has_edge(latest.job()) {
+                    let receipt = self.hub.recover(&latest, resync);
+                    self.follow_up(&latest, receipt);
                 }
             }
         }
@@ -399,6 +430,15 @@ impl Model {
         }
     }
 
+    fn newest_of_all(&self) -> Timestamp {
+        self.jobs
+            .values()
+            .filter_map(|kept| kept.events.last())
+            .map(JobEvent::timestamp)
+            .max()
+            .unwrap_or_default()
+    }
+
     fn latest(&self, room: &Room) -> Vec<JobEvent> {
         let newest = self.jobs.values().filter_map(|kept| kept.events.last());
         newest.filter(|event| event.rooms().any(|of| of == *room)).cloned().collect()
@@ -407,7 +447,7 @@ impl Model {
     fn connect(&mut self) {
         let outbox = Arc::new(Outbox::default());
         let key = self.hub.connect(outbox.clone(), None);
-        self.watchers.push(Watcher { key, outbox, rooms: HashSet::new() });
+        self.watchers.push(Watcher { key, outbox, rooms: HashMap::new(), round: Round::default() });
     }
 
     /// Another one comes in a watcher's place.
@@ -465,16 +505,20 @@ impl Model {
                 outbox.note(Seen::From(job.clone(), first.seq() - 1));
             }
         }
-        rooms.insert(room.clone());
+        if since.is_some() || !rooms.contains_key(room) {
+            let joined = outbox.log.lock().unwrap().len();
+            let had = outbox.follow();
+            rooms.insert(room.clone(), Membership { joined, had });
+        }
         self.hub.start(key, join, starting);
     }
 
     fn leave(&mut self, watcher: usize, room: &Room) {
-        let Watcher { key, outbox, rooms } = &mut self.watchers[watcher];
-        assert_eq!(self.hub.leave(*key, room), rooms.remove(room));
+        let Watcher { key, outbox, rooms, .. } = &mut self.watchers[watcher];
+        assert_eq!(self.hub.leave(*key, room), rooms.remove(room).is_some());
         for kept in self.jobs.values() {
             let event = &kept.events[0];
-            if event.rooms().any(|of| of == *room) && !event.rooms().any(|of| rooms.contains(&of)) {
+            if event.rooms().any(|of| of == *room) && !event.rooms().any(|of| rooms.contains_key(&of)) {
                 outbox.note(Seen::Until(event.job().clone()));
             }
         }
@@ -487,6 +531,20 @@ impl Model {
             Some(Need::History { job, after }) => {
                 let page = self.page(&job, after);
                 self.hub.replay(key, &job, after, &page);
+            }
+            Some(Need::Round) => {
+                let mut round = std::mem::take(&mut self.watchers[watcher].round);
+                if round.is_over() {
+                    round = self.hub.begin_round(key);
+                } else {
+                    for want in round.wanted() {
+                        let mut page = self.page(&want.job, want.after);
+                        page.truncate(want.limit);
+                        round.supply(&want, page);
+                    }
+                    self.hub.hand(key, &mut round);
+                }
+                self.watchers[watcher].round = round;
             }
             Some(Need::Notices) => {
                 self.hub.flush_notices(key);
@@ -537,6 +595,47 @@ impl Model {
         }
     }
 
+    /// Whoever is cut off now and comes back to a room with the newest time that it has seen since it joined it, gets
+    /// all that it has not got.
+    fn verify_times(&self) {
+        if !self.in_order || self.line != Line::Up {
+            return;
+        }
+        for watcher in &self.watchers {
+            let by_time = watcher.rooms.iter().filter(|(room, _)| room.is_resumed_by_time());
+            for (room, membership) in by_time {
+                self.verify_times_of(&watcher.outbox, room, membership);
+            }
+        }
+    }
+
+    fn verify_times_of(&self, outbox: &Outbox, room: &Room, Membership { joined, had }: &Membership) {
+        let log = outbox.log.lock().unwrap();
+        let restored = log.iter().rposition(|seen| *seen == Seen::Restored).unwrap_or(0);
+        let times = log[restored.max(*joined)..].iter().filter_map(|seen| match seen {
+            Seen::Event(job, seq) => {
+                self.jobs[job].events.iter().rev().find(|event| event.seq() == *seq).map(JobEvent::timestamp)
+            }
+            _ => None,
+        });
+        let Some(newest) = times.max() else { return };
+        let was_given = |event: &JobEvent| {
+            log.iter().any(|seen| match seen {
+                Seen::Event(job, seq) => job == event.job() && *seq == event.seq(),
+                Seen::Gap(job, from, to) => job == event.job() && (*from..=*to).contains(&event.seq()),
+                _ => false,
+            })
+        };
+        let owed = self.jobs.values().flat_map(|kept| &kept.events).filter(|event| {
+            let had = had.get(event.job()).copied().unwrap_or(0);
+            event.seq() > had && event.rooms().any(|of| of == *room)
+        });
+        for event in owed.filter(|event| event.timestamp() < newest) {
+            let (job, seq) = (event.job(), event.seq());
+            assert!(was_given(event), "{room}: {job} {seq} is older than what came, {newest}: {log:?}");
+        }
+    }
+
     /// Nobody misses the end of what is retained.
     fn verify(&self) {
         assert!(self.hub.is_whole());
@@ -544,7 +643,7 @@ impl Model {
             let at = watcher.outbox.follow();
             for (job, kept) in &self.jobs {
                 let newest = kept.events.last().unwrap();
-                let owed = newest.rooms().any(|room| watcher.rooms.contains(&room));
+                let owed = newest.rooms().any(|room| watcher.rooms.contains_key(&room));
                 let got = at.get(job).copied();
                 assert_eq!(owed, got.is_some(), "{job}: {got:?}");
                 assert!(
@@ -639,6 +738,7 @@ fn run(mut model: Model, moves: &[Move]) {
             Move::Leave { watcher, room: number } => model.leave(*watcher, &room(*number)),
             Move::Replace { watcher } => model.replace(*watcher),
         }
+        model.verify_times();
     }
     model.settle();
     model.verify();
@@ -655,6 +755,11 @@ proptest! {
     #[test]
     fn nothing_is_lost_repeated_or_reordered(moves in moves()) {
         run(Model::new(), &moves);
+    }
+
+    #[test]
+    fn nothing_comes_before_what_is_older(moves in moves()) {
+        run(Model { in_order: true, ..Model::new() }, &moves);
     }
 
     // Of an event that the store has lost, nobody can tell those whose snapshot did not name its job.

@@ -1,0 +1,136 @@
+use super::Hub;
+use crate::{event::JobEvent, id::JobId, timestamp::Timestamp};
+
+/// Why a session catches up that was kept from it by a resync.
+const RESYNC: &str = "resync";
+
+/// What is known of interruptions of the feed.
+#[derive(Default)]
+pub struct Interruptions {
+    /// How many there were.
+    count: u64,
+    /// The one that is not made good.
+    open: Option<Interruption>,
+    /// How many events wait until it is found in history where their jobs begin.
+    placing: usize,
+    /// When the newest event was accepted that the feed has brought.
+    heard: Timestamp,
+    /// An event that was found in history and that the feed is about to bring, after all that is older.
+    awaited: Option<JobEvent>,
+}
+
+/// The time from which on something may be missing, until all of it has been fetched.
+#[derive(Default)]
+struct Interruption {
+    /// When it began; `None` until the feed is back.
+    since: Option<Timestamp>,
+}
+
+/// What has to be done before the feed is whole again: every job of every room that was active since then goes
+/// through [`Hub::adopt`] where it has no live edge, and its newest event through [`Hub::receive`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resync {
+    /// When the earliest interruption began that is not made good.
+    pub since: Timestamp,
+    /// When the newest event of all was accepted before the search began: of what is newer some may still be on its way
+    /// by the feed. To be set by who searches.
+    pub newest: Timestamp,
+    /// The interruption that it follows on: after another one there will be another resync.
+    interruption: u64,
+}
+
+impl Interruptions {
+    /// What a job without a live edge means now: `None` that it is new, else that it may have begun in between, and
+    /// since when if the feed is back.
+    pub fn open(&self) -> Option<Option<Timestamp>> {
+        self.open.as_ref().map(|interruption| interruption.since)
+    }
+
+    /// Notes an event that will be handed to [`Hub::place`].
+    pub fn place(&mut self) {
+        self.placing += 1;
+    }
+
+    /// Whether what was missed is being fetched, job by job: nobody who comes back by time may be given any of it
+    /// before all of it is known.
+    pub fn are_mending(&self) -> bool {
+        let resyncing = self.open.as_ref().is_some_and(|interruption| interruption.since.is_some());
+        resyncing || self.placing > 0 || self.awaited.is_some()
+    }
+
+    /// Notes an event that the feed is about to bring.
+    pub fn await_feed(&mut self, event: &JobEvent) {
+        let latest = self.awaited.as_ref().map_or(self.heard, JobEvent::timestamp);
+        if event.timestamp() > latest {
+            self.awaited = Some(event.clone());
+        }
+    }
+}
+
+impl Hub {
+    /// Notes that from now on the feed may leave something out.
+    pub fn interrupt(&mut self) {
+        self.interruptions.count += 1;
+        self.interruptions.awaited = None;
+        self.interruptions.open.get_or_insert_default();
+    }
+
+    /// Notes that the feed leaves nothing out any more, and did since the given time at the earliest.
+    pub fn restore(&mut self, since: Timestamp) -> Resync {
+        let known = self.interruptions.open.get_or_insert_default();
+        let since = known.since.map_or(since, |known| known.min(since));
+        known.since = Some(since);
+        Resync { since, newest: Timestamp::default(), interruption: self.interruptions.count }
+    }
+
+    /// Whether a resync is still worth the effort: after another interruption another one does all of it.
+    pub fn needs(&self, resync: Resync) -> bool {
+        resync.interruption == self.interruptions.count && !self.is_whole()
+    }
+
+    /// Notes that a resync is complete. Says whether with it the feed is whole again.
+    pub fn complete(&mut self, resync: Resync) -> bool {
+        let whole = self.needs(resync);
+        if whole {
+            self.interruptions.open = None;
+            self.release();
+        }
+        whole
+    }
+
+    /// Notes that an event has found its place that had none ([`Receipt::Unplaced`](super::Receipt::Unplaced)).
+    pub(super) fn placed(&mut self) {
+        self.interruptions.placing = self.interruptions.placing.saturating_sub(1);
+        self.release();
+    }
+
+    /// Notes that the feed has brought an event of this time.
+    pub(super) fn heard(&mut self, time: Timestamp) {
+        let Interruptions { heard, awaited, .. } = &mut self.interruptions;
+        *heard = time.max(*heard);
+        if awaited.take_if(|event| event.timestamp() <= *heard).is_some() {
+            self.release();
+        }
+    }
+
+    /// Notes that nobody is in a room of the job any more.
+    pub(super) fn await_no_more(&mut self, job: &JobId) {
+        if self.interruptions.awaited.take_if(|event| event.job() == job).is_some() {
+            self.release();
+        }
+    }
+
+    /// Whether nothing is missing of what the feed has brought so far.
+    pub fn is_whole(&self) -> bool {
+        self.interruptions.open.is_none()
+    }
+
+    /// Wakes those who had to wait for the end of a resync.
+    fn release(&mut self) {
+        if !self.interruptions.are_mending() {
+            let waiting =
+                self.sessions.iter().filter(|(_, member)| member.is_ordered() && member.jobs_behind() > 0);
+            self.woken.extend(waiting.map(|(key, _)| (key, RESYNC)));
+        }
+    }
+}
