@@ -312,6 +312,15 @@ impl Store {
         each!(self, store => store.active(room, since, limit).await)
     }
 
+    /// Whether a room other than the job's own may be told of an event a moment after the job's watchers have it: then
+    /// its index lags behind the jobs' histories.
+    pub fn tells_rooms_late(&self) -> bool {
+        match self {
+            Store::Embedded(_) => false,
+            Store::Redis(store) => store.tells_rooms_late(),
+        }
+    }
+
     /// Tells the store of numbers that watchers have seen, after it may have lost the end of what it accepted: none
     /// of them is given to another event of its job from then on.
     ///

@@ -597,6 +597,13 @@ impl Hub {
         self.edges.contains_key(job)
     }
 
+    /// The jobs of a room that have a live edge, each with the time of the newest event that was delivered.
+    pub fn jobs_in(&self, room: &Room) -> Vec<(JobId, Timestamp)> {
+        let is_there = |job: &JobId, edge: &LiveEdge| rooms(job, &edge.owner).any(|other| other == *room);
+        let found = self.edges.iter().filter(|(job, edge)| is_there(job, edge));
+        found.map(|(job, edge)| (job.clone(), edge.at)).collect()
+    }
+
     /// The largest number of a job that sessions have seen, as far as it is remembered.
     pub fn seen(&self, job: &JobId) -> Option<Seq> {
         self.edges.get(job).map(|edge| edge.seen)

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
+use indexmap::IndexSet;
 use serde::Serialize;
 
 use super::{
@@ -10,7 +11,7 @@ use super::{
     hub::{JoinId, Starting},
 };
 use crate::{
-    event::Seq,
+    event::{JobEvent, Seq},
     id::{JobId, TenantId, UserId},
     refusal::{Code, Refusal},
     room::Room,
@@ -228,9 +229,20 @@ impl Gateway {
         if let Some(since) = since {
             // The jobs are read one after the other. What is accepted meanwhile comes by the feed: to be given some of
             // it now would be to get newer events of one job before older ones of another.
-            let newest = starting.iter().map(|job| job.latest.timestamp()).max();
-            let jobs = store.active(room, since, MAX_ACTIVE_JOBS).await?;
+            let mut newest = starting.iter().map(|job| job.latest.timestamp()).max();
+            let mut jobs: IndexSet<JobId> =
+                store.active(room, since, MAX_ACTIVE_JOBS).await?.into_iter().collect();
             let mut sum = Resumed { recovered: jobs.len() < MAX_ACTIVE_JOBS, replaying: 0 };
+            if store.tells_rooms_late() {
+                // Of what the room's index does not tell yet some is known from the jobs themselves.
+                let known = starting.iter().map(|job| (job.latest.job().clone(), job.latest.timestamp()));
+                for (job, at) in known.chain(self.hub(|hub| hub.jobs_in(room))) {
+                    newest = newest.max(Some(at));
+                    if at >= since {
+                        jobs.insert(job);
+                    }
+                }
+            }
             let mut parts =
                 stream::iter(jobs).map(|job| self.resume_from(job, since, newest)).buffered(RESUME_READS);
             while let Some(part) = parts.try_next().await? {
@@ -258,7 +270,8 @@ impl Gateway {
         events.retain(|event| newest.is_none_or(|newest| event.timestamp() <= newest));
         let Some(place) = events.iter().position(|event| event.timestamp() >= since) else { return Ok(None) };
         let (first, newest) = (&events[place], &events[events.len() - 1]);
-        let mut after = first.seq() - 1;
+        // Where the number before is not there, the store has lost it, and it may have been of that time too.
+        let mut after = events[..place].last().map_or(first.seq() - 1, JobEvent::seq);
         if place == 0 {
             // Older ones may have been of that time too: go back to the job's very first.
             let bounds = self.0.store.bounds(&job).await?;

@@ -181,6 +181,10 @@ impl Redis {
         Ok(jobs.iter().filter_map(|job| job.parse().ok()).collect())
     }
 
+    pub fn tells_rooms_late(&self) -> bool {
+        self.link.servers().is_cluster()
+    }
+
     pub async fn cover(&self, room: &Room) -> Result<(), StoreError> {
         self.interest.cover(room).await
     }

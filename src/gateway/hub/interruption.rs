@@ -73,6 +73,8 @@ impl Hub {
         self.interruptions.count += 1;
         self.interruptions.awaited = None;
         self.interruptions.open.get_or_insert_default();
+        // The store may come back without some of it: history is what counts then.
+        self.recent.clear();
     }
 
     /// Notes that the feed leaves nothing out any more, and did since the given time at the earliest.

@@ -48,6 +48,11 @@ impl Recent {
         }
     }
 
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        *self = Self::new(self.most);
+    }
+
     fn last(&self, job: &JobId) -> Option<Seq> {
         Some(self.jobs.get(job)?.back()?.seq())
     }

@@ -17,7 +17,7 @@ use super::{call::Call, keys::Keys, link::Link};
 use crate::{store::StoreError, timestamp::Timestamp};
 
 /// How long publishers wait for gateways that do not tell what they know.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(4);
 
 /// How often it is looked whether they have.
 const PAUSE: Duration = Duration::from_millis(20);
