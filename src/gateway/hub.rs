@@ -326,7 +326,7 @@ impl Hub {
     /// Takes an event that had no place ([`Receipt::Unplaced`]), and that [`Hub::adopt`] has found one for.
     pub fn place(&mut self, event: &JobEvent) -> Receipt {
         let receipt = self.take(event);
-        self.placed();
+        self.placed(event.job());
         receipt
     }
 
@@ -336,13 +336,11 @@ impl Hub {
             return Receipt::Done;
         }
         let edge = self.edges.get_mut(event.job());
+        // Before the feed is back it can be let go: the resync will fetch it.
         if edge.is_none()
-            && let Some(since) = self.interruptions.open()
+            && let Some(receipt) = self.interruptions.meet(event.job())
         {
-            // Before the feed is back it can be let go: the resync will fetch it.
-            let Some(since) = since else { return Receipt::Done };
-            self.interruptions.place();
-            return Receipt::Unplaced { since };
+            return receipt;
         }
         if let Some(edge) = edge.filter(|edge| edge.is_reused_by(event)) {
             edge.at = event.timestamp();

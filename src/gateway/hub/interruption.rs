@@ -1,4 +1,6 @@
-use super::Hub;
+use std::collections::HashMap;
+
+use super::{Hub, Receipt};
 use crate::{event::JobEvent, id::JobId, timestamp::Timestamp};
 
 /// Why a session catches up that was kept from it by a resync.
@@ -11,8 +13,9 @@ pub struct Interruptions {
     count: u64,
     /// The one that is not made good.
     open: Option<Interruption>,
-    /// How many events wait until it is found in history where their jobs begin.
-    placing: usize,
+    /// Jobs with events that wait until it is found in history where the job begins, or may have begun since: how many
+    /// events, and since when.
+    placing: HashMap<JobId, (usize, Timestamp)>,
     /// When the newest event was accepted that the feed has brought.
     heard: Timestamp,
     /// An event that was found in history and that the feed is about to bring, after all that is older.
@@ -40,22 +43,27 @@ pub struct Resync {
 }
 
 impl Interruptions {
-    /// What a job without a live edge means now: `None` that it is new, else that it may have begun in between, and
-    /// since when if the feed is back.
-    pub fn open(&self) -> Option<Option<Timestamp>> {
-        self.open.as_ref().map(|interruption| interruption.since)
-    }
-
-    /// Notes an event that will be handed to [`Hub::place`].
-    pub fn place(&mut self) {
-        self.placing += 1;
+    /// What becomes of an event whose job has no live edge; `None` if it is the job's first for this node. For an event
+    /// that is [`Receipt::Unplaced`], [`Hub::place`] will be called.
+    pub fn meet(&mut self, job: &JobId) -> Option<Receipt> {
+        let placing = self.placing.get(job).map(|(_, since)| *since);
+        let since = match (&self.open, placing) {
+            (None, None) => return None,
+            (Some(Interruption { since: None }), None) => return Some(Receipt::Done),
+            (Some(Interruption { since: Some(since) }), _) => *since,
+            (_, Some(since)) => since,
+        };
+        let (count, known) = self.placing.entry(job.clone()).or_insert((0, since));
+        *count += 1;
+        *known = since.min(*known);
+        Some(Receipt::Unplaced { since: *known })
     }
 
     /// Whether what was missed is being fetched, job by job: nobody who comes back by time may be given any of it
     /// before all of it is known.
     pub fn are_mending(&self) -> bool {
         let resyncing = self.open.as_ref().is_some_and(|interruption| interruption.since.is_some());
-        resyncing || self.placing > 0 || self.awaited.is_some()
+        resyncing || !self.placing.is_empty() || self.awaited.is_some()
     }
 
     /// Notes an event that the feed is about to bring.
@@ -100,10 +108,15 @@ impl Hub {
         whole
     }
 
-    /// Notes that an event has found its place that had none ([`Receipt::Unplaced`](super::Receipt::Unplaced)).
-    pub(super) fn placed(&mut self) {
-        self.interruptions.placing = self.interruptions.placing.saturating_sub(1);
-        self.release();
+    /// Notes that an event of a job has found its place that had none.
+    pub(super) fn placed(&mut self, job: &JobId) {
+        let placing = &mut self.interruptions.placing;
+        let Some((count, _)) = placing.get_mut(job) else { return };
+        *count -= 1;
+        if *count == 0 {
+            placing.remove(job);
+            self.release();
+        }
     }
 
     /// Notes that the feed has brought an event of this time.
