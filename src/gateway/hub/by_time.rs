@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::{
     Hub, Progress, SessionKey,
     member::{Cursor, Member, skip_to},
-    round::{Next, Round},
+    recent::Recent,
+    round::{Next, Round, Want},
 };
 use crate::{
     event::{JobEvent, Seq},
@@ -24,8 +25,7 @@ impl Hub {
         let jobs = behind.map(|(job, cursor)| (job.clone(), cursor.seq, cursor.target));
         let mut round = Round::new(member.epoch, jobs);
         for want in round.lacking() {
-            let page = self.recent.after(&want.job, want.after, want.limit);
-            if !page.is_empty() {
+            if let Some(page) = remembered(&self.recent, member, &want) {
                 round.supply(&want, page);
             }
         }
@@ -45,14 +45,13 @@ impl Hub {
         for _ in 0..TURN {
             let (job, after, to, event) = match round.next() {
                 None => break,
-                Some(Next::Lacking(want)) => {
-                    let page = self.recent.after(&want.job, want.after, want.limit);
-                    if page.is_empty() {
-                        break;
+                Some(Next::Lacking(want)) => match remembered(&self.recent, member, &want) {
+                    Some(page) => {
+                        round.supply(&want, page);
+                        continue;
                     }
-                    round.supply(&want, page);
-                    continue;
-                }
+                    None => break,
+                },
                 Some(Next::Event { after, event }) => {
                     (event.job().clone(), after, event.seq() - 1, Some(event))
                 }
@@ -110,6 +109,14 @@ impl Member {
     fn may_go_on(&self, round: &Round, mending: bool) -> bool {
         self.is_ordered() && !mending && self.epoch == round.epoch
     }
+}
+
+/// What is remembered of what a session missed live. What it asked for comes from history, which decides what there is
+/// of it: memory may reach back further, to what is older than the time that was asked for.
+fn remembered(recent: &Recent, member: &Member, want: &Want) -> Option<Vec<JobEvent>> {
+    let asked = member.cursors.get(&want.job).is_none_or(|cursor| want.after < cursor.asked);
+    let page = if asked { Vec::new() } else { recent.after(&want.job, want.after, want.limit) };
+    Some(page).filter(|page| !page.is_empty())
 }
 
 /// Hands over the event that follows on a cursor; `false` if the session has no place.
