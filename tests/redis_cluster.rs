@@ -13,51 +13,33 @@ use std::{
 
 use jobcast::{
     Gateway, GatewayOptions, StoreOptions,
-    event::{Draft, Owner, Seq},
-    gateway::{CloseReason, Delivery, Offer, Outlet, Session, Subscription},
+    event::{Draft, JobEvent, Owner, Seq},
+    gateway::{Outlet, Session, Subscription},
     id::JobId,
     store::{Backend, Entry, HistoryOptions, RedisOptions},
 };
-use support::cluster::RedisCluster;
+use support::{cluster::RedisCluster, watcher::Watcher};
 
 /// What a watcher got: the numbers of each job, in the order of their arrival.
-#[derive(Default)]
-struct Watcher(Mutex<BTreeMap<String, Vec<Seq>>>);
+#[derive(Clone, Default)]
+struct Got(Arc<Mutex<BTreeMap<String, Vec<Seq>>>>);
 
-impl Outlet for Watcher {
-    fn offer(&self, delivery: Delivery<'_>) -> Offer {
-        if let Delivery::Event(event) = delivery {
-            self.0.lock().unwrap().entry(event.job().to_string()).or_default().push(event.seq());
-        }
-        Offer::Taken
+impl Got {
+    fn outlet(&self) -> Arc<dyn Outlet> {
+        let got = self.0.clone();
+        Arc::new(Watcher(move |event: &JobEvent| {
+            got.lock().unwrap().entry(event.job().to_string()).or_default().push(event.seq());
+        }))
     }
 
-    fn waiting(&self) -> u64 {
-        0
-    }
-
-    fn is_full(&self) -> bool {
-        false
-    }
-
-    fn takes_notices(&self) -> bool {
-        false
-    }
-
-    fn close(&self, reason: CloseReason) {
-        panic!("closed: {reason:?}");
-    }
-}
-
-impl Watcher {
-    fn got(&self, job: &str) -> Vec<Seq> {
+    fn of(&self, job: &str) -> Vec<Seq> {
         self.0.lock().unwrap().get(job).cloned().unwrap_or_default()
     }
 
     async fn waits_for(&self, job: &str, seqs: &[Seq]) {
         let begun = Instant::now();
-        while self.got(job) != seqs {
-            let got = self.got(job);
+        while self.of(job) != seqs {
+            let got = self.of(job);
             assert!(begun.elapsed() < Duration::from_secs(60), "{job}: got {got:?}, expected {seqs:?}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -66,8 +48,8 @@ impl Watcher {
 
 struct Subject {
     gateway: Gateway,
-    by_job: Arc<Watcher>,
-    by_user: Arc<Watcher>,
+    by_job: Got,
+    by_user: Got,
     _sessions: Vec<Session>,
 }
 
@@ -86,8 +68,8 @@ impl Subject {
         let redis = RedisOptions { urls: cluster.urls(), wait_replicas, ..RedisOptions::new("") };
         let options = StoreOptions { backend: Backend::Redis(redis), history: HistoryOptions::default() };
         let gateway = Gateway::open(&options, GatewayOptions::default()).await.unwrap();
-        let (by_job, by_user) = (Arc::new(Watcher::default()), Arc::new(Watcher::default()));
-        let sessions = vec![gateway.connect(by_job.clone(), None), gateway.connect(by_user.clone(), None)];
+        let (by_job, by_user) = (Got::default(), Got::default());
+        let sessions = vec![gateway.connect(by_job.outlet(), None), gateway.connect(by_user.outlet(), None)];
         for job in jobs() {
             sessions[0].join(&Subscription::Job(parsed(&job), None)).await.unwrap().start();
         }

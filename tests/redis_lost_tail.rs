@@ -11,40 +11,12 @@ use std::{sync::Arc, time::Duration};
 use jobcast::{
     Gateway, GatewayOptions, StoreOptions,
     event::{JobEvent, Seq},
-    gateway::{CloseReason, Delivery, Offer, Outlet, Subscription},
+    gateway::Subscription,
     id::JobId,
     store::{Backend, HistoryOptions, RedisOptions},
 };
-use support::RedisServer;
+use support::{RedisServer, watcher::Watcher};
 use tokio::sync::mpsc;
-
-/// Hands on what a session gets.
-struct Watcher(mpsc::UnboundedSender<JobEvent>);
-
-impl Outlet for Watcher {
-    fn offer(&self, delivery: Delivery<'_>) -> Offer {
-        if let Delivery::Event(event) = delivery {
-            self.0.send(event.clone()).unwrap();
-        }
-        Offer::Taken
-    }
-
-    fn waiting(&self) -> u64 {
-        0
-    }
-
-    fn is_full(&self) -> bool {
-        false
-    }
-
-    fn takes_notices(&self) -> bool {
-        false
-    }
-
-    fn close(&self, reason: CloseReason) {
-        panic!("closed: {reason:?}");
-    }
-}
 
 async fn gateway(server: &RedisServer) -> Gateway {
     let backend = Backend::Redis(RedisOptions::new(&server.url()));
@@ -67,7 +39,8 @@ async fn no_number_that_was_seen_is_given_again() {
     let mut server = RedisServer::start().await;
     let (watching, publishing) = (gateway(&server).await, gateway(&server).await);
     let (sender, mut events) = mpsc::unbounded_channel();
-    let session = watching.connect(Arc::new(Watcher(sender)), None);
+    let session = watching
+        .connect(Arc::new(Watcher(move |event: &JobEvent| sender.send(event.clone()).unwrap())), None);
     let (job, known): (JobId, usize) = ("a".parse().unwrap(), 5);
     session.join(&Subscription::Job(job, None)).await.unwrap().start();
     let mut seen: Vec<Seq> = Vec::new();
