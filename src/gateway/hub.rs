@@ -236,9 +236,13 @@ impl Hub {
             self.advance(latest, latest.seq(), &rooms);
         }
         let edge = self.edges.get(latest.job()).map(|edge| edge.seq);
-        let target = latest.seq().max(edge.unwrap_or(0));
         let mut seq = after.unwrap_or(latest.seq());
         let Some(member) = self.sessions.get_mut(key) else { return };
+        let target = match edge {
+            // History may be ahead of the feed, which brings the rest behind what is older of other jobs.
+            Some(edge) if watches && member.is_ordered() => edge,
+            _ => latest.seq().max(edge.unwrap_or(0)),
+        };
         if watches && !member.cursors.contains_key(latest.job()) {
             // In step with the edge: it may ask to go back, but not to skip what is on its way to it.
             seq = seq.min(edge.unwrap_or(seq));
