@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::{
     Hub, Progress, SessionKey,
     member::{Cursor, Member, skip_to},
-    round::{Next, Round},
+    recent::Recent,
+    round::{Next, Round, Want},
 };
 use crate::{
     event::{JobEvent, Seq},
@@ -24,7 +25,7 @@ impl Hub {
         let jobs = behind.map(|(job, cursor)| (job.clone(), cursor.seq, cursor.target));
         let mut round = Round::new(member.epoch, jobs);
         for want in round.lacking() {
-            let page = self.recent.after(&want.job, want.after, want.limit);
+            let page = remembered(&self.recent, member, &want);
             if !page.is_empty() {
                 round.supply(&want, page);
             }
@@ -46,7 +47,7 @@ impl Hub {
             let (job, after, to, event) = match round.next() {
                 None => break,
                 Some(Next::Lacking(want)) => {
-                    let page = self.recent.after(&want.job, want.after, want.limit);
+                    let page = remembered(&self.recent, member, &want);
                     if page.is_empty() {
                         break;
                     }
@@ -109,6 +110,14 @@ impl Member {
 
     fn may_go_on(&self, round: &Round, mending: bool) -> bool {
         self.is_ordered() && !mending && self.epoch == round.epoch
+    }
+}
+
+/// What needs no reading. A replay that was asked for is of what history has, even where more is remembered.
+fn remembered(recent: &Recent, member: &Member, want: &Want) -> Vec<JobEvent> {
+    match member.cursors.get(&want.job) {
+        Some(cursor) if cursor.asked <= want.after => recent.after(&want.job, want.after, want.limit),
+        _ => Vec::new(),
     }
 }
 
