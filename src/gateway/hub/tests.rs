@@ -962,3 +962,60 @@ fn what_a_resync_finds_waits_for_what_is_older() {
     model.verify_times();
     model.verify();
 }
+
+#[test]
+fn while_a_gap_is_filled_nothing_of_other_jobs_comes_before_it() {
+    let mut model = Model { in_order: true, ..Model::new() };
+    for _ in 0..2 {
+        model.connect();
+        *model.watchers.last().unwrap().outbox.places.lock().unwrap() = 10;
+    }
+    for number in [0, 1] {
+        model.publish(number);
+    }
+    model.feed.clear();
+    model.join(0, &room(5), None, &[]);
+    model.join(1, &room(1), None, &[]);
+    // The first of them gets lost on its way.
+    model.publish(0);
+    model.feed.clear();
+    for number in [0, 1, 0] {
+        model.publish(number);
+    }
+    for _ in 0..2 {
+        model.feed_one(0, false);
+    }
+    model.verify_times();
+    let came = |watcher: usize| {
+        let log = model.watchers[watcher].outbox.log.lock().unwrap();
+        log.iter().filter(|seen| matches!(seen, Seen::Event(..))).count()
+    };
+    assert_eq!((came(0), came(1)), (0, 1), "who watches one job waits for none");
+    model.fill_one();
+    model.verify_times();
+    model.settle();
+    model.verify_times();
+    model.verify();
+}
+
+#[test]
+fn a_replay_is_of_what_history_has() {
+    let mut model = Model { in_order: true, ..Model::new() };
+    model.hub.recent = Recent::new(Most { events: 100, bytes: usize::MAX });
+    for _ in 0..2 {
+        model.connect();
+        *model.watchers.last().unwrap().outbox.places.lock().unwrap() = 100;
+    }
+    model.join(0, &room(5), None, &[]);
+    for _ in 0..2 * RETAINED {
+        model.publish(0);
+    }
+    while !model.feed.is_empty() {
+        model.feed_one(0, false);
+    }
+    model.join(1, &room(5), Some(100), &[]);
+    model.settle();
+    let log = model.watchers[1].outbox.log.lock().unwrap();
+    assert!(matches!(log[..2], [Seen::From(..), Seen::Gap(..)]), "{log:?}");
+    assert_eq!(log.len(), 2 + RETAINED, "{log:?}");
+}
