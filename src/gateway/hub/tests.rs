@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use proptest::prelude::*;
+use proptest::{prelude::*, test_runner::RngSeed};
 
 use super::{census::Census, recent::Most, *};
 use crate::{
@@ -752,8 +752,11 @@ fn run(mut model: Model, moves: &[Move]) {
     assert!(model.hub.edges.is_empty());
 }
 
+/// What the cases are made from: the same ones every time. Another seed looks for what these do not find.
+const SEED: u64 = 20;
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, max_shrink_iters: 50_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, rng_seed: RngSeed::Fixed(SEED), failure_persistence: None, max_shrink_iters: 50_000, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_is_lost_repeated_or_reordered(moves in moves()) {
