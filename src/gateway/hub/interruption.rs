@@ -87,6 +87,9 @@ impl Hub {
 
     /// Notes that the feed leaves nothing out any more, and did since the given time at the earliest.
     pub fn restore(&mut self, since: Timestamp) -> Resync {
+        // What still waits for its place may not be taken for delivered.
+        let placing = self.interruptions.placing.values().map(|(_, since)| *since);
+        let since = placing.fold(since, Timestamp::min);
         let known = self.interruptions.open.get_or_insert_default();
         let since = known.since.map_or(since, |known| known.min(since));
         known.since = Some(since);

@@ -41,8 +41,8 @@ struct Part {
     time: Timestamp,
     /// Whether it is the very time of the next one.
     timed: bool,
-    /// Whether history has none of what is lacking.
-    lost: bool,
+    /// The last number of those that history has lost; told at once, for nobody knows of what time they were.
+    lost: Seq,
 }
 
 /// A part of history that a round needs to go on.
@@ -59,7 +59,7 @@ pub struct Want {
 pub enum Next {
     /// An event, after the last number of its job that was handed over.
     Event { after: Seq, event: JobEvent },
-    /// Numbers of a job that cannot be had, up to its target.
+    /// Numbers of a job that cannot be had.
     Lost { job: JobId, after: Seq, to: Seq },
     /// Something has to be supplied first: the history of the job whose turn it is.
     Lacking(Want),
@@ -75,7 +75,7 @@ impl Round {
             ready: VecDeque::new(),
             time: Timestamp::default(),
             timed: false,
-            lost: false,
+            lost: 0,
         };
         let parts: Vec<_> = jobs.map(part).collect();
         let due = (0..parts.len()).map(|place| Reverse((Timestamp::default(), place))).collect();
@@ -96,9 +96,10 @@ impl Round {
     pub fn next(&mut self) -> Option<Next> {
         let place = self.first()?;
         let part = &self.parts[place];
+        let (job, after) = (&part.job, part.at);
         Some(match part.ready.front() {
-            Some(event) => Next::Event { after: part.at, event: event.clone() },
-            None if part.lost => Next::Lost { job: part.job.clone(), after: part.at, to: part.target },
+            _ if part.lost > after => Next::Lost { job: job.clone(), after, to: part.lost },
+            Some(event) => Next::Event { after, event: event.clone() },
             None => Next::Lacking(self.want(place)),
         })
     }
@@ -148,7 +149,7 @@ impl Round {
         while passed.len() < WANTED_AT_ONCE
             && let Some(place) = self.first()
             && self.parts[place].ready.is_empty()
-            && !self.parts[place].lost
+            && self.parts[place].lost <= self.parts[place].at
         {
             passed.extend(self.due.pop());
         }
@@ -165,15 +166,15 @@ impl Round {
     /// Takes what was wanted, oldest first; an empty page says that history has none of it.
     pub fn supply(&mut self, want: &Want, page: Vec<JobEvent>) {
         let Some(part) = self.parts.get_mut(want.place) else { return };
-        if part.at != want.after || !part.ready.is_empty() || part.lost {
+        if part.at != want.after || !part.ready.is_empty() || part.lost > part.at {
             return;
         }
         let known = std::mem::replace(&mut part.timed, true);
         let target = part.target;
         let mut page =
             page.into_iter().filter(|event| (want.after + 1..=target).contains(&event.seq())).peekable();
-        let first = page.peek().map(JobEvent::timestamp);
-        part.lost = first.is_none();
+        let first = page.peek().map(|event| (event.seq(), event.timestamp()));
+        part.lost = first.map_or(target, |(seq, _)| seq - 1);
         // The one whose turn it is has its place in any case; of others the time will do.
         while let Some(event) =
             page.next_if(|event| known && part.ready.is_empty() || self.bytes + size(event) <= READY_BYTES)
@@ -181,7 +182,11 @@ impl Round {
             self.bytes += size(&event);
             part.ready.push_back(event);
         }
-        part.time = part.time.max(first.unwrap_or_default());
+        if let Some((_, time)) = first
+            && part.lost <= part.at
+        {
+            part.time = part.time.max(time);
+        }
     }
 }
 
