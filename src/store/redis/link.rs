@@ -145,11 +145,7 @@ impl Link {
     /// [`StoreError`] says why one does not.
     pub async fn ping(&self) -> Result<(), StoreError> {
         let slots = self.servers().slots();
-        let ping = |node: Arc<Node>| async move {
-            let mut line = node.commands().await?;
-            let answer = redis::cmd("PING").query_async::<()>(&mut line.connection).await;
-            answer.inspect_err(|_| line.discard())
-        };
+        let ping = |node: Arc<Node>| async move { node.ask::<()>(&redis::cmd("PING")).await };
         let answers = tokio::time::timeout(DEADLINE, join_all(slots.nodes().into_iter().map(ping))).await;
         let answers = answers.map_err(|_| StoreError("redis: no answer in time".to_owned()))?;
         answers.into_iter().collect::<Result<(), RedisError>>().map_err(StoreError::from)

@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use redis::{AsyncConnectionConfig, Client, PushInfo, PushKind, RedisError, aio::MultiplexedConnection};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, FromRedisValue, PushInfo, PushKind, RedisError,
+    aio::MultiplexedConnection,
+};
 use tokio::sync::OnceCell;
 
 use super::fence::Run;
@@ -63,6 +66,16 @@ impl Node {
     /// Why the server cannot be reached: then nothing has been sent.
     pub async fn commands(&self) -> Result<Borrowed<'_>, RedisError> {
         self.commands.borrow(&self.client).await
+    }
+
+    /// Asks this very server, whatever it holds, and lets go of a connection that gives no answer.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RedisError> {
+        let mut line = self.commands().await?;
+        let answer = command.query_async(&mut line.connection).await;
+        answer.inspect_err(|_| line.discard())
     }
 
     /// A connection for commands that end with a wait for replicas.

@@ -216,12 +216,8 @@ impl Servers {
 
 /// How a server sees its cluster; `None` if it does not say.
 async fn view(node: &Arc<Node>) -> Option<Vec<Shard>> {
-    let ask = async {
-        let mut line = node.commands().await?;
-        let mut call = redis::cmd("CLUSTER");
-        let answer: RedisResult<Value> = call.arg("SLOTS").query_async(&mut line.connection).await;
-        answer.inspect_err(|_| line.discard())
-    };
+    let mut question = redis::cmd("CLUSTER");
+    let ask = node.ask::<Value>(question.arg("SLOTS"));
     let answer = tokio::time::timeout(PROBE_TIMEOUT, ask).await.ok()?.ok()?;
     let (own_host, _) = node.address().rsplit_once(':')?;
     let mut shards = slots::shards(answer);
@@ -236,11 +232,8 @@ async fn view(node: &Arc<Node>) -> Option<Vec<Shard>> {
 async fn probe(nodes: &[Arc<Node>], urls: &[String]) -> Result<bool, OpenError> {
     let mut problems = Vec::new();
     for (node, url) in nodes.iter().zip(urls) {
-        let ask = async {
-            let mut line = node.commands().await?;
-            let mut call = redis::cmd("INFO");
-            call.arg("cluster").query_async::<String>(&mut line.connection).await
-        };
+        let mut question = redis::cmd("INFO");
+        let ask = node.ask::<String>(question.arg("cluster"));
         problems.push(match tokio::time::timeout(PATIENCE, ask).await {
             Ok(Ok(info)) => return Ok(info.contains("cluster_enabled:1")),
             Ok(Err(error)) => format!("{}: {error}", without_password(url)),
