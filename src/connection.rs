@@ -2,22 +2,22 @@
 //! where its peer does not read any more.
 
 mod acceptor;
+mod boundary;
+mod frame;
 mod gate;
+mod pipe;
 
 use std::{
     io,
     net::{IpAddr, Shutdown, SocketAddr},
     pin::Pin,
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicU64, Ordering},
-    },
-    task::{Context, Poll, ready},
-    time::Duration,
+    sync::{Arc, Weak, atomic::Ordering},
+    task::{Context, Poll},
 };
 
 use axum::{
     extract::{ConnectInfo, Request, connect_info::Connected},
+    http::StatusCode,
     middleware::Next,
     response::Response,
     serve::IncomingStream,
@@ -25,20 +25,21 @@ use axum::{
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     sync::OwnedSemaphorePermit,
 };
 
 pub use self::acceptor::{AcceptOptions, Acceptor};
-use self::gate::{Gate, Pass};
+use self::gate::Gate;
+pub(crate) use self::{
+    frame::text_frame,
+    pipe::{Most, Pipe, Queued},
+};
 
 /// What handlers may know of a connection, and do to it.
 #[derive(Debug, Clone)]
 pub struct Connection {
     address: SocketAddr,
-    stream: Weak<TcpStream>,
-    written: Arc<AtomicU64>,
-    pass: Weak<Pass>,
+    pipe: Weak<Pipe>,
 }
 
 impl Connection {
@@ -49,63 +50,73 @@ impl Connection {
 
     /// Whether it is still held open on this side.
     pub fn is_open(&self) -> bool {
-        self.stream.strong_count() > 0
+        self.pipe.strong_count() > 0
+    }
+
+    /// What its bytes go through, while it is open.
+    pub(crate) fn pipe(&self) -> Option<Arc<Pipe>> {
+        self.pipe.upgrade()
     }
 
     /// How many bytes the system has taken for the peer so far: what is beyond them still waits in this process.
-    pub fn written(&self) -> u64 {
-        self.written.load(Ordering::Relaxed)
+    /// `None` once the connection is closed.
+    pub fn written(&self) -> Option<u64> {
+        self.pipe().map(|pipe| pipe.written())
     }
 
     /// Ends a connection that has left HTTP, in order: nothing is read from it any more, and what is on its way to
     /// the peer is still sent.
     pub fn end(&self) {
-        if let (Some(stream), Some(pass)) = (self.stream.upgrade(), self.pass.upgrade()) {
-            pass.ended.store(true, Ordering::Release);
+        if let Some(pipe) = self.pipe() {
+            pipe.pass.ended.store(true, Ordering::Release);
             // Wakes whoever reads.
-            let _already_gone = SockRef::from(&*stream).shutdown(Shutdown::Read);
+            let _already_gone = SockRef::from(pipe.stream()).shutdown(Shutdown::Read);
         }
     }
 
     /// Cuts the connection at once, whatever its writer is waiting for. What was not sent yet is lost.
     pub fn cut(&self) {
-        if let Some(stream) = self.stream.upgrade() {
-            // Without it the system would go on trying to send what nobody reads.
-            let _already_gone = SockRef::from(&*stream).set_linger(Some(Duration::ZERO));
-            let _already_gone = SockRef::from(&*stream).shutdown(Shutdown::Both);
+        if let Some(pipe) = self.pipe() {
+            pipe.cut();
         }
     }
 }
 
 impl Connected<IncomingStream<'_, Acceptor>> for Connection {
     fn connect_info(stream: IncomingStream<'_, Acceptor>) -> Self {
-        let Io { stream: held, written, gate, .. } = stream.io();
-        Connection {
-            address: *stream.remote_addr(),
-            stream: Arc::downgrade(held),
-            written: written.clone(),
-            pass: gate.pass(),
-        }
+        Connection { address: *stream.remote_addr(), pipe: Arc::downgrade(&stream.io().pipe) }
     }
 }
 
-/// Notes that a connection's first request is there: from then on it may take its time.
-pub async fn greet(request: Request, next: Next) -> Response {
-    if let Some(ConnectInfo(connection)) = request.extensions().get::<ConnectInfo<Connection>>()
-        && let Some(pass) = connection.pass.upgrade()
+/// Notes what a connection's pipe has to know of its requests: that the first one is there, from which on it may take
+/// its time, and that one makes a WebSocket of it.
+pub async fn watch(request: Request, next: Next) -> Response {
+    let connection = request.extensions().get::<ConnectInfo<Connection>>().map(|info| info.0.clone());
+    let pipe = || connection.as_ref().and_then(Connection::pipe);
+    if let Some(pipe) = pipe() {
+        pipe.pass.greeted.store(true, Ordering::Release);
+    }
+    let response = next.run(request).await;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS
+        && let Some(pipe) = pipe()
     {
-        pass.greeted.store(true, Ordering::Release);
+        pipe.switch();
     }
-    next.run(request).await
+    response
 }
 
-/// The stream of a connection, shared with whoever may have to cut it, and a count of what went out on it.
+/// A connection as a library reads and writes it.
 #[derive(Debug)]
 pub struct Io {
-    stream: Arc<TcpStream>,
-    written: Arc<AtomicU64>,
+    pipe: Arc<Pipe>,
     gate: Gate,
     _descriptor: OwnedSemaphorePermit,
+}
+
+impl Drop for Io {
+    fn drop(&mut self) {
+        self.pipe.release();
+    }
 }
 
 impl AsyncRead for Io {
@@ -114,12 +125,13 @@ impl AsyncRead for Io {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let Self { pipe, gate, .. } = &mut *self;
         loop {
-            match self.stream.poll_read_ready(context) {
-                Poll::Ready(ready) => ready.and_then(|()| self.gate.check())?,
-                Poll::Pending => return self.gate.poll_silence(context),
+            match pipe.stream().poll_read_ready(context) {
+                Poll::Ready(ready) => ready.and_then(|()| pipe.pass.check())?,
+                Poll::Pending => return gate.poll_silence(&pipe.pass, context),
             }
-            match self.stream.try_read(buffer.initialize_unfilled()) {
+            match pipe.stream().try_read(buffer.initialize_unfilled()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 outcome => return Poll::Ready(outcome.map(|count| buffer.advance(count))),
             }
@@ -127,29 +139,9 @@ impl AsyncRead for Io {
     }
 }
 
-impl Io {
-    fn poll_try(
-        &self,
-        context: &mut Context<'_>,
-        write: impl Fn(&TcpStream) -> io::Result<usize>,
-    ) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.stream.poll_write_ready(context))?;
-            match write(&self.stream) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                outcome => {
-                    let count = outcome.as_ref().map_or(0, |count| *count as u64);
-                    self.written.fetch_add(count, Ordering::Relaxed);
-                    return Poll::Ready(outcome);
-                }
-            }
-        }
-    }
-}
-
 impl AsyncWrite for Io {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_try(context, |stream| stream.try_write(bytes))
+        self.pipe.poll_write(context, bytes)
     }
 
     fn poll_write_vectored(
@@ -157,7 +149,7 @@ impl AsyncWrite for Io {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.poll_try(context, |stream| stream.try_write_vectored(slices))
+        self.pipe.poll_write_vectored(context, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -169,9 +161,6 @@ impl AsyncWrite for Io {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match SockRef::from(&*self.stream).shutdown(Shutdown::Write) {
-            Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
-            outcome => Poll::Ready(outcome),
-        }
+        Poll::Ready(self.pipe.shut())
     }
 }

@@ -158,6 +158,11 @@ impl JobEvent {
         &self.0.owner
     }
 
+    /// Whether both are handles on one and the same event.
+    pub fn is_same(&self, other: &JobEvent) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// The event as it reaches every client, to the byte.
     pub fn json(&self) -> &RawValue {
         &self.0.json

@@ -403,8 +403,15 @@ impl Gateway {
         }
     }
 
-    /// One step of the hub, under its lock. Whoever fell behind by it is looked after from here on.
+    /// One step of the hub, under its lock, after which all that it has offered is on its way.
     fn hub<T>(&self, step: impl FnOnce(&mut Hub) -> T) -> T {
+        let (result, unflushed) = self.step(|hub| (step(hub), hub.take_unflushed()));
+        unflushed.iter().for_each(|outlet| outlet.flush());
+        result
+    }
+
+    /// One step of the hub, under its lock. Whoever fell behind by it is looked after from here on.
+    fn step<T>(&self, step: impl FnOnce(&mut Hub) -> T) -> T {
         let (result, woken) = {
             let mut hub = self.0.hub.lock().unwrap_or_else(PoisonError::into_inner);
             let result = step(&mut hub);

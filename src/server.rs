@@ -131,9 +131,9 @@ impl Server {
         let (draining, closing, stop) =
             (Draining::default(), CancellationToken::new(), CancellationToken::new());
         let (router, sockets) = edges(&gateway, &options, draining.clone());
-        let acceptor = Acceptor::new(listener, accepting(&options), closing.clone())?;
+        let acceptor = Acceptor::new(listener, accepting(&options), closing.clone(), gateway.tasks())?;
         let service = router
-            .layer(middleware::from_fn(connection::greet))
+            .layer(middleware::from_fn(connection::watch))
             .into_make_service_with_connect_info::<Connection>();
         let serving = axum::serve(acceptor, service).with_graceful_shutdown(stop.clone().cancelled_owned());
         let mut serving = std::pin::pin!(serving.into_future());

@@ -3,6 +3,8 @@
 mod admission;
 mod inbox;
 mod lines;
+mod outlet;
+mod packet;
 mod request;
 mod sockets;
 mod wire;
@@ -19,13 +21,14 @@ use socketioxide::{
 };
 
 pub use self::sockets::Sockets;
-use self::{admission::Admission, inbox::Inbox, lines::Lines, wire::SocketOutlet};
+use self::{admission::Admission, inbox::Inbox, lines::Lines, outlet::Sending};
 use crate::{
-    connection::Connection,
+    connection::{Connection, Most},
     gateway::{Gateway, Peer},
     id::ClientId,
     json::Members,
     refusal::Refusal,
+    telemetry::EdgeLabel,
 };
 
 /// How Socket.IO connections are kept.
@@ -89,7 +92,14 @@ pub fn mount(router: Router, gateway: &Gateway, options: SocketIoOptions) -> (Ro
         .with_parser(ParserConfig::common().max_incoming_binaries(0).max_incoming_binary_buf_size(0))
         .build_layer();
     let lines = Lines::default();
-    let entrance = Arc::new(Entrance { gateway: gateway.clone(), options, lines: lines.clone() });
+    let (metrics, label) = (gateway.metrics(), EdgeLabel { edge: "socketio" });
+    let sending = Arc::new(Sending::new(
+        lines.clone(),
+        Most { frames: options.outbox, bytes: options.outbox_bytes },
+        metrics.deliveries.get_or_create(&label).clone(),
+        metrics.connections.get_or_create(&label).clone(),
+    ));
+    let entrance = Arc::new(Entrance { gateway: gateway.clone(), options, sending });
     let admit = move |socket: SocketRef, auth: TryData<Box<RawValue>>| {
         let entrance = entrance.clone();
         async move { entrance.admit(socket, auth.0.ok().as_deref()).await }
@@ -118,7 +128,7 @@ pub fn mount(router: Router, gateway: &Gateway, options: SocketIoOptions) -> (Ro
 struct Entrance {
     gateway: Gateway,
     options: SocketIoOptions,
-    lines: Lines,
+    sending: Arc<Sending>,
 }
 
 impl Entrance {
@@ -126,7 +136,7 @@ impl Entrance {
     /// otherwise a fast client's first event would be lost now and then.
     async fn admit(&self, socket: SocketRef, auth: Option<&RawValue>) -> Result<(), Refusal> {
         let peer = peer(&socket, auth)?;
-        let inbox = Arc::new(Inbox::new(&self.gateway, peer, &self.options, &self.lines));
+        let inbox = Arc::new(Inbox::new(&self.gateway, peer, &self.options, self.sending.clone()));
         // A store that does not answer must not keep watchers out.
         let _in_time = tokio::time::timeout(RECORD_PATIENCE, self.gateway.records_published()).await;
         socket.extensions.insert(inbox.clone());

@@ -14,7 +14,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Io, gate::Gate};
+use super::{Io, gate::Gate, pipe::Pipe};
+use crate::tasks::Tasks;
 
 /// How connections are accepted.
 #[derive(Debug, Clone, Copy)]
@@ -41,13 +42,14 @@ pub struct Acceptor {
     options: AcceptOptions,
     descriptors: Arc<Semaphore>,
     closing: CancellationToken,
+    tasks: Tasks,
     /// When it was last said that a connection could not be taken: not for each.
     complained: Option<Instant>,
 }
 
 impl Acceptor {
     /// Accepts from `listener`, until `closing` is cancelled: then it is closed, after what waits there already
-    /// has been accepted.
+    /// has been accepted. What is sent to slow peers is sent by `tasks`.
     ///
     /// # Errors
     /// Whatever the system says of the listener.
@@ -55,6 +57,7 @@ impl Acceptor {
         listener: TcpListener,
         options: AcceptOptions,
         closing: CancellationToken,
+        tasks: &Tasks,
     ) -> io::Result<Self> {
         Ok(Self {
             address: listener.local_addr()?,
@@ -62,6 +65,7 @@ impl Acceptor {
             options,
             descriptors: Arc::new(Semaphore::new(options.connections.min(Semaphore::MAX_PERMITS))),
             closing,
+            tasks: tasks.clone(),
             complained: None,
         })
     }
@@ -105,8 +109,7 @@ impl Acceptor {
             tracing::debug!(%error, "could not set a connection up");
         }
         Some(Io {
-            stream: Arc::new(stream),
-            written: Arc::default(),
+            pipe: Arc::new(Pipe::new(stream, self.tasks.clone())),
             gate: Gate::new(self.options.handshake_timeout),
             _descriptor: descriptor,
         })

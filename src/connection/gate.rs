@@ -4,25 +4,20 @@ use std::{
     future::Future,
     io,
     pin::Pin,
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
     task::{Context, Poll},
     time::Duration,
 };
 
 use tokio::time::{Sleep, sleep};
 
-/// Whether a connection is read from: until its first request is there only for so long, and until it is told to
-/// end.
+/// Whether a connection is read from: until its first request is there only for so long.
 #[derive(Debug)]
 pub struct Gate {
     deadline: Option<Pin<Box<Sleep>>>,
-    pass: Arc<Pass>,
 }
 
-/// What others know of a connection's gate.
+/// What others have to say of a connection's gate.
 #[derive(Debug, Default)]
 pub struct Pass {
     /// Its first request is there.
@@ -31,34 +26,31 @@ pub struct Pass {
     pub ended: AtomicBool,
 }
 
-impl Gate {
-    /// The gate of a connection whose first request has to be there within `timeout`.
-    pub fn new(timeout: Duration) -> Self {
-        Self { deadline: Some(Box::pin(sleep(timeout))), pass: Arc::default() }
-    }
-
-    /// The pass of this connection.
-    pub fn pass(&self) -> Weak<Pass> {
-        Arc::downgrade(&self.pass)
-    }
-
+impl Pass {
     /// Whether the connection was told to end.
     ///
     /// # Errors
     /// [`io::ErrorKind::ConnectionAborted`] where it was.
     pub fn check(&self) -> io::Result<()> {
-        match self.pass.ended.load(Ordering::Acquire) {
+        match self.ended.load(Ordering::Acquire) {
             true => Err(io::ErrorKind::ConnectionAborted.into()),
             false => Ok(()),
         }
+    }
+}
+
+impl Gate {
+    /// The gate of a connection whose first request has to be there within `timeout`.
+    pub fn new(timeout: Duration) -> Self {
+        Self { deadline: Some(Box::pin(sleep(timeout))) }
     }
 
     /// Waits for something to read, where there is nothing yet: for ever, or until the first request takes too long.
     ///
     /// # Errors
     /// [`io::ErrorKind::TimedOut`] where it does.
-    pub fn poll_silence(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.pass.greeted.load(Ordering::Acquire) {
+    pub fn poll_silence(&mut self, pass: &Pass, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if pass.greeted.load(Ordering::Acquire) {
             self.deadline = None;
         }
         match &mut self.deadline {

@@ -74,6 +74,7 @@ async fn catch_up(gateway: &Gateway, key: SessionKey) -> bool {
                 }
             }
         };
+        outlet.flush();
         if progress.asked {
             // A long replay may take its time, for as long as it moves.
             since = Instant::now();

@@ -24,6 +24,9 @@ const BATCH: usize = 64;
 /// How many bytes of events at the most, if they are more than one: each session in their rooms gets its own copy.
 const BATCH_BYTES: usize = 256 * 1024;
 
+/// How many sessions are sent what was offered before other tasks get their turn.
+const FLUSHES: usize = 64;
+
 /// How many jobs of a room are brought up to date by one question to the store.
 const RESYNC_CHUNK: usize = 100;
 
@@ -38,12 +41,25 @@ pub async fn follow(gateway: Gateway, mut feed: Feed) {
         for item in items.drain(..) {
             let size = size(&item);
             if bytes > 0 && bytes + size > BATCH_BYTES {
-                tokio::task::yield_now().await;
+                flush(&gateway).await;
                 bytes = 0;
             }
             bytes += size;
             take(&gateway, item);
         }
+        flush(&gateway).await;
+    }
+}
+
+/// Sends what has been offered, and lets other tasks have their turn: only then what comes next is offered, so that
+/// what waits for a client that reads is never more than a batch.
+async fn flush(gateway: &Gateway) {
+    let outlets = gateway.step(Hub::take_unflushed);
+    for some in outlets.chunks(FLUSHES) {
+        some.iter().for_each(|outlet| outlet.flush());
+        tokio::task::yield_now().await;
+    }
+    if outlets.is_empty() {
         tokio::task::yield_now().await;
     }
 }
@@ -59,7 +75,7 @@ fn size(item: &FeedItem) -> usize {
 fn take(gateway: &Gateway, item: FeedItem) {
     match item {
         FeedItem::Event(event) => {
-            let receipt = gateway.hub(|hub| hub.receive(&event));
+            let receipt = gateway.step(|hub| hub.receive(&event));
             follow_up(gateway, &event, receipt);
         }
         FeedItem::Notice(notice) => notify(gateway, &notice),
@@ -123,7 +139,7 @@ async fn fill(gateway: Gateway, job: JobId, mut after: Seq) {
 }
 
 fn notify(gateway: &Gateway, notice: &Notice) {
-    for key in gateway.hub(|hub| hub.notify(notice)) {
+    for key in gateway.step(|hub| hub.notify(notice)) {
         gateway.close(key, CloseReason::TooManyNotices);
     }
 }

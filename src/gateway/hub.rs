@@ -64,6 +64,8 @@ pub struct Hub {
     joins: JoinId,
     /// Sessions that have fallen behind and that nobody looks after yet.
     woken: Vec<(SessionKey, &'static str)>,
+    /// Sessions that have taken something since they were flushed.
+    unflushed: Vec<SessionKey>,
     interruptions: Interruptions,
     /// Of each job whose live edge has a gap the newest event, which waits while what came before it is fetched.
     filling: HashMap<JobId, JobEvent>,
@@ -399,8 +401,15 @@ impl Hub {
             let Some(occupants) = self.rooms.get(room) else { continue };
             for key in &occupants.live {
                 let Some(member) = self.sessions.get_mut(*key) else { continue };
-                if member.first_sight(self.deliveries) && offer(member) {
+                if !member.first_sight(self.deliveries) {
+                    continue;
+                }
+                let flushed = !member.unflushed;
+                if offer(member) {
                     self.woken.push((*key, SLOW));
+                }
+                if flushed && member.unflushed {
+                    self.unflushed.push(*key);
                 }
             }
         }
@@ -527,7 +536,11 @@ impl Hub {
                 continue;
             }
             let waiting = !member.notices.is_empty();
-            if !waiting && member.outlet.offer(Delivery::Notice(notice)) != Offer::Full {
+            let flushed = !member.unflushed;
+            if !waiting && member.offer(Delivery::Notice(notice)) != Offer::Full {
+                if flushed && member.unflushed {
+                    self.unflushed.push(key);
+                }
                 continue;
             }
             if member.notices.len() >= MAX_WAITING_NOTICES {
@@ -538,6 +551,17 @@ impl Hub {
             self.woken.push((key, SLOW));
         }
         overrun
+    }
+
+    /// Takes the sending ends of all that have taken something since the last call.
+    pub fn take_unflushed(&mut self) -> Vec<Arc<dyn Outlet>> {
+        let mut outlets = Vec::with_capacity(self.unflushed.len());
+        for key in self.unflushed.drain(..) {
+            let Some(member) = self.sessions.get_mut(key) else { continue };
+            member.unflushed = false;
+            outlets.push(member.outlet.clone());
+        }
+        outlets
     }
 
     /// Whether [`Hub::take_woken`] may have something to tell.

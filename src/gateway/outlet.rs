@@ -77,8 +77,13 @@ impl CloseReason {
 
 /// The sending end of one session.
 pub trait Outlet: Send + Sync + 'static {
-    /// Takes a delivery or refuses it at once; must not wait. What is taken is sent in the order of the offers.
+    /// Takes a delivery or refuses it at once; must not wait. What is taken is sent in the order of the offers, at the
+    /// latest after the next [`Outlet::flush`].
     fn offer(&self, delivery: Delivery<'_>) -> Offer;
+
+    /// Sends what was taken, as far as that goes without waiting; the rest follows by itself. It is called after the
+    /// offers that come together, so that they can leave together.
+    fn flush(&self) {}
 
     /// How many bytes wait in this process until the peer takes them.
     fn waiting(&self) -> u64;

@@ -9,18 +9,18 @@ use std::{
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use serde::Serialize;
-use serde_json::value::to_raw_value;
+use serde_json::value::{RawValue, to_raw_value};
 use socketioxide::{
-    SendError,
     adapter::LocalAdapter,
-    extract::{AckSender, SocketRef},
-    handler::{FromMessageParts, MessageHandler, Value},
+    extract::SocketRef,
+    handler::{MessageHandler, Value},
     socket::Socket,
 };
 
 use super::{
-    SocketIoOptions, SocketOutlet,
-    lines::Lines,
+    SocketIoOptions,
+    outlet::{Sending, SocketOutlet},
+    packet::Packet,
     request::Request,
     transport,
     wire::{Exception, History, Refused, Subscribed, Unsubscribed},
@@ -29,7 +29,6 @@ use crate::{
     gateway::{CloseReason, Gateway, Offer, Outlet, Peer, Session},
     refusal::{Code, Refusal},
     room::Room,
-    telemetry::EdgeLabel,
 };
 
 /// How many messages of one client may wait.
@@ -76,15 +75,9 @@ struct Message {
 
 impl Inbox {
     /// The inbox of a socket that is about to be let in, with a session that notices may already reach.
-    pub fn new(gateway: &Gateway, peer: Peer, options: &SocketIoOptions, lines: &Lines) -> Self {
+    pub fn new(gateway: &Gateway, peer: Peer, options: &SocketIoOptions, sending: Arc<Sending>) -> Self {
         let rate = NonZeroU32::new(options.messages_per_second).unwrap_or(NonZeroU32::MIN);
-        let (metrics, label) = (gateway.metrics(), EdgeLabel { edge: "socketio" });
-        let outlet = Arc::new(SocketOutlet::new(
-            lines.clone(),
-            options.outbox_bytes,
-            metrics.deliveries.get_or_create(&label).clone(),
-            metrics.connections.get_or_create(&label).clone(),
-        ));
+        let outlet = Arc::new(SocketOutlet::new(sending));
         let session = gateway.connect(outlet.clone(), Some(peer));
         let stage = Stage::Arriving(Watcher { session, outlet });
         Self {
@@ -123,19 +116,29 @@ impl Inbox {
 
     fn push(self: &Arc<Self>, message: Message) {
         if self.limiter.check().is_err() {
-            return refuse(&self.gateway, &message, "too many messages a second; slow down");
+            return self.refuse(&message, "too many messages a second; slow down");
         }
         let mut state = self.state();
         if state.waiting.len() >= CAPACITY {
             drop(state);
-            return refuse(
-                &self.gateway,
-                &message,
-                "too many messages wait for their answer; wait for some first",
-            );
+            return self.refuse(&message, "too many messages wait for their answer; wait for some first");
         }
         state.waiting.push_back(message);
         self.work(state);
+    }
+
+    /// Refuses a message without waiting: whoever sends too much may miss an answer.
+    fn refuse(&self, message: &Message, problem: &str) {
+        let refusal = Refusal::new(Code::RateLimited, problem);
+        self.gateway.metrics().reject(refusal.code.as_str());
+        let outlet = match &self.state().stage {
+            Stage::Open(watcher, _) => watcher.outlet.clone(),
+            Stage::Arriving(_) | Stage::Closed => return,
+        };
+        if let Ok(json) = message.refusal(&refusal) {
+            let _may_be_missed = outlet.take(&message.telling(&json));
+            outlet.flush();
+        }
     }
 
     /// Sees to it that somebody handles what waits.
@@ -187,31 +190,22 @@ impl Message {
         }
     }
 
-    /// Answers, if an answer is awaited.
-    fn answer(&self, answer: &impl Serialize) -> Result<(), SendError> {
-        if self.ack.is_none() {
-            return Ok(());
-        }
-        let mut nothing = Value::Str("".into(), None);
-        match AckSender::from_message_parts(&self.socket, &mut nothing, &self.ack) {
-            Ok(ack) => ack.send(answer),
-            Err(never) => match never {},
-        }
+    /// The answer as it goes out; `None` where none is awaited.
+    fn answer<'a>(&'a self, answer: &'a RawValue) -> Option<Packet<'a>> {
+        Some(Packet::Ack { socket: &self.socket, id: self.ack?, answer })
     }
 
-    fn refuse(&self, refusal: &Refusal) -> Result<(), SendError> {
+    /// What tells of a refusal: the answer, or an event where none is awaited.
+    fn refusal(&self, refusal: &Refusal) -> Result<Box<RawValue>, serde_json::Error> {
         match self.ack {
-            Some(_) => self.answer(&Refused::new(refusal)),
-            None => self.socket.emit("exception", &Exception(refusal)),
+            Some(_) => to_raw_value(&Refused::new(refusal)),
+            None => to_raw_value(&Exception(refusal)),
         }
     }
-}
 
-/// Refuses a message without waiting: whoever sends too much may miss an answer.
-fn refuse(gateway: &Gateway, message: &Message, problem: &str) {
-    let refusal = Refusal::new(Code::RateLimited, problem);
-    gateway.metrics().reject(refusal.code.as_str());
-    let _may_be_missed = message.refuse(&refusal);
+    fn telling<'a>(&'a self, refusal: &'a RawValue) -> Packet<'a> {
+        self.answer(refusal).unwrap_or(Packet::Event { name: "exception", argument: refusal })
+    }
 }
 
 /// A message that is being handled.
@@ -231,7 +225,10 @@ impl Handling<'_> {
         };
         if let Err(refusal) = served {
             self.gateway.metrics().reject(refusal.code.as_str());
-            self.send(refusal.message.len(), || self.message.refuse(&refusal)).await;
+            match self.message.refusal(&refusal) {
+                Ok(json) => _ = self.send(&self.message.telling(&json)).await,
+                Err(error) => tracing::error!(%error, "a refusal could not be written"),
+            }
         }
     }
 
@@ -263,10 +260,16 @@ impl Handling<'_> {
         Ok(self.watcher.session.leave(room).await?)
     }
 
-    /// Sends an answer, as [`Handling::send`] does.
+    /// Sends an answer, if one is awaited, as [`Handling::send`] does.
     async fn answer(&self, answer: &impl Serialize) -> bool {
+        if self.message.ack.is_none() {
+            return true;
+        }
         match to_raw_value(answer) {
-            Ok(json) => self.send(json.get().len(), || self.message.answer(&json)).await,
+            Ok(json) => match self.message.answer(&json) {
+                Some(packet) => self.send(&packet).await,
+                None => true,
+            },
             Err(error) => {
                 tracing::error!(%error, "an answer could not be written");
                 false
@@ -274,16 +277,19 @@ impl Handling<'_> {
         }
     }
 
-    /// Sends something of at least so many bytes that must arrive, and closes the session if the client takes
-    /// nothing for too long. Says whether it was sent.
-    async fn send(&self, bytes: usize, send: impl Fn() -> Result<(), SendError>) -> bool {
+    /// Sends something that must arrive, and closes the session if the client takes nothing for too long. Says whether
+    /// it was sent.
+    async fn send(&self, packet: &Packet<'_>) -> bool {
         let outlet = &self.watcher.outlet;
         let (mut waiting, mut pause) = (outlet.waiting(), Duration::from_millis(5));
         let mut deadline = Instant::now() + ANSWER_PATIENCE;
         loop {
-            match outlet.send(bytes, |_| send()) {
+            match outlet.take(packet) {
                 Offer::Full => tokio::time::sleep(pause).await,
-                other => return other == Offer::Taken,
+                other => {
+                    outlet.flush();
+                    return other == Offer::Taken;
+                }
             }
             pause = (pause * 2).min(Duration::from_millis(250));
             if outlet.waiting() < waiting {

@@ -53,7 +53,7 @@ impl Line {
     fn left(&self) -> Option<u64> {
         let by_websocket = match self.websocket.get() {
             None => 0,
-            Some(WebSocket { connection, before }) => connection.as_ref()?.written() - before,
+            Some(WebSocket { connection, before }) => connection.as_ref()?.written()?.saturating_sub(*before),
         };
         Some(self.polled.load(Ordering::Relaxed) + by_websocket)
     }
@@ -103,7 +103,8 @@ impl Line {
         self.connection().is_some()
     }
 
-    fn connection(&self) -> Option<&Connection> {
+    /// The connection that is its WebSocket, if it has one that can be cut.
+    pub fn connection(&self) -> Option<&Connection> {
         self.websocket.get()?.connection.as_ref()
     }
 }
@@ -168,7 +169,7 @@ pub async fn follow(State(lines): State<Lines>, request: Request, next: Next) ->
         return next.run(request).await;
     };
     let connection = request.extensions().get::<ConnectInfo<Connection>>().map(|info| info.0.clone());
-    let before = connection.as_ref().map_or(0, Connection::written);
+    let before = connection.as_ref().and_then(Connection::written).unwrap_or(0);
     let cut = lines.find(&socket).map(|line| line.cut.clone()).unwrap_or_default();
     let Some(response) = cut.run_until_cancelled(next.run(request)).await else {
         let refusal = Refusal::new(Code::Unavailable, "the client took nothing for too long; connect again");

@@ -51,6 +51,8 @@ pub struct Member {
     pub cursors: HashMap<JobId, Cursor>,
     pub notices: VecDeque<Notice>,
     pub seen: u64,
+    /// Whether it has taken something since the last flush.
+    pub unflushed: bool,
     /// Whether the gateway has begun to end it.
     pub closing: bool,
     /// Changes with whatever makes a round of catching up out of date that has begun.
@@ -72,6 +74,7 @@ impl Member {
             cursors: HashMap::new(),
             notices: VecDeque::new(),
             seen: 0,
+            unflushed: false,
             closing: false,
             epoch: 0,
             by_time: 0,
@@ -134,6 +137,13 @@ impl Member {
         }
     }
 
+    /// Offers something to its outlet.
+    pub fn offer(&mut self, delivery: Delivery<'_>) -> Offer {
+        let offer = self.outlet.offer(delivery);
+        self.unflushed |= offer == Offer::Taken;
+        offer
+    }
+
     /// Offers an event that the node delivers now. Answers whether the session fell behind by it.
     pub fn offer_live(&mut self, event: &JobEvent, mending: bool) -> bool {
         let (job, seq) = (event.job(), event.seq());
@@ -147,10 +157,12 @@ impl Member {
             }
             Some(got) if got + 1 < seq => self.fall_behind(job, event.owner(), got, seq),
             _ if self.has_to_wait(mending) => self.fall_behind(job, event.owner(), seq - 1, seq),
-            _ => match self.outlet.offer(Delivery::Event(event)) {
+            _ => match self.offer(Delivery::Event(event)) {
                 Offer::Full => self.fall_behind(job, event.owner(), seq - 1, seq),
                 Offer::Taken | Offer::Closed => {
-                    self.cursors.remove(job);
+                    if cursor.is_some() {
+                        self.cursors.remove(job);
+                    }
                     false
                 }
             },
@@ -163,7 +175,7 @@ impl Member {
             // Its own catch-up meets the same gap.
             return false;
         }
-        self.outlet.offer(Delivery::Gap(gap)) == Offer::Full
+        self.offer(Delivery::Gap(gap)) == Offer::Full
             && self.fall_behind(&gap.job, owner, gap.from - 1, gap.to)
     }
 
@@ -171,21 +183,19 @@ impl Member {
     pub fn offer_reused(&mut self, event: &JobEvent, edge: Seq, mending: bool) -> bool {
         let (job, seq) = (event.job(), event.seq());
         let waits = self.has_to_wait(mending);
-        match self.cursors.get_mut(job) {
-            Some(cursor) if cursor.seq < seq => false,
-            Some(cursor) => {
-                // It is past the number: it has to read that part of history again.
-                cursor.seq = seq - 1;
-                cursor.target = cursor.target.max(seq);
-                self.epoch += 1;
-                self.queue(job.clone());
-                true
+        if let Some(cursor) = self.cursors.get_mut(job) {
+            if cursor.seq < seq {
+                return false;
             }
-            None if waits || self.outlet.offer(Delivery::Event(event)) == Offer::Full => {
-                self.fall_behind(job, event.owner(), seq - 1, edge)
-            }
-            None => false,
+            // It is past the number: it has to read that part of history again.
+            cursor.seq = seq - 1;
+            cursor.target = cursor.target.max(seq);
+            self.epoch += 1;
+            self.queue(job.clone());
+            return true;
         }
+        (waits || self.offer(Delivery::Event(event)) == Offer::Full)
+            && self.fall_behind(job, event.owner(), seq - 1, edge)
     }
 
     pub fn fall_behind(&mut self, job: &JobId, owner: &Owner, got: Seq, target: Seq) -> bool {

@@ -1,0 +1,365 @@
+//! What a connection's bytes go through. A library (hyper, then a WebSocket implementation) reads and writes it like
+//! any stream; what is fanned out goes beside the library: frames that are shared by all who get them wait here, and
+//! are written, many at once, where the library's own frames leave room.
+
+use std::{
+    collections::VecDeque,
+    io::{self, ErrorKind, IoSlice},
+    net::Shutdown,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, Waker, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use socket2::SockRef;
+use tokio::net::TcpStream;
+
+use super::{boundary::Boundary, gate::Pass};
+use crate::tasks::Tasks;
+
+/// How many frames go out in one system call at the most.
+const GATHERED: usize = 64;
+
+/// From how many places on a queue is not kept once it is empty.
+const LARGE: usize = 16;
+
+/// The stream of a connection, shared by those who write to it and those who may have to cut it.
+#[derive(Debug)]
+pub struct Pipe {
+    stream: TcpStream,
+    /// How many bytes the system has taken, whoever wrote them.
+    written: AtomicU64,
+    pub pass: Pass,
+    out: Mutex<Out>,
+    tasks: Tasks,
+}
+
+/// What waits to be written, and whose turn it is.
+#[derive(Debug, Default)]
+struct Out {
+    boundary: Boundary,
+    beside: Beside,
+    /// Oldest first.
+    frames: VecDeque<Bytes>,
+    /// How many bytes of the first frame have been written.
+    begun: usize,
+    /// How many bytes wait.
+    waiting: usize,
+    library: Option<Turn>,
+    /// Whether a task waits until the system takes more.
+    draining: bool,
+    closed: bool,
+}
+
+/// Whether frames may be written beside the library.
+#[derive(Debug, Default)]
+enum Beside {
+    #[default]
+    Never,
+    /// As soon as the library has got to this frame of its own, which is not sent.
+    After(Bytes),
+    Now,
+}
+
+/// The library waits for its turn.
+#[derive(Debug)]
+struct Turn {
+    /// How many frames go first: those that were there before.
+    after: usize,
+    waker: Waker,
+}
+
+/// How much may wait.
+#[derive(Debug, Clone, Copy)]
+pub struct Most {
+    /// Frames.
+    pub frames: usize,
+    /// Bytes; a frame that is larger passes where nothing else waits.
+    pub bytes: u64,
+}
+
+/// What became of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Queued {
+    /// It waits, behind all that waited before; [`Pipe::flush`] sends it.
+    Waits,
+    /// There is no place for it now.
+    Full,
+    /// The connection is closed.
+    Closed,
+}
+
+/// How far writing got.
+enum Outcome {
+    Done,
+    /// The system takes no more for now.
+    Blocked,
+    Broken,
+}
+
+impl Pipe {
+    pub fn new(stream: TcpStream, tasks: Tasks) -> Self {
+        Self { stream, written: AtomicU64::new(0), pass: Pass::default(), out: Mutex::default(), tasks }
+    }
+
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// How many bytes the system has taken for the peer so far.
+    pub fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    /// How many bytes wait beside the library.
+    pub fn waiting(&self) -> u64 {
+        self.out().waiting as u64
+    }
+
+    /// Says that the answer is on its way that makes a WebSocket of the connection.
+    pub fn switch(&self) {
+        self.out().boundary.switch();
+    }
+
+    /// Lets frames be written beside the library as soon as it gets to `mark`, a frame of its own: whatever it was
+    /// given before has left then. That one frame is not sent. `false` where this connection is no WebSocket.
+    pub fn write_beside_after(&self, mark: Bytes) -> bool {
+        let mut out = self.out();
+        if out.boundary.has_frames() && matches!(out.beside, Beside::Never) {
+            out.beside = Beside::After(mark);
+        }
+        out.boundary.has_frames()
+    }
+
+    /// Queues a frame, which may be shared with other connections. It is sent with the next [`Pipe::flush`].
+    pub fn push(&self, frame: &Bytes, most: Most) -> Queued {
+        let mut out = self.out();
+        if out.closed {
+            return Queued::Closed;
+        }
+        if out.frames.len() >= most.frames || out.waiting as u64 >= most.bytes {
+            return Queued::Full;
+        }
+        out.waiting += frame.len();
+        out.frames.push_back(frame.clone());
+        Queued::Waits
+    }
+
+    /// Sends what waits, as far as the system takes it at once; the rest follows by itself.
+    pub fn flush(self: &Arc<Self>) {
+        self.flush_out(&mut self.out());
+    }
+
+    fn flush_out(self: &Arc<Self>, out: &mut Out) {
+        if matches!(self.write_frames(out), Outcome::Blocked) && !std::mem::replace(&mut out.draining, true) {
+            self.tasks.spawn_until_stop("writers", self.clone().drain());
+        }
+    }
+
+    /// Goes on writing whenever the system takes more, until nothing waits, or the library has its turn.
+    async fn drain(self: Arc<Self>) {
+        loop {
+            let ready = self.stream.writable().await;
+            let mut out = self.out();
+            if ready.is_ok() && matches!(self.write_frames(&mut out), Outcome::Blocked) {
+                continue;
+            }
+            out.draining = false;
+            return;
+        }
+    }
+
+    fn write_frames(&self, out: &mut Out) -> Outcome {
+        loop {
+            let due = out.library.as_ref().map_or(out.frames.len(), |turn| turn.after);
+            let due = if out.may_write() { due } else { 0 };
+            if due == 0 {
+                out.tidy();
+                return Outcome::Done;
+            }
+            let wanted = out.wanted(due);
+            match write(&self.stream, &out.frames, out.begun, due) {
+                Ok(count) => {
+                    self.written.fetch_add(count as u64, Ordering::Relaxed);
+                    out.take(count);
+                    if count < wanted {
+                        return Outcome::Blocked;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Outcome::Blocked,
+                // Whoever reads meets the same error, and ends the connection.
+                Err(_) => {
+                    out.close();
+                    return Outcome::Broken;
+                }
+            }
+        }
+    }
+
+    /// Writes for the library: at most up to the end of its frame, and once it is its turn.
+    pub fn poll_write(self: &Arc<Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let mut out = self.out();
+        if out.must_wait(context) {
+            return Poll::Pending;
+        }
+        if let Beside::After(mark) = &out.beside
+            && out.boundary.is_clear()
+            && bytes.starts_with(mark)
+        {
+            let swallowed = mark.len();
+            out.beside = Beside::Now;
+            out.library = None;
+            self.flush_out(&mut out);
+            return Poll::Ready(Ok(swallowed));
+        }
+        let unit = match out.boundary.unit(bytes) {
+            Ok(unit) => unit,
+            Err(_) => return Poll::Ready(Err(ErrorKind::InvalidData.into())),
+        };
+        self.poll_try(&mut out, context, |stream| stream.try_write(&bytes[..unit]))
+    }
+
+    /// The same of bytes in several places. Frames come in one.
+    pub fn poll_write_vectored(
+        self: &Arc<Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut out = self.out();
+        if out.boundary.is_of_http() {
+            return self.poll_try(&mut out, context, |stream| stream.try_write_vectored(slices));
+        }
+        drop(out);
+        let first = slices.iter().find(|slice| !slice.is_empty());
+        self.poll_write(context, first.map_or(&[], |slice| slice))
+    }
+
+    fn poll_try(
+        self: &Arc<Self>,
+        out: &mut Out,
+        context: &mut Context<'_>,
+        write: impl Fn(&TcpStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            match write(&self.stream) {
+                Ok(count) => {
+                    self.written.fetch_add(count as u64, Ordering::Relaxed);
+                    out.boundary.advance(count);
+                    if out.may_write() {
+                        out.library = None;
+                        self.flush_out(out);
+                    }
+                    return Poll::Ready(Ok(count));
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    // Nobody else goes first when the system takes more.
+                    out.library = Some(Turn { after: 0, waker: context.waker().clone() });
+                    ready!(self.stream.poll_write_ready(context))?;
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    /// Ends the sending side, for the library.
+    pub fn shut(&self) -> io::Result<()> {
+        match SockRef::from(&self.stream).shutdown(Shutdown::Write) {
+            Err(error) if error.kind() == ErrorKind::NotConnected => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    /// Cuts the connection at once. What was not sent yet is lost.
+    pub fn cut(&self) {
+        self.out().close();
+        // Without it the system would go on trying to send what nobody reads.
+        let _already_gone = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        let _already_gone = SockRef::from(&self.stream).shutdown(Shutdown::Both);
+    }
+
+    /// Notes that the library has let go of the connection. Others may still hold it: they must not keep the peer
+    /// waiting for its end.
+    pub fn release(self: &Arc<Self>) {
+        self.out().close();
+        if Arc::strong_count(self) > 1 {
+            let _already_gone = SockRef::from(&self.stream).shutdown(Shutdown::Both);
+        }
+    }
+
+    fn out(&self) -> MutexGuard<'_, Out> {
+        self.out.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Out {
+    fn may_write(&self) -> bool {
+        matches!(self.beside, Beside::Now) && self.boundary.is_clear() && !self.closed
+    }
+
+    /// Whether the library has to wait because frames go first; then it is woken when it is its turn.
+    fn must_wait(&mut self, context: &mut Context<'_>) -> bool {
+        if !self.may_write() {
+            return false;
+        }
+        let after = self.library.as_ref().map_or(self.frames.len(), |turn| turn.after);
+        self.library = (after > 0).then(|| Turn { after, waker: context.waker().clone() });
+        after > 0
+    }
+
+    /// How many bytes the first `due` frames have left, of those that go out in one call.
+    fn wanted(&self, due: usize) -> usize {
+        self.frames.iter().take(due.min(GATHERED)).map(Bytes::len).sum::<usize>() - self.begun
+    }
+
+    /// Takes away what was written.
+    fn take(&mut self, count: usize) {
+        self.waiting -= count;
+        self.begun += count;
+        while let Some(first) = self.frames.front()
+            && self.begun >= first.len()
+        {
+            self.begun -= first.len();
+            self.frames.pop_front();
+            if let Some(turn) = &mut self.library {
+                turn.after = turn.after.saturating_sub(1);
+                if turn.after == 0 {
+                    turn.waker.wake_by_ref();
+                }
+            }
+        }
+    }
+
+    fn tidy(&mut self) {
+        if self.frames.is_empty() && self.frames.capacity() > LARGE {
+            self.frames = VecDeque::new();
+        }
+    }
+
+    fn close(&mut self) {
+        self.closed = true;
+        self.frames = VecDeque::new();
+        (self.waiting, self.begun) = (0, 0);
+        if let Some(turn) = self.library.take() {
+            turn.waker.wake();
+        }
+    }
+}
+
+/// Writes the first `due` frames, without the bytes that have been written of the first; not more than go out in one
+/// call.
+fn write(stream: &TcpStream, frames: &VecDeque<Bytes>, begun: usize, due: usize) -> io::Result<usize> {
+    if due == 1 {
+        return stream.try_write(frames.front().map_or(&[][..], |first| &first[begun..]));
+    }
+    let mut slices = [IoSlice::new(&[]); GATHERED];
+    let count = due.min(GATHERED);
+    for (slice, frame) in slices.iter_mut().zip(frames).take(count) {
+        *slice = IoSlice::new(frame);
+    }
+    slices[0].advance(begun);
+    stream.try_write_vectored(&slices[..count])
+}

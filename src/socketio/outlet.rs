@@ -1,0 +1,206 @@
+//! The sending end of a socket.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use axum::{body::Bytes, extract::ConnectInfo};
+use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+use socketioxide::{SendError, SocketError, TransportType, extract::SocketRef};
+
+use super::{
+    lines::{Line, Lines},
+    packet::{Frames, Packet},
+};
+use crate::{
+    connection::{Connection, Most, Pipe, Queued},
+    gateway::{CloseReason, Delivery, Offer, Outlet},
+};
+
+/// What the outlets of all sockets have in common.
+#[derive(Debug)]
+pub struct Sending {
+    pub lines: Lines,
+    /// How much may wait for a socket before nothing more is taken.
+    pub most: Most,
+    pub deliveries: Counter,
+    pub connections: Gauge,
+    frames: Frames,
+}
+
+impl Sending {
+    pub fn new(lines: Lines, most: Most, deliveries: Counter, connections: Gauge) -> Self {
+        Self { lines, most, deliveries, connections, frames: Frames::default() }
+    }
+}
+
+/// The event after which frames go beside socketioxide. It is given to socketioxide, and never leaves the process.
+const MARK: &str = "jobcast:beside";
+
+/// The sending end of a socket. Until the socket is open it has no place for anything.
+///
+/// While the socket polls, socketioxide sends what it is given. Once a WebSocket carries it, frames that are shared by
+/// all sockets go to the connection's pipe, beside socketioxide, which sends only pings and what an application emits.
+pub struct SocketOutlet {
+    sending: Arc<Sending>,
+    open: OnceLock<(SocketRef, Arc<Line>)>,
+    beside: OnceLock<Arc<Pipe>>,
+    /// Held while something is given to socketioxide, so that nothing given later overtakes it.
+    through: Mutex<()>,
+}
+
+impl SocketOutlet {
+    pub fn new(sending: Arc<Sending>) -> Self {
+        sending.connections.inc();
+        Self { sending, open: OnceLock::new(), beside: OnceLock::new(), through: Mutex::default() }
+    }
+
+    /// From now on deliveries go to this socket.
+    pub fn open(&self, socket: SocketRef) {
+        let line = self.sending.lines.line(socket.id.as_str());
+        if socket.transport_type() == TransportType::Websocket {
+            // Unless an upgrade was noted, it is on the connection of its first request.
+            let first = socket.req_parts().extensions.get::<ConnectInfo<Connection>>();
+            line.set_websocket(first.map(|info| info.0.clone()), 0);
+        }
+        // Opened once, by the one inbox that made it.
+        let _only_once = self.open.set((socket, line));
+    }
+
+    /// Takes a packet, if there is place for it; [`Outlet::flush`] sends it.
+    pub fn take(&self, packet: &Packet<'_>) -> Offer {
+        self.take_framed(packet, || packet.frame())
+    }
+
+    fn take_framed(&self, packet: &Packet<'_>, frame: impl FnOnce() -> Bytes) -> Offer {
+        if let Some(pipe) = self.beside.get() {
+            return self.push(pipe, &frame());
+        }
+        let Some((socket, line)) = self.open.get() else { return Offer::Full };
+        let _one_after_the_other = self.through.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.beside.get().or_else(|| self.go_beside(socket, line)) {
+            Some(pipe) => self.push(pipe, &frame()),
+            None => self.emit(packet, socket, line),
+        }
+    }
+
+    /// Leaves it to the pipe to send from now on, where a WebSocket carries the socket.
+    fn go_beside(&self, socket: &SocketRef, line: &Line) -> Option<&Arc<Pipe>> {
+        if socket.transport_type() != TransportType::Websocket {
+            return None;
+        }
+        let pipe = line.connection()?.pipe()?;
+        let nothing = RawValue::NULL;
+        if !pipe.write_beside_after(Packet::Event { name: MARK, argument: nothing }.frame()) {
+            return None;
+        }
+        socket.emit(MARK, nothing).ok()?;
+        Some(self.beside.get_or_init(|| pipe))
+    }
+
+    fn push(&self, pipe: &Pipe, frame: &Bytes) -> Offer {
+        match pipe.push(frame, self.sending.most) {
+            Queued::Waits => Offer::Taken,
+            Queued::Full => Offer::Full,
+            Queued::Closed => Offer::Closed,
+        }
+    }
+
+    fn emit(&self, packet: &Packet<'_>, socket: &SocketRef, line: &Line) -> Offer {
+        if line.is_cut() {
+            return Offer::Closed;
+        }
+        if line.waiting() >= self.sending.most.bytes {
+            return Offer::Full;
+        }
+        // Counted before, because it may have left before `emit` returns.
+        line.hand_over(packet.size());
+        let offer = outcome(packet.emit(socket));
+        if offer != Offer::Taken {
+            line.take_back(packet.size());
+        }
+        offer
+    }
+
+    fn take_value(&self, name: &str, value: &impl Serialize) -> Offer {
+        match to_raw_value(value) {
+            Ok(argument) => self.take(&Packet::Event { name, argument: &argument }),
+            Err(error) => {
+                tracing::error!(%error, name, "a delivery could not be written");
+                Offer::Taken
+            }
+        }
+    }
+}
+
+impl Drop for SocketOutlet {
+    fn drop(&mut self) {
+        self.sending.connections.dec();
+    }
+}
+
+/// What became of an attempt to send.
+fn outcome(sent: Result<(), SendError>) -> Offer {
+    match sent {
+        Ok(()) => Offer::Taken,
+        Err(SendError::Socket(SocketError::InternalChannelFull)) => Offer::Full,
+        Err(SendError::Socket(SocketError::Closed)) => Offer::Closed,
+        Err(SendError::Serialize(error)) => {
+            tracing::error!(%error, "a delivery could not be written");
+            Offer::Taken
+        }
+    }
+}
+
+impl Outlet for SocketOutlet {
+    fn offer(&self, delivery: Delivery<'_>) -> Offer {
+        match delivery {
+            Delivery::Event(event) => {
+                let packet = Packet::Event { name: event.kind().name(), argument: event.json() };
+                let offer = self.take_framed(&packet, || self.sending.frames.of(event));
+                if offer == Offer::Taken {
+                    self.sending.deliveries.inc();
+                }
+                offer
+            }
+            Delivery::Gap(gap) => self.take_value("job:gap", gap),
+            Delivery::Notice(notice) => {
+                self.take(&Packet::Event { name: notice.name.as_str(), argument: &notice.data })
+            }
+        }
+    }
+
+    fn flush(&self) {
+        if let Some(pipe) = self.beside.get() {
+            pipe.flush();
+        }
+    }
+
+    fn takes_notices(&self) -> bool {
+        true
+    }
+
+    fn waiting(&self) -> u64 {
+        match (self.beside.get(), self.open.get()) {
+            (Some(pipe), _) => pipe.waiting(),
+            (None, Some((_, line))) => line.waiting(),
+            (None, None) => 0,
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.open.get().is_none() || self.waiting() >= self.sending.most.bytes
+    }
+
+    fn close(&self, reason: CloseReason) {
+        let Some((socket, line)) = self.open.get() else { return };
+        line.cut();
+        if socket.transport_type() == TransportType::Websocket && line.is_known() {
+            return;
+        }
+        // Nobody polls any more, or the connection is not known: the heartbeat would end it later.
+        if let Err(error) = socket.clone().disconnect() {
+            tracing::debug!(%error, reason = reason.as_str(), "a socket could not be told its end");
+        }
+    }
+}
