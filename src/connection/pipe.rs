@@ -21,11 +21,11 @@ use tokio::net::TcpStream;
 use super::{boundary::Boundary, gate::Pass};
 use crate::tasks::Tasks;
 
-/// How many frames go out in one system call at the most.
+/// How many runs of frames go out in one system call at the most.
 const GATHERED: usize = 64;
 
 /// From how many places on a queue is not kept once it is empty.
-const LARGE: usize = 16;
+const LARGE: usize = 4;
 
 /// The stream of a connection, shared by those who write to it and those who may have to cut it.
 #[derive(Debug)]
@@ -44,15 +44,23 @@ struct Out {
     boundary: Boundary,
     beside: Beside,
     /// Oldest first.
-    frames: VecDeque<Bytes>,
-    /// How many bytes of the first frame have been written.
+    runs: VecDeque<Run>,
+    /// How many bytes of the first run have been written.
     begun: usize,
-    /// How many bytes wait.
+    /// How many bytes wait, and how many frames.
     waiting: usize,
+    frames: usize,
     library: Option<Turn>,
     /// Whether a task waits until the system takes more.
     draining: bool,
     closed: bool,
+}
+
+/// Whole frames that were queued together.
+#[derive(Debug)]
+struct Run {
+    bytes: Bytes,
+    frames: usize,
 }
 
 /// Whether frames may be written beside the library.
@@ -68,7 +76,7 @@ enum Beside {
 /// The library waits for its turn.
 #[derive(Debug)]
 struct Turn {
-    /// How many frames go first: those that were there before.
+    /// How many runs go first: those that were there before.
     after: usize,
     waker: Waker,
 }
@@ -135,17 +143,21 @@ impl Pipe {
         out.boundary.has_frames()
     }
 
-    /// Queues a frame, which may be shared with other connections. It is sent with the next [`Pipe::flush`].
-    pub fn push(&self, frame: &Bytes, most: Most) -> Queued {
+    /// Queues whole frames, so many, which may be shared with other connections; all of them or none. They are sent with
+    /// the next [`Pipe::flush`].
+    pub fn push(&self, bytes: &Bytes, frames: usize, most: Most) -> Queued {
         let mut out = self.out();
         if out.closed {
             return Queued::Closed;
         }
-        if out.frames.len() >= most.frames || out.waiting as u64 >= most.bytes {
+        // Of several frames the last one must have found place too.
+        let before_last = if frames > 1 { bytes.len() } else { 0 };
+        if out.frames + frames > most.frames || (out.waiting + before_last) as u64 >= most.bytes {
             return Queued::Full;
         }
-        out.waiting += frame.len();
-        out.frames.push_back(frame.clone());
+        out.waiting += bytes.len();
+        out.frames += frames;
+        out.runs.push_back(Run { bytes: bytes.clone(), frames });
         Queued::Waits
     }
 
@@ -175,14 +187,14 @@ impl Pipe {
 
     fn write_frames(&self, out: &mut Out) -> Outcome {
         loop {
-            let due = out.library.as_ref().map_or(out.frames.len(), |turn| turn.after);
+            let due = out.library.as_ref().map_or(out.runs.len(), |turn| turn.after);
             let due = if out.may_write() { due } else { 0 };
             if due == 0 {
                 out.tidy();
                 return Outcome::Done;
             }
             let wanted = out.wanted(due);
-            match write(&self.stream, &out.frames, out.begun, due) {
+            match write(&self.stream, &out.runs, out.begun, due) {
                 Ok(count) => {
                     self.written.fetch_add(count as u64, Ordering::Relaxed);
                     out.take(count);
@@ -305,25 +317,26 @@ impl Out {
         if !self.may_write() {
             return false;
         }
-        let after = self.library.as_ref().map_or(self.frames.len(), |turn| turn.after);
+        let after = self.library.as_ref().map_or(self.runs.len(), |turn| turn.after);
         self.library = (after > 0).then(|| Turn { after, waker: context.waker().clone() });
         after > 0
     }
 
-    /// How many bytes the first `due` frames have left, of those that go out in one call.
+    /// How many bytes the first `due` runs have left, of those that go out in one call.
     fn wanted(&self, due: usize) -> usize {
-        self.frames.iter().take(due.min(GATHERED)).map(Bytes::len).sum::<usize>() - self.begun
+        self.runs.iter().take(due.min(GATHERED)).map(|run| run.bytes.len()).sum::<usize>() - self.begun
     }
 
     /// Takes away what was written.
     fn take(&mut self, count: usize) {
         self.waiting -= count;
         self.begun += count;
-        while let Some(first) = self.frames.front()
-            && self.begun >= first.len()
+        while let Some(first) = self.runs.front()
+            && self.begun >= first.bytes.len()
         {
-            self.begun -= first.len();
-            self.frames.pop_front();
+            self.begun -= first.bytes.len();
+            self.frames -= first.frames;
+            self.runs.pop_front();
             if let Some(turn) = &mut self.library {
                 turn.after = turn.after.saturating_sub(1);
                 if turn.after == 0 {
@@ -334,31 +347,30 @@ impl Out {
     }
 
     fn tidy(&mut self) {
-        if self.frames.is_empty() && self.frames.capacity() > LARGE {
-            self.frames = VecDeque::new();
+        if self.runs.is_empty() && self.runs.capacity() > LARGE {
+            self.runs = VecDeque::new();
         }
     }
 
     fn close(&mut self) {
         self.closed = true;
-        self.frames = VecDeque::new();
-        (self.waiting, self.begun) = (0, 0);
+        self.runs = VecDeque::new();
+        (self.waiting, self.frames, self.begun) = (0, 0, 0);
         if let Some(turn) = self.library.take() {
             turn.waker.wake();
         }
     }
 }
 
-/// Writes the first `due` frames, without the bytes that have been written of the first; not more than go out in one
-/// call.
-fn write(stream: &TcpStream, frames: &VecDeque<Bytes>, begun: usize, due: usize) -> io::Result<usize> {
+/// Writes the first `due` runs, without the bytes that have been written of the first; not more than go out in one call.
+fn write(stream: &TcpStream, runs: &VecDeque<Run>, begun: usize, due: usize) -> io::Result<usize> {
     if due == 1 {
-        return stream.try_write(frames.front().map_or(&[][..], |first| &first[begun..]));
+        return stream.try_write(runs.front().map_or(&[][..], |first| &first.bytes[begun..]));
     }
     let mut slices = [IoSlice::new(&[]); GATHERED];
     let count = due.min(GATHERED);
-    for (slice, frame) in slices.iter_mut().zip(frames).take(count) {
-        *slice = IoSlice::new(frame);
+    for (slice, run) in slices.iter_mut().zip(runs).take(count) {
+        *slice = IoSlice::new(&run.bytes);
     }
     slices[0].advance(begun);
     stream.try_write_vectored(&slices[..count])

@@ -35,20 +35,42 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(300);
 
 /// Follows the feed until it ends.
 pub async fn follow(gateway: Gateway, mut feed: Feed) {
-    let mut items = Vec::with_capacity(BATCH);
+    let (mut items, mut events) = (Vec::with_capacity(BATCH), Vec::with_capacity(BATCH));
     while feed.recv_many(&mut items, BATCH).await > 0 {
         let mut bytes = 0;
         for item in items.drain(..) {
             let size = size(&item);
             if bytes > 0 && bytes + size > BATCH_BYTES {
+                receive(&gateway, &mut events);
                 flush(&gateway).await;
                 bytes = 0;
             }
             bytes += size;
-            take(&gateway, item);
+            match item {
+                FeedItem::Event(event) => events.push(event),
+                other => {
+                    receive(&gateway, &mut events);
+                    take(&gateway, other);
+                }
+            }
         }
+        receive(&gateway, &mut events);
         flush(&gateway).await;
     }
+}
+
+/// Takes events through the hub, those that can be delivered together in one step.
+fn receive(gateway: &Gateway, events: &mut Vec<JobEvent>) {
+    let mut rest = events.as_slice();
+    while !rest.is_empty() {
+        let (count, receipt) = gateway.step(|hub| hub.receive(rest));
+        let (taken, others) = rest.split_at(count);
+        if let Some(last) = taken.last() {
+            follow_up(gateway, last, receipt);
+        }
+        rest = others;
+    }
+    events.clear();
 }
 
 /// Sends what has been offered, and lets other tasks have their turn: only then what comes next is offered, so that
@@ -74,10 +96,7 @@ fn size(item: &FeedItem) -> usize {
 
 fn take(gateway: &Gateway, item: FeedItem) {
     match item {
-        FeedItem::Event(event) => {
-            let receipt = gateway.step(|hub| hub.receive(&event));
-            follow_up(gateway, &event, receipt);
-        }
+        FeedItem::Event(event) => receive(gateway, &mut vec![event]),
         FeedItem::Notice(notice) => notify(gateway, &notice),
         FeedItem::Interrupted => {
             gateway.0.metrics.feed_interruptions.inc();

@@ -314,11 +314,47 @@ impl Hub {
         event.rooms().filter(|room| self.rooms.contains_key(room)).collect()
     }
 
-    /// Takes an event that the feed brought, in whatever order and however often.
-    pub fn receive(&mut self, event: &JobEvent) -> Receipt {
-        let receipt = self.take(event);
-        self.heard(event.timestamp());
-        receipt
+    /// Takes the first of some events that the feed brought, in whatever order and however often, and with it those
+    /// that can be delivered together: says how many it took, and what became of the last of them.
+    pub fn receive(&mut self, events: &[JobEvent]) -> (usize, Receipt) {
+        let run = self.receive_run(events);
+        let (count, receipt) = match (run, events.first()) {
+            (0, Some(event)) => (1, self.take(event)),
+            (count, _) => (count, Receipt::Done),
+        };
+        if let Some(last) = events[..count].last() {
+            self.heard(last.timestamp());
+        }
+        (count, receipt)
+    }
+
+    /// Delivers as many events as follow on the live edges of their jobs and reach the same rooms: one look at a session
+    /// serves them all.
+    fn receive_run(&mut self, events: &[JobEvent]) -> usize {
+        let Some(first) = events.first().filter(|_| self.interruptions.are_none()) else { return 0 };
+        let rooms = self.joined_rooms(first);
+        if rooms.is_empty() {
+            return 0;
+        }
+        let mut count = 0;
+        for event in events {
+            let is_alike = event.job() == first.job() && event.owner() == first.owner();
+            if !self.is_due(event) || !is_alike && self.joined_rooms(event) != rooms {
+                break;
+            }
+            self.advance(event, event.seq(), &rooms);
+            count += 1;
+        }
+        self.deliver(&events[..count], &rooms);
+        count
+    }
+
+    /// Whether an event is the next of its job, or the first.
+    fn is_due(&self, event: &JobEvent) -> bool {
+        let edge = self.edges.get(event.job());
+        let step = decide(edge.map(|edge| edge.seq), event.seq());
+        let follows = matches!(step, Step::First | Step::Next);
+        follows && !self.filling.contains_key(event.job())
     }
 
     /// Takes an event that was found in history, because the feed may have left it out.
@@ -370,7 +406,8 @@ impl Hub {
                 Receipt::Gap { after }
             }
             Step::First | Step::Next => {
-                self.deliver(event, &rooms);
+                self.advance(event, event.seq(), &rooms);
+                self.deliver(std::slice::from_ref(event), &rooms);
                 Receipt::Done
             }
             Step::Duplicate => {
@@ -456,7 +493,8 @@ impl Hub {
             let gap = Gap { job: event.job().clone(), from: due, to: event.seq() - 1 };
             self.announce(&gap, event.owner(), &rooms);
         }
-        self.deliver(event, &rooms);
+        self.advance(event, event.seq(), &rooms);
+        self.deliver(std::slice::from_ref(event), &rooms);
     }
 
     /// Sets the live edge of an event's job, and counts the job among those of `rooms`.
@@ -487,17 +525,20 @@ impl Hub {
         }
     }
 
-    fn deliver(&mut self, event: &JobEvent, rooms: &[Room]) {
-        self.advance(event, event.seq(), rooms);
-        if let Some(edge) = self.edges.get_mut(event.job()) {
-            edge.at = event.timestamp().max(edge.at);
-        }
-        if rooms.iter().any(Room::is_resumed_by_time) {
-            self.recent.push(event);
+    /// Delivers events to which their jobs' live edges have advanced.
+    fn deliver(&mut self, events: &[JobEvent], rooms: &[Room]) {
+        let by_time = rooms.iter().any(Room::is_resumed_by_time);
+        for event in events {
+            if let Some(edge) = self.edges.get_mut(event.job()) {
+                edge.at = event.timestamp().max(edge.at);
+            }
+            if by_time {
+                self.recent.push(event);
+            }
         }
         let mending = self.interruptions.are_mending();
-        self.each_live(rooms, |member| member.offer_live(event, mending));
-        self.note(event, rooms);
+        self.each_live(rooms, |member| member.offer_live(events, mending));
+        events.iter().for_each(|event| self.note(event, rooms));
     }
 
     /// Notes an event for the sessions that are joining one of its rooms, unless another room brought it.

@@ -81,6 +81,12 @@ pub trait Outlet: Send + Sync + 'static {
     /// latest after the next [`Outlet::flush`].
     fn offer(&self, delivery: Delivery<'_>) -> Offer;
 
+    /// Takes events as [`Outlet::offer`] takes each of them. Answers how many it took before it had no place; what is
+    /// closed takes all.
+    fn offer_all(&self, events: &[JobEvent]) -> usize {
+        events.iter().take_while(|event| self.offer(Delivery::Event(event)) != Offer::Full).count()
+    }
+
     /// Sends what was taken, as far as that goes without waiting; the rest follows by itself. It is called after the
     /// offers that come together, so that they can leave together.
     fn flush(&self) {}

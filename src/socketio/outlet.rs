@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     connection::{Connection, Most, Pipe, Queued},
+    event::JobEvent,
     gateway::{CloseReason, Delivery, Offer, Outlet},
 };
 
@@ -74,12 +75,12 @@ impl SocketOutlet {
 
     fn take_framed(&self, packet: &Packet<'_>, frame: impl FnOnce() -> Bytes) -> Offer {
         if let Some(pipe) = self.beside.get() {
-            return self.push(pipe, &frame());
+            return self.push(pipe, &frame(), 1);
         }
         let Some((socket, line)) = self.open.get() else { return Offer::Full };
         let _one_after_the_other = self.through.lock().unwrap_or_else(PoisonError::into_inner);
         match self.beside.get().or_else(|| self.go_beside(socket, line)) {
-            Some(pipe) => self.push(pipe, &frame()),
+            Some(pipe) => self.push(pipe, &frame(), 1),
             None => self.emit(packet, socket, line),
         }
     }
@@ -98,8 +99,8 @@ impl SocketOutlet {
         Some(self.beside.get_or_init(|| pipe))
     }
 
-    fn push(&self, pipe: &Pipe, frame: &Bytes) -> Offer {
-        match pipe.push(frame, self.sending.most) {
+    fn push(&self, pipe: &Pipe, frames: &Bytes, count: usize) -> Offer {
+        match pipe.push(frames, count, self.sending.most) {
             Queued::Waits => Offer::Taken,
             Queued::Full => Offer::Full,
             Queued::Closed => Offer::Closed,
@@ -157,7 +158,7 @@ impl Outlet for SocketOutlet {
         match delivery {
             Delivery::Event(event) => {
                 let packet = Packet::Event { name: event.kind().name(), argument: event.json() };
-                let offer = self.take_framed(&packet, || self.sending.frames.of(event));
+                let offer = self.take_framed(&packet, || self.sending.frames.of(std::slice::from_ref(event)));
                 if offer == Offer::Taken {
                     self.sending.deliveries.inc();
                 }
@@ -168,6 +169,19 @@ impl Outlet for SocketOutlet {
                 self.take(&Packet::Event { name: notice.name.as_str(), argument: &notice.data })
             }
         }
+    }
+
+    fn offer_all(&self, events: &[JobEvent]) -> usize {
+        if let Some(pipe) = self.beside.get() {
+            let offer = self.push(pipe, &self.sending.frames.of(events), events.len());
+            if offer == Offer::Taken {
+                self.sending.deliveries.inc_by(events.len() as u64);
+            }
+            if offer != Offer::Full {
+                return events.len();
+            }
+        }
+        events.iter().take_while(|event| self.offer(Delivery::Event(event)) != Offer::Full).count()
     }
 
     fn flush(&self) {

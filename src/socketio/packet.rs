@@ -72,22 +72,46 @@ impl Packet<'_> {
     }
 }
 
-/// The frame that was made last, of whatever goes to many sockets one after the other: made once, shared by all.
+/// The frames that were made last, of whatever goes to many sockets one after the other: made once, shared by all.
 #[derive(Debug, Default)]
-pub struct Frames(Mutex<Option<(JobEvent, Bytes)>>);
+pub struct Frames(Mutex<Option<Made>>);
+
+#[derive(Debug)]
+struct Made {
+    first: JobEvent,
+    last: JobEvent,
+    count: usize,
+    frames: Bytes,
+}
+
+impl Made {
+    fn is_of(&self, events: &[JobEvent]) -> bool {
+        let same = |event: Option<&JobEvent>, made| event.is_some_and(|event| event.is_same(made));
+        self.count == events.len() && same(events.first(), &self.first) && same(events.last(), &self.last)
+    }
+}
 
 impl Frames {
-    /// The frame of a job event.
-    pub fn of(&self, event: &JobEvent) -> Bytes {
+    /// The frames of job events that are delivered together, one after the other. Whoever shares the first and the last
+    /// of so many events with the call before shares them all: both are parts of one feed.
+    pub fn of(&self, events: &[JobEvent]) -> Bytes {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*last {
-            Some((other, frame)) if other.is_same(event) => frame.clone(),
-            _ => {
-                let frame = Packet::Event { name: event.kind().name(), argument: event.json() }.frame();
-                *last = Some((event.clone(), frame.clone()));
-                frame
-            }
+        if let Some(made) = last.as_ref().filter(|made| made.is_of(events)) {
+            return made.frames.clone();
         }
+        let frame =
+            |event: &JobEvent| Packet::Event { name: event.kind().name(), argument: event.json() }.frame();
+        let frames: Bytes = match events {
+            [event] => frame(event),
+            events => events.iter().map(frame).collect::<Vec<_>>().concat().into(),
+        };
+        *last = events.first().zip(events.last()).map(|(first, last)| Made {
+            first: first.clone(),
+            last: last.clone(),
+            count: events.len(),
+            frames: frames.clone(),
+        });
+        frames
     }
 }
 
@@ -108,10 +132,12 @@ mod tests {
         let json = r#"{"event":"job:update","jobId":"j","status":"s","data":null,"timestamp":"2023-11-14T22:13:20.123Z","seq":7}"#;
         let event = JobEvent::parse(json.to_owned()).unwrap();
         let frames = Frames::default();
-        let (first, second) = (frames.of(&event), frames.of(&event.clone()));
+        let alone = [event];
+        let (first, second) = (frames.of(&alone), frames.of(&alone.clone()));
         assert_eq!(first.as_ptr(), second.as_ptr());
         assert!(first.ends_with(br#""seq":7}]"#));
         let other = JobEvent::parse(json.replace("\"j\"", "\"k\"")).unwrap();
-        assert_ne!(frames.of(&other), first);
+        let both = [alone[0].clone(), other.clone()];
+        assert_eq!(frames.of(&both), [first, frames.of(&[other])].concat());
     }
 }

@@ -66,6 +66,11 @@ impl Interruptions {
         resyncing || !self.placing.is_empty() || self.awaited.is_some()
     }
 
+    /// Whether nothing is missing, and nothing waits for its place.
+    pub fn are_none(&self) -> bool {
+        self.open.is_none() && !self.are_mending()
+    }
+
     /// Notes an event that the feed is about to bring.
     pub fn await_feed(&mut self, event: &JobEvent) {
         let latest = self.awaited.as_ref().map_or(self.heard, JobEvent::timestamp);

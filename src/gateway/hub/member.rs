@@ -144,8 +144,19 @@ impl Member {
         offer
     }
 
-    /// Offers an event that the node delivers now. Answers whether the session fell behind by it.
-    pub fn offer_live(&mut self, event: &JobEvent, mending: bool) -> bool {
+    /// Offers events that the node delivers now. Answers whether the session fell behind by them.
+    pub fn offer_live(&mut self, events: &[JobEvent], mending: bool) -> bool {
+        // In step with all jobs, as nearly everybody is nearly always.
+        let taken = match self.cursors.is_empty() && !self.has_to_wait(mending) {
+            true => self.outlet.offer_all(events),
+            false => 0,
+        };
+        self.unflushed |= taken > 0;
+        let rest = events[taken..].iter();
+        rest.fold(false, |behind, event| self.offer_one(event, mending) || behind)
+    }
+
+    fn offer_one(&mut self, event: &JobEvent, mending: bool) -> bool {
         let (job, seq) = (event.job(), event.seq());
         let cursor = self.cursors.get(job).map(|cursor| cursor.seq);
         match cursor {
@@ -160,9 +171,7 @@ impl Member {
             _ => match self.offer(Delivery::Event(event)) {
                 Offer::Full => self.fall_behind(job, event.owner(), seq - 1, seq),
                 Offer::Taken | Offer::Closed => {
-                    if cursor.is_some() {
-                        self.cursors.remove(job);
-                    }
+                    self.cursors.remove(job);
                     false
                 }
             },

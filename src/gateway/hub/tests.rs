@@ -283,9 +283,12 @@ impl Model {
         self.retained(job).iter().filter(|event| event.seq() > after).take(3).cloned().collect()
     }
 
-    fn receive(&mut self, event: &JobEvent) {
-        let receipt = self.hub.receive(event);
-        self.follow_up(event, receipt);
+    fn receive(&mut self, mut events: &[JobEvent]) {
+        while !events.is_empty() {
+            let (count, receipt) = self.hub.receive(events);
+            self.follow_up(&events[count - 1], receipt);
+            events = &events[count..];
+        }
     }
 
     fn follow_up(&mut self, event: &JobEvent, receipt: Receipt) {
@@ -306,21 +309,24 @@ impl Model {
         }
     }
 
-    /// Brings one item of the feed: in order, from further behind, or twice. Of a job that the node knows nothing of
-    /// the first one comes first: nothing would tell that one before it is on its way.
+    /// Brings one item of the feed, or what is in front of it: in order, from further behind, or twice. Of a job that
+    /// the node knows nothing of the first one comes first: nothing would tell that one before it is on its way.
     fn feed_one(&mut self, place: usize, keep: bool) {
         if self.feed.is_empty() {
             return;
         }
+        let many = 1 + place / 4 % 4;
         let mut place = if self.in_order { 0 } else { place % self.feed.len().min(4) };
         let job = self.feed[place].job();
         if !self.hub.has_edge(job) {
             place = self.feed.iter().position(|event| event.job() == job).unwrap();
         }
-        let event = if keep { self.feed.get(place).cloned() } else { self.feed.remove(place) };
-        if let Some(event) = event {
-            self.receive(&event);
+        let many = if place == 0 { many.min(self.feed.len()) } else { 1 };
+        let events: Vec<_> = self.feed.range(place..place + many).cloned().collect();
+        if !keep {
+            self.feed.drain(place..place + many);
         }
+        self.receive(&events);
     }
 
     fn place_one(&mut self) {
@@ -689,7 +695,7 @@ const JOBS: usize = 4;
 fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
         8 => (0..JOBS).prop_map(Act::Publish),
-        12 => (0usize..4, prop::bool::weighted(0.2)).prop_map(|(place, keep)| Act::Feed(place, keep)),
+        12 => (0usize..16, prop::bool::weighted(0.2)).prop_map(|(place, keep)| Act::Feed(place, keep)),
         3 => (0u64..4, 0usize..3).prop_map(|(margin, lost)| Act::Line(margin, lost)),
         6 => (0usize..2).prop_map(Act::Resync),
         2 => Just(Act::Place),
@@ -852,8 +858,9 @@ fn a_number_that_is_given_twice_costs_nobody_its_event() {
     let draft = Draft::update(job(0), "another", None, Owner::default()).unwrap();
     let other = draft.accept(&owner(0), model.now(), seq + 1);
     model.jobs.get_mut(&job(0)).unwrap().events.push(other.clone());
-    assert_eq!(model.hub.receive(&other), Receipt::Reused);
-    assert_eq!(model.hub.receive(&other), Receipt::Done, "a copy of it is none");
+    let again = std::slice::from_ref(&other);
+    assert_eq!(model.hub.receive(again), (1, Receipt::Reused));
+    assert_eq!(model.hub.receive(again), (1, Receipt::Done), "a copy of it is none");
     model.feed.clear();
     *model.watchers[1].outbox.places.lock().unwrap() = 10;
     for watcher in [1, 2] {
