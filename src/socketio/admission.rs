@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     extract::{Request, State},
+    http::HeaderValue,
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -54,6 +55,7 @@ pub async fn wait(State(admission): State<Admission>, mut request: Request, next
     let Ok(Ok(place)) = tokio::time::timeout(PATIENCE, admission.places.acquire_owned()).await else {
         return Refusal::new(Code::Unavailable, "too many clients arrive at once; try again").into_response();
     };
+    detach(&mut request);
     let through = CancellationToken::new();
     request.extensions_mut().insert(Place(through.clone()));
     let over = through.clone();
@@ -66,6 +68,22 @@ pub async fn wait(State(admission): State<Admission>, mut request: Request, next
         through.cancel();
     }
     response
+}
+
+/// Copies the head of a request, which the socket keeps for as long as it lives: as it came it holds on to the whole
+/// buffer that it was read into.
+fn detach(request: &mut Request) {
+    let copied = |value: &HeaderValue| {
+        let mut copy = HeaderValue::from_bytes(value.as_bytes()).ok()?;
+        copy.set_sensitive(value.is_sensitive());
+        Some(copy)
+    };
+    let headers = request.headers();
+    *request.headers_mut() =
+        headers.iter().filter_map(|(name, value)| Some((name.clone(), copied(value)?))).collect();
+    if let Ok(uri) = request.uri().to_string().parse() {
+        *request.uri_mut() = uri;
+    }
 }
 
 /// A socket is in: the next one's turn.
