@@ -322,6 +322,7 @@ impl Config {
                 outbox,
                 outbox_bytes,
                 messages_per_second: u32::try_from(limits.messages_per_second).unwrap_or(u32::MAX),
+                joins_rooms: false,
             },
         }
     }

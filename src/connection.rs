@@ -6,6 +6,8 @@ mod boundary;
 mod frame;
 mod gate;
 mod pipe;
+mod reader;
+mod websocket;
 
 use std::{
     io,
@@ -17,7 +19,6 @@ use std::{
 
 use axum::{
     extract::{ConnectInfo, Request, connect_info::Connected},
-    http::StatusCode,
     middleware::Next,
     response::Response,
     serve::IncomingStream,
@@ -29,11 +30,12 @@ use tokio::{
 };
 
 pub use self::acceptor::{AcceptOptions, Acceptor};
-use self::gate::Gate;
 pub(crate) use self::{
     frame::text_frame,
     pipe::{Most, Pipe, Queued},
+    websocket::{WebSocket, upgrade},
 };
+use self::{gate::Gate, reader::Reader};
 
 /// What handlers may know of a connection, and do to it.
 #[derive(Debug, Clone)]
@@ -88,21 +90,14 @@ impl Connected<IncomingStream<'_, Acceptor>> for Connection {
     }
 }
 
-/// Notes what a connection's pipe has to know of its requests: that the first one is there, from which on it may take
-/// its time, and that one makes a WebSocket of it.
-pub async fn watch(request: Request, next: Next) -> Response {
-    let connection = request.extensions().get::<ConnectInfo<Connection>>().map(|info| info.0.clone());
-    let pipe = || connection.as_ref().and_then(Connection::pipe);
-    if let Some(pipe) = pipe() {
+/// Notes that a connection's first request is there: from then on it may take its time.
+pub async fn greet(request: Request, next: Next) -> Response {
+    if let Some(ConnectInfo(connection)) = request.extensions().get::<ConnectInfo<Connection>>()
+        && let Some(pipe) = connection.pipe()
+    {
         pipe.pass.greeted.store(true, Ordering::Release);
     }
-    let response = next.run(request).await;
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS
-        && let Some(pipe) = pipe()
-    {
-        pipe.switch();
-    }
-    response
+    next.run(request).await
 }
 
 /// A connection as a library reads and writes it.
@@ -110,6 +105,7 @@ pub async fn watch(request: Request, next: Next) -> Response {
 pub struct Io {
     pipe: Arc<Pipe>,
     gate: Gate,
+    reader: Reader,
     _descriptor: OwnedSemaphorePermit,
 }
 
@@ -125,15 +121,15 @@ impl AsyncRead for Io {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let Self { pipe, gate, .. } = &mut *self;
+        let Self { pipe, gate, reader, .. } = &mut *self;
         loop {
             match pipe.stream().poll_read_ready(context) {
                 Poll::Ready(ready) => ready.and_then(|()| pipe.pass.check())?,
                 Poll::Pending => return gate.poll_silence(&pipe.pass, context),
             }
-            match pipe.stream().try_read(buffer.initialize_unfilled()) {
+            match reader.read(pipe.stream(), buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                outcome => return Poll::Ready(outcome.map(|count| buffer.advance(count))),
+                outcome => return Poll::Ready(outcome),
             }
         }
     }
@@ -141,7 +137,7 @@ impl AsyncRead for Io {
 
 impl AsyncWrite for Io {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.pipe.poll_write(context, bytes)
+        self.pipe.poll_write(context, |stream| stream.try_write(bytes))
     }
 
     fn poll_write_vectored(
@@ -149,7 +145,7 @@ impl AsyncWrite for Io {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.pipe.poll_write_vectored(context, slices)
+        self.pipe.poll_write(context, |stream| stream.try_write_vectored(slices))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -72,7 +72,7 @@ struct Inner {
     hub: Mutex<Hub>,
     options: GatewayOptions,
     history_cap: usize,
-    node: String,
+    node: Arc<str>,
     connections: AtomicU64,
     /// Bounds how many events catch-ups and fills read at once.
     catch_up_reads: tokio::sync::Semaphore,
@@ -123,7 +123,7 @@ impl Gateway {
             hub: Mutex::default(),
             options,
             history_cap: store.history.max_events,
-            node,
+            node: node.into(),
             connections: AtomicU64::new(0),
             catch_up_reads: tokio::sync::Semaphore::new(catch_up::EVENTS_READ_AT_ONCE as usize),
             joins: tokio::sync::Semaphore::new(JOINS),

@@ -133,7 +133,7 @@ impl Server {
         let (router, sockets) = edges(&gateway, &options, draining.clone());
         let acceptor = Acceptor::new(listener, accepting(&options), closing.clone(), gateway.tasks())?;
         let service = router
-            .layer(middleware::from_fn(connection::watch))
+            .layer(middleware::from_fn(connection::greet))
             .into_make_service_with_connect_info::<Connection>();
         let serving = axum::serve(acceptor, service).with_graceful_shutdown(stop.clone().cancelled_owned());
         let mut serving = std::pin::pin!(serving.into_future());

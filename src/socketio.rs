@@ -1,6 +1,7 @@
 //! The Socket.IO edge: the namespace `/jobs` (contract, section 2).
 
 mod admission;
+mod door;
 mod inbox;
 mod lines;
 mod outlet;
@@ -19,9 +20,10 @@ use socketioxide::{
     extract::{SocketRef, TryData},
     handler::ConnectHandler,
 };
+use tower::ServiceBuilder;
 
 pub use self::sockets::Sockets;
-use self::{admission::Admission, inbox::Inbox, lines::Lines, outlet::Sending};
+use self::{admission::Admission, door::Door, inbox::Inbox, lines::Lines, outlet::Sending, packet::Frames};
 use crate::{
     connection::{Connection, Most},
     gateway::{Gateway, Peer},
@@ -50,6 +52,9 @@ pub struct SocketIoOptions {
     pub outbox_bytes: u64,
     /// How many messages a client may send a second.
     pub messages_per_second: u32,
+    /// Whether sockets also join socketioxide's rooms of the same names, for an application that embeds the gateway
+    /// and emits to them by [`Sockets::io`]. It costs memory for each socket, and a lock that all of them share.
+    pub joins_rooms: bool,
 }
 
 impl Default for SocketIoOptions {
@@ -63,12 +68,16 @@ impl Default for SocketIoOptions {
             outbox: 1024,
             outbox_bytes: 1024 * 1024,
             messages_per_second: 1000,
+            joins_rooms: false,
         }
     }
 }
 
 /// How long a client waits for its record to be visible to all nodes before it is let in without.
 const RECORD_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How many bytes of a client's messages are read at once: nearly all are shorter.
+const READ_BUFFER: usize = 256;
 
 /// Where Socket.IO lives.
 const PATH: &str = "/socket.io";
@@ -78,7 +87,7 @@ const NAMESPACE: &str = "/jobs";
 
 /// Adds `/socket.io` to a router.
 pub fn mount(router: Router, gateway: &Gateway, options: SocketIoOptions) -> (Router, Sockets) {
-    let (layer, io) = SocketIo::builder()
+    let (service, io) = SocketIo::builder()
         .req_path(PATH)
         .ping_interval(options.ping_interval)
         .ping_timeout(options.ping_timeout)
@@ -86,19 +95,21 @@ pub fn mount(router: Router, gateway: &Gateway, options: SocketIoOptions) -> (Ro
         .max_payload(options.max_payload as u64)
         .ws_max_message_size(options.max_payload)
         .ws_max_frame_size(options.max_payload)
-        .ws_read_buffer_size(512)
+        .ws_read_buffer_size(READ_BUFFER)
         .max_buffer_size(options.outbox)
         // Nothing here takes binary attachments.
         .with_parser(ParserConfig::common().max_incoming_binaries(0).max_incoming_binary_buf_size(0))
-        .build_layer();
+        .build_svc();
     let lines = Lines::default();
     let (metrics, label) = (gateway.metrics(), EdgeLabel { edge: "socketio" });
-    let sending = Arc::new(Sending::new(
-        lines.clone(),
-        Most { frames: options.outbox, bytes: options.outbox_bytes },
-        metrics.deliveries.get_or_create(&label).clone(),
-        metrics.connections.get_or_create(&label).clone(),
-    ));
+    let sending = Arc::new(Sending {
+        lines: lines.clone(),
+        most: Most { frames: options.outbox, bytes: options.outbox_bytes },
+        deliveries: metrics.deliveries.get_or_create(&label).clone(),
+        connections: metrics.connections.get_or_create(&label).clone(),
+        joins_rooms: options.joins_rooms,
+        frames: Frames::default(),
+    });
     let entrance = Arc::new(Entrance { gateway: gateway.clone(), options, sending });
     let admit = move |socket: SocketRef, auth: TryData<Box<RawValue>>| {
         let entrance = entrance.clone();
@@ -114,14 +125,15 @@ pub fn mount(router: Router, gateway: &Gateway, options: SocketIoOptions) -> (Ro
     // A namespace of a fixed name with the adapter of this process cannot fail to be added.
     io.ns(NAMESPACE, arrived.with(admit));
     let sockets = Sockets::new(io, lines.clone());
-    let router = router
-        .layer(layer)
+    let door = Door { service: service.clone(), lines: lines.clone(), tasks: gateway.tasks().clone() };
+    let service = ServiceBuilder::new()
+        .layer(middleware::from_fn_with_state(sockets.clone(), sockets::end_polling))
+        .layer(middleware::from_fn_with_state(Admission::new(options.handshakes), admission::wait))
         .layer(middleware::from_fn_with_state(lines, lines::follow))
-        .layer(middleware::from_fn_with_state(
-            Admission::new(options.handshakes, gateway.tasks()),
-            admission::wait,
-        ))
-        .layer(middleware::from_fn_with_state(sockets.clone(), sockets::end_polling));
+        .layer(middleware::from_fn_with_state(door, door::open))
+        .service(service);
+    let below = [PATH.to_owned(), format!("{PATH}/"), format!("{PATH}/{{*below}}")];
+    let router = below.iter().fold(router, |router, path| router.route_service(path, service.clone()));
     (router, sockets)
 }
 

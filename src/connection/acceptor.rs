@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Io, gate::Gate, pipe::Pipe};
+use super::{Io, gate::Gate, pipe::Pipe, reader::Reader};
 use crate::tasks::Tasks;
 
 /// How connections are accepted.
@@ -111,6 +111,7 @@ impl Acceptor {
         Some(Io {
             pipe: Arc::new(Pipe::new(stream, self.tasks.clone())),
             gate: Gate::new(self.options.handshake_timeout),
+            reader: Reader::default(),
             _descriptor: descriptor,
         })
     }

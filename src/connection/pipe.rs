@@ -24,9 +24,6 @@ use crate::tasks::Tasks;
 /// How many runs of frames go out in one system call at the most.
 const GATHERED: usize = 64;
 
-/// From how many places on a queue is not kept once it is empty.
-const LARGE: usize = 4;
-
 /// The stream of a connection, shared by those who write to it and those who may have to cut it.
 #[derive(Debug)]
 pub struct Pipe {
@@ -66,8 +63,11 @@ struct Run {
 /// Whether frames may be written beside the library.
 #[derive(Debug, Default)]
 enum Beside {
+    /// It speaks HTTP.
     #[default]
     Never,
+    /// It writes frames, and nobody else has asked to.
+    NotYet,
     /// As soon as the library has got to this frame of its own, which is not sent.
     After(Bytes),
     Now,
@@ -128,19 +128,19 @@ impl Pipe {
         self.out().waiting as u64
     }
 
-    /// Says that the answer is on its way that makes a WebSocket of the connection.
-    pub fn switch(&self) {
-        self.out().boundary.switch();
+    /// Says that the library writes frames from here on.
+    pub fn begin_frames(&self) {
+        self.out().beside = Beside::NotYet;
     }
 
     /// Lets frames be written beside the library as soon as it gets to `mark`, a frame of its own: whatever it was
-    /// given before has left then. That one frame is not sent. `false` where this connection is no WebSocket.
+    /// given before has left then. That one frame is not sent. `false` where the library does not write frames.
     pub fn write_beside_after(&self, mark: Bytes) -> bool {
         let mut out = self.out();
-        if out.boundary.has_frames() && matches!(out.beside, Beside::Never) {
+        if matches!(out.beside, Beside::NotYet) {
             out.beside = Beside::After(mark);
         }
-        out.boundary.has_frames()
+        !matches!(out.beside, Beside::Never)
     }
 
     /// Queues whole frames, so many, which may be shared with other connections; all of them or none. They are sent with
@@ -212,8 +212,21 @@ impl Pipe {
         }
     }
 
-    /// Writes for the library: at most up to the end of its frame, and once it is its turn.
-    pub fn poll_write(self: &Arc<Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    /// Writes for a library that speaks HTTP.
+    pub fn poll_write(
+        self: &Arc<Self>,
+        context: &mut Context<'_>,
+        write: impl Fn(&TcpStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        self.poll_try(&mut self.out(), context, write)
+    }
+
+    /// Writes frames for a library: at most up to the end of one, and once it is its turn.
+    pub fn poll_write_frames(
+        self: &Arc<Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let mut out = self.out();
         if out.must_wait(context) {
             return Poll::Pending;
@@ -228,30 +241,20 @@ impl Pipe {
             self.flush_out(&mut out);
             return Poll::Ready(Ok(swallowed));
         }
-        let unit = match out.boundary.unit(bytes) {
-            Ok(unit) => unit,
-            Err(_) => return Poll::Ready(Err(ErrorKind::InvalidData.into())),
+        let Ok(unit) = out.boundary.unit(bytes) else {
+            return Poll::Ready(Err(ErrorKind::InvalidData.into()));
         };
-        self.poll_try(&mut out, context, |stream| stream.try_write(&bytes[..unit]))
-    }
-
-    /// The same of bytes in several places. Frames come in one.
-    pub fn poll_write_vectored(
-        self: &Arc<Self>,
-        context: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let mut out = self.out();
-        if out.boundary.is_of_http() {
-            return self.poll_try(&mut out, context, |stream| stream.try_write_vectored(slices));
+        let written = ready!(self.poll_try(&mut out, context, |stream| stream.try_write(&bytes[..unit])));
+        out.boundary.advance(*written.as_ref().unwrap_or(&0));
+        if out.may_write() {
+            out.library = None;
+            self.flush_out(&mut out);
         }
-        drop(out);
-        let first = slices.iter().find(|slice| !slice.is_empty());
-        self.poll_write(context, first.map_or(&[], |slice| slice))
+        Poll::Ready(written)
     }
 
     fn poll_try(
-        self: &Arc<Self>,
+        &self,
         out: &mut Out,
         context: &mut Context<'_>,
         write: impl Fn(&TcpStream) -> io::Result<usize>,
@@ -260,11 +263,6 @@ impl Pipe {
             match write(&self.stream) {
                 Ok(count) => {
                     self.written.fetch_add(count as u64, Ordering::Relaxed);
-                    out.boundary.advance(count);
-                    if out.may_write() {
-                        out.library = None;
-                        self.flush_out(out);
-                    }
                     return Poll::Ready(Ok(count));
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -347,7 +345,8 @@ impl Out {
     }
 
     fn tidy(&mut self) {
-        if self.runs.is_empty() && self.runs.capacity() > LARGE {
+        if self.runs.is_empty() {
+            // Most connections have nothing to send most of the time.
             self.runs = VecDeque::new();
         }
     }

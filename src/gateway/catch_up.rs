@@ -58,7 +58,7 @@ async fn catch_up(gateway: &Gateway, key: SessionKey) -> bool {
                 Need::Notices => gateway.hub(|hub| hub.flush_notices(key)),
                 Need::History { job, after } => {
                     let reading = Instant::now();
-                    let page = pages.read(gateway, &job, after).await;
+                    let page = pages.recall(gateway, key, &job, after).await;
                     // No client is to blame for a store that does not answer.
                     since += reading.elapsed();
                     gateway.hub(|hub| hub.replay(key, &job, after, &page))
@@ -125,6 +125,12 @@ impl Pages {
         let page = gateway.retry(|| read_page(gateway, job, after, self.limit)).await;
         self.adapt(&page);
         page
+    }
+
+    /// The same for a session that missed it live, of which most is still in memory.
+    async fn recall(&mut self, gateway: &Gateway, key: SessionKey, job: &JobId, after: Seq) -> Vec<JobEvent> {
+        let page = gateway.hub(|hub| hub.remembered(key, job, after, PAGE.1 as usize));
+        if page.is_empty() { self.read(gateway, job, after).await } else { page }
     }
 
     /// Reads what a round needs to go on.

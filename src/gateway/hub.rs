@@ -56,7 +56,8 @@ const MAX_WAITING_NOTICES: usize = 64;
 /// Sessions, rooms and live edges of one node.
 #[derive(Default)]
 pub struct Hub {
-    sessions: SlotMap<SessionKey, Member>,
+    // Boxed, because the map has room for up to twice as many as there are.
+    sessions: SlotMap<SessionKey, Box<Member>>,
     rooms: HashMap<Room, Occupants>,
     edges: HashMap<JobId, LiveEdge>,
     /// Tells deliveries apart, so that a session in several of an event's rooms gets it once.
@@ -148,7 +149,7 @@ pub struct Starting {
 impl Hub {
     /// Adds a session that is in no room.
     pub fn connect(&mut self, outlet: Arc<dyn Outlet>, client: Option<ClientId>) -> SessionKey {
-        self.sessions.insert(Member::new(outlet, client))
+        self.sessions.insert(Box::new(Member::new(outlet, client)))
     }
 
     /// Removes a session, and tells which rooms it was in.
@@ -227,8 +228,8 @@ impl Hub {
             // The room is among those that keep it from here on.
             self.advance(latest, edge.seq, &rooms);
         }
-        let watching = |member: &Member| rooms.iter().any(|room| member.live.contains(room));
-        let watches = self.sessions.get(key).is_some_and(watching);
+        let member = self.sessions.get(key);
+        let watches = member.is_some_and(|member| rooms.iter().any(|room| member.live.contains(room)));
         if watches && after.is_none() {
             return;
         }
@@ -527,14 +528,11 @@ impl Hub {
 
     /// Delivers events to which their jobs' live edges have advanced.
     fn deliver(&mut self, events: &[JobEvent], rooms: &[Room]) {
-        let by_time = rooms.iter().any(Room::is_resumed_by_time);
         for event in events {
             if let Some(edge) = self.edges.get_mut(event.job()) {
                 edge.at = event.timestamp().max(edge.at);
             }
-            if by_time {
-                self.recent.push(event);
-            }
+            self.recent.push(event);
         }
         let mending = self.interruptions.are_mending();
         self.each_live(rooms, |member| member.offer_live(events, mending));
@@ -626,6 +624,14 @@ impl Hub {
         self.sessions.get_mut(key)?.next_need(self.interruptions.are_mending())
     }
 
+    /// What is remembered of a job's events after a number, for [`Hub::replay`]: of what a session missed live; empty
+    /// where nothing is, and it has to be read from history.
+    pub fn remembered(&self, key: SessionKey, job: &JobId, after: Seq, limit: usize) -> Vec<JobEvent> {
+        let member = self.sessions.get(key);
+        let recent = member.and_then(|member| by_time::remembered(&self.recent, member, job, after, limit));
+        recent.unwrap_or_default()
+    }
+
     /// Hands a session the history of a job after a number, oldest first; an empty page says that there is none.
     pub fn replay(&mut self, key: SessionKey, job: &JobId, after: Seq, page: &[JobEvent]) -> Progress {
         let Some(member) = self.sessions.get_mut(key) else { return Progress::default() };
@@ -639,7 +645,7 @@ impl Hub {
 
     /// Hands a session the notices that wait for it.
     pub fn flush_notices(&mut self, key: SessionKey) -> Progress {
-        self.sessions.get_mut(key).map_or_else(Progress::default, Member::flush_notices)
+        self.sessions.get_mut(key).map_or_else(Progress::default, |member| member.flush_notices())
     }
 
     /// The sending end of a session.

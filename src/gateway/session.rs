@@ -74,8 +74,8 @@ impl Gateway {
             user_id: peer.user_id,
             address: peer.address,
             user_agent: peer.user_agent,
-            transport: peer.transport.to_owned(),
-            node: self.node().to_owned(),
+            transport: peer.transport.into(),
+            node: self.0.node.clone(),
             subscriptions: Vec::new(),
         }
     }

@@ -1,23 +1,26 @@
 //! Who is let in next: only so many clients are on their way into the namespace at once, first come first served.
 //! When all come back together each is through quickly when its turn comes, instead of all being late.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
 
 use axum::{
     extract::{Request, State},
-    http::HeaderValue,
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use socketioxide::extract::SocketRef;
-use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
-
-use super::{PATH, lines::socket_id};
-use crate::{
-    refusal::{Code, Refusal},
-    tasks::Tasks,
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, sleep_until},
 };
+
+use super::lines::socket_id;
+use crate::refusal::{Code, Refusal};
 
 /// For how long a place is lent: whoever takes longer goes on without, and keeps nobody waiting.
 const LEASE: Duration = Duration::from_secs(5);
@@ -30,65 +33,130 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub struct Admission {
     places: Arc<Semaphore>,
-    tasks: Tasks,
+    /// Who has had a place since when, the first one first.
+    leases: Arc<Mutex<VecDeque<Lease>>>,
 }
 
-/// Cancelled once the client that has a place is in.
+/// When a place is taken back, and which.
+type Lease = (Instant, Weak<Lent>);
+
+type Lent = Mutex<Option<OwnedSemaphorePermit>>;
+
+/// A place, given back when its client is in, has gone, or has had it for too long.
 #[derive(Debug, Clone)]
-struct Place(CancellationToken);
+pub struct Place(Arc<Lent>);
+
+impl Place {
+    fn give_back(&self) {
+        give_back(&self.0);
+    }
+}
+
+fn give_back(lent: &Lent) {
+    *lent.lock().unwrap_or_else(PoisonError::into_inner) = None;
+}
 
 impl Admission {
-    pub fn new(places: usize, tasks: &Tasks) -> Self {
+    pub fn new(places: usize) -> Self {
         let places = places.clamp(1, Semaphore::MAX_PERMITS);
-        Self { places: Arc::new(Semaphore::new(places)), tasks: tasks.clone() }
+        Self { places: Arc::new(Semaphore::new(places)), leases: Arc::default() }
+    }
+
+    /// Waits for a place, at most [`PATIENCE`].
+    async fn place(&self) -> Option<Place> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut waiting = pin!(self.places.clone().acquire_owned());
+        loop {
+            let overdue = self.take_overdue();
+            tokio::select! {
+                biased;
+                // The semaphore is never closed.
+                place = &mut waiting => return place.ok().map(|place| self.lend(place)),
+                () = sleep_until(overdue.unwrap_or(deadline).min(deadline)) => {}
+            }
+            if Instant::now() >= deadline {
+                return None;
+            }
+        }
+    }
+
+    fn lend(&self, place: OwnedSemaphorePermit) -> Place {
+        let lent = Arc::new(Mutex::new(Some(place)));
+        let mut all = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
+        // They are few at the front, so that there are never many in all.
+        while all.front().is_some_and(|(_, first)| first.strong_count() == 0) {
+            all.pop_front();
+        }
+        all.push_back((Instant::now() + LEASE, Arc::downgrade(&lent)));
+        Place(lent)
+    }
+
+    /// Takes places back that have been lent for too long, and says when the next one will have been.
+    fn take_overdue(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let mut lent = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some((ends, place)) = lent.front() {
+            if *ends > now {
+                return Some(*ends);
+            }
+            if let Some(place) = place.upgrade() {
+                give_back(&place);
+            }
+            lent.pop_front();
+        }
+        None
     }
 }
 
 /// Makes a request that begins a session wait for a place.
 pub async fn wait(State(admission): State<Admission>, mut request: Request, next: Next) -> Response {
-    let begins =
-        request.uri().path().starts_with(PATH) && request.uri().query().and_then(socket_id).is_none();
-    if !begins {
+    if request.uri().query().and_then(socket_id).is_some() {
         return next.run(request).await;
     }
-    // The semaphore is never closed.
-    let Ok(Ok(place)) = tokio::time::timeout(PATIENCE, admission.places.acquire_owned()).await else {
+    let Some(place) = admission.place().await else {
         return Refusal::new(Code::Unavailable, "too many clients arrive at once; try again").into_response();
     };
-    detach(&mut request);
-    let through = CancellationToken::new();
-    request.extensions_mut().insert(Place(through.clone()));
-    let over = through.clone();
-    admission.tasks.spawn_until_stop("socketio-arrivals", async move {
-        let _in_time = tokio::time::timeout(LEASE, over.cancelled()).await;
-        drop(place);
-    });
+    request.extensions_mut().insert(place.clone());
     let response = next.run(request).await;
     if response.status().is_client_error() {
-        through.cancel();
+        place.give_back();
     }
     response
 }
 
-/// Copies the head of a request, which the socket keeps for as long as it lives: as it came it holds on to the whole
-/// buffer that it was read into.
-fn detach(request: &mut Request) {
-    let copied = |value: &HeaderValue| {
-        let mut copy = HeaderValue::from_bytes(value.as_bytes()).ok()?;
-        copy.set_sensitive(value.is_sensitive());
-        Some(copy)
-    };
-    let headers = request.headers();
-    *request.headers_mut() =
-        headers.iter().filter_map(|(name, value)| Some((name.clone(), copied(value)?))).collect();
-    if let Ok(uri) = request.uri().to_string().parse() {
-        *request.uri_mut() = uri;
+/// A socket is in: the next one's turn.
+pub fn through(socket: &SocketRef) {
+    if let Some(place) = socket.req_parts().extensions.get::<Place>() {
+        place.give_back();
     }
 }
 
-/// A socket is in: the next one's turn.
-pub fn through(socket: &SocketRef) {
-    if let Some(Place(through)) = socket.req_parts().extensions.get::<Place>() {
-        through.cancel();
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_dawdles_keeps_a_place_for_a_while_only() {
+        let admission = Admission::new(1);
+        let first = admission.place().await.expect("nobody is there");
+        let begun = Instant::now();
+        tokio::time::advance(LEASE / 2).await;
+        let second = admission.place().await.expect("the first has had it for too long");
+        assert_eq!(begun.elapsed(), LEASE);
+        drop(first);
+        second.give_back();
+        let third = admission.place().await.expect("the second has given it back");
+        assert_eq!(begun.elapsed(), LEASE);
+        drop(third);
+        admission.place().await.expect("the third is gone");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_too_long() {
+        let admission = Admission::new(1);
+        let first = admission.place().await;
+        tokio::time::advance(LEASE / 2).await;
+        let (second, third) = tokio::join!(admission.place(), admission.place());
+        assert!(first.is_some() && second.is_some() && third.is_none());
     }
 }

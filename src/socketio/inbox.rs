@@ -165,6 +165,10 @@ impl Inbox {
             Stage::Arriving(_) | Stage::Closed => None,
         };
         let next = next.and_then(|(watcher, socket)| Some((state.waiting.pop_front()?, watcher, socket)));
+        if state.waiting.is_empty() {
+            // Nearly always, for nearly all.
+            state.waiting = VecDeque::new();
+        }
         state.busy = next.is_some();
         next
     }
@@ -236,8 +240,9 @@ impl Handling<'_> {
         match request {
             Request::Subscribe(subscription) => {
                 let joined = self.watcher.session.join(&subscription).await?;
-                // socketioxide's room of the same name, for applications that embed the gateway.
-                self.socket.join(joined.room.to_string());
+                if self.watcher.outlet.joins_rooms() {
+                    self.socket.join(joined.room.to_string());
+                }
                 // The answer first, then what is replayed, then what is live.
                 if self.answer(&Subscribed::new(&joined)).await {
                     joined.start();
@@ -256,7 +261,9 @@ impl Handling<'_> {
     }
 
     async fn leave(&self, room: &Room) -> Result<(), Refusal> {
-        self.socket.leave(room.to_string());
+        if self.watcher.outlet.joins_rooms() {
+            self.socket.leave(room.to_string());
+        }
         Ok(self.watcher.session.leave(room).await?)
     }
 

@@ -98,11 +98,6 @@ impl Line {
         self.cut.is_cancelled()
     }
 
-    /// Whether it has a connection that can be cut.
-    pub fn is_known(&self) -> bool {
-        self.connection().is_some()
-    }
-
     /// The connection that is its WebSocket, if it has one that can be cut.
     pub fn connection(&self) -> Option<&Connection> {
         self.websocket.get()?.connection.as_ref()
@@ -144,15 +139,19 @@ impl Lines {
         by_socket.lines.entry(socket.to_owned()).or_default().clone()
     }
 
-    /// The connection of a socket, unless it is long-polling, which has one for each request.
+    /// The WebSocket of a socket; none while it is long-polling, which has a connection for each request.
     pub fn connection_of(&self, socket: &SocketRef) -> Option<Connection> {
         if socket.transport_type() == TransportType::Polling {
             return None;
         }
-        self.find(socket.id.as_str())?.connection().cloned()
+        match self.find(socket.id.as_str()) {
+            Some(line) => line.connection().cloned(),
+            None => first_connection(socket),
+        }
     }
 
-    fn find(&self, socket: &str) -> Option<Arc<Line>> {
+    /// The line of a socket that has one: it began with polls.
+    pub fn find(&self, socket: &str) -> Option<Arc<Line>> {
         self.by_socket().lines.get(socket).cloned()
     }
 
@@ -161,28 +160,26 @@ impl Lines {
     }
 }
 
-/// Notes every upgrade that succeeds, counts what polls are answered, and refuses those of a line that was cut.
+/// The connection that a socket's first request came on; none where an application serves the router without connect
+/// info.
+pub fn first_connection(socket: &SocketRef) -> Option<Connection> {
+    socket.req_parts().extensions.get::<ConnectInfo<Connection>>().map(|info| info.0.clone())
+}
+
+/// Counts what polls are answered, and refuses those of a line that was cut.
 pub async fn follow(State(lines): State<Lines>, request: Request, next: Next) -> Response {
-    let is_ours = request.uri().path().starts_with(super::PATH);
-    let Some(socket) = request.uri().query().filter(|_| is_ours).and_then(socket_id).map(str::to_owned)
-    else {
+    let Some(socket) = request.uri().query().and_then(socket_id).map(str::to_owned) else {
         return next.run(request).await;
     };
-    let connection = request.extensions().get::<ConnectInfo<Connection>>().map(|info| info.0.clone());
-    let before = connection.as_ref().and_then(Connection::written).unwrap_or(0);
     let cut = lines.find(&socket).map(|line| line.cut.clone()).unwrap_or_default();
     let Some(response) = cut.run_until_cancelled(next.run(request)).await else {
         let refusal = Refusal::new(Code::Unavailable, "the client took nothing for too long; connect again");
         return refusal.into_response();
     };
-    match response.status() {
-        StatusCode::SWITCHING_PROTOCOLS => lines.line(&socket).set_websocket(connection, before),
-        StatusCode::OK => {
-            if let (Some(line), Some(bytes)) = (lines.find(&socket), response.body().size_hint().exact()) {
-                line.polled.fetch_add(bytes, Ordering::Relaxed);
-            }
-        }
-        _ => {}
+    if response.status() == StatusCode::OK
+        && let (Some(line), Some(bytes)) = (lines.find(&socket), response.body().size_hint().exact())
+    {
+        line.polled.fetch_add(bytes, Ordering::Relaxed);
     }
     response
 }

@@ -2,14 +2,14 @@
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use axum::{body::Bytes, extract::ConnectInfo};
+use axum::body::Bytes;
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use socketioxide::{SendError, SocketError, TransportType, extract::SocketRef};
 
 use super::{
-    lines::{Line, Lines},
+    lines::{Line, Lines, first_connection},
     packet::{Frames, Packet},
 };
 use crate::{
@@ -26,13 +26,9 @@ pub struct Sending {
     pub most: Most,
     pub deliveries: Counter,
     pub connections: Gauge,
-    frames: Frames,
-}
-
-impl Sending {
-    pub fn new(lines: Lines, most: Most, deliveries: Counter, connections: Gauge) -> Self {
-        Self { lines, most, deliveries, connections, frames: Frames::default() }
-    }
+    /// Whether sockets join socketioxide's rooms too.
+    pub joins_rooms: bool,
+    pub frames: Frames,
 }
 
 /// The event after which frames go beside socketioxide. It is given to socketioxide, and never leaves the process.
@@ -44,10 +40,34 @@ const MARK: &str = "jobcast:beside";
 /// all sockets go to the connection's pipe, beside socketioxide, which sends only pings and what an application emits.
 pub struct SocketOutlet {
     sending: Arc<Sending>,
-    open: OnceLock<(SocketRef, Arc<Line>)>,
+    open: OnceLock<(SocketRef, Carrier)>,
     beside: OnceLock<Arc<Pipe>>,
     /// Held while something is given to socketioxide, so that nothing given later overtakes it.
     through: Mutex<()>,
+}
+
+/// What carries a socket.
+enum Carrier {
+    /// A WebSocket from the beginning; `None` where an application serves the router without connect info.
+    WebSocket(Option<Connection>),
+    /// Polls at first.
+    Polls(Arc<Line>),
+}
+
+impl Carrier {
+    fn connection(&self) -> Option<&Connection> {
+        match self {
+            Carrier::WebSocket(connection) => connection.as_ref(),
+            Carrier::Polls(line) => line.connection(),
+        }
+    }
+
+    fn line(&self) -> Option<&Line> {
+        match self {
+            Carrier::WebSocket(_) => None,
+            Carrier::Polls(line) => Some(line),
+        }
+    }
 }
 
 impl SocketOutlet {
@@ -58,14 +78,20 @@ impl SocketOutlet {
 
     /// From now on deliveries go to this socket.
     pub fn open(&self, socket: SocketRef) {
-        let line = self.sending.lines.line(socket.id.as_str());
-        if socket.transport_type() == TransportType::Websocket {
-            // Unless an upgrade was noted, it is on the connection of its first request.
-            let first = socket.req_parts().extensions.get::<ConnectInfo<Connection>>();
-            line.set_websocket(first.map(|info| info.0.clone()), 0);
-        }
+        let lines = &self.sending.lines;
+        let polled = || socket.transport_type() == TransportType::Polling;
+        let carrier = match lines.find(socket.id.as_str()) {
+            Some(line) => Carrier::Polls(line),
+            None if polled() => Carrier::Polls(lines.line(socket.id.as_str())),
+            None => Carrier::WebSocket(first_connection(&socket)),
+        };
         // Opened once, by the one inbox that made it.
-        let _only_once = self.open.set((socket, line));
+        let _only_once = self.open.set((socket, carrier));
+    }
+
+    /// Whether the socket is to join socketioxide's rooms of the same names.
+    pub fn joins_rooms(&self) -> bool {
+        self.sending.joins_rooms
     }
 
     /// Takes a packet, if there is place for it; [`Outlet::flush`] sends it.
@@ -77,20 +103,20 @@ impl SocketOutlet {
         if let Some(pipe) = self.beside.get() {
             return self.push(pipe, &frame(), 1);
         }
-        let Some((socket, line)) = self.open.get() else { return Offer::Full };
+        let Some((socket, carrier)) = self.open.get() else { return Offer::Full };
         let _one_after_the_other = self.through.lock().unwrap_or_else(PoisonError::into_inner);
-        match self.beside.get().or_else(|| self.go_beside(socket, line)) {
+        match self.beside.get().or_else(|| self.go_beside(socket, carrier)) {
             Some(pipe) => self.push(pipe, &frame(), 1),
-            None => self.emit(packet, socket, line),
+            None => self.emit(packet, socket, carrier.line()),
         }
     }
 
     /// Leaves it to the pipe to send from now on, where a WebSocket carries the socket.
-    fn go_beside(&self, socket: &SocketRef, line: &Line) -> Option<&Arc<Pipe>> {
+    fn go_beside(&self, socket: &SocketRef, carrier: &Carrier) -> Option<&Arc<Pipe>> {
         if socket.transport_type() != TransportType::Websocket {
             return None;
         }
-        let pipe = line.connection()?.pipe()?;
+        let pipe = carrier.connection()?.pipe()?;
         let nothing = RawValue::NULL;
         if !pipe.write_beside_after(Packet::Event { name: MARK, argument: nothing }.frame()) {
             return None;
@@ -107,7 +133,8 @@ impl SocketOutlet {
         }
     }
 
-    fn emit(&self, packet: &Packet<'_>, socket: &SocketRef, line: &Line) -> Offer {
+    fn emit(&self, packet: &Packet<'_>, socket: &SocketRef, line: Option<&Line>) -> Offer {
+        let Some(line) = line else { return outcome(packet.emit(socket)) };
         if line.is_cut() {
             return Offer::Closed;
         }
@@ -197,7 +224,7 @@ impl Outlet for SocketOutlet {
     fn waiting(&self) -> u64 {
         match (self.beside.get(), self.open.get()) {
             (Some(pipe), _) => pipe.waiting(),
-            (None, Some((_, line))) => line.waiting(),
+            (None, Some((_, carrier))) => carrier.line().map_or(0, Line::waiting),
             (None, None) => 0,
         }
     }
@@ -207,10 +234,14 @@ impl Outlet for SocketOutlet {
     }
 
     fn close(&self, reason: CloseReason) {
-        let Some((socket, line)) = self.open.get() else { return };
-        line.cut();
-        if socket.transport_type() == TransportType::Websocket && line.is_known() {
-            return;
+        let Some((socket, carrier)) = self.open.get() else { return };
+        if let Some(line) = carrier.line() {
+            line.cut();
+        }
+        if socket.transport_type() == TransportType::Websocket
+            && let Some(connection) = carrier.connection()
+        {
+            return connection.cut();
         }
         // Nobody polls any more, or the connection is not known: the heartbeat would end it later.
         if let Err(error) = socket.clone().disconnect() {

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    NAMESPACE, PATH,
+    NAMESPACE,
     lines::{Lines, socket_id},
 };
 use crate::{
@@ -52,6 +52,11 @@ pub struct Sockets {
 impl Sockets {
     pub(super) fn new(io: SocketIo, lines: Lines) -> Self {
         Self { io, lines, leaving: watch::Sender::default(), closed: CancellationToken::new() }
+    }
+
+    /// What they all belong to, for an application that embeds the gateway.
+    pub fn io(&self) -> &SocketIo {
+        &self.io
     }
 
     fn open(&self) -> Vec<SocketRef> {
@@ -108,9 +113,6 @@ impl Sockets {
 /// sockets are closed are answered, because theirs have left the namespace, and nothing else would end them before
 /// their heartbeat does.
 pub async fn end_polling(State(sockets): State<Sockets>, request: Request, next: Next) -> Response {
-    if !request.uri().path().starts_with(PATH) {
-        return next.run(request).await;
-    }
     let polling = request.method() == Method::GET;
     let socket = request.uri().query().and_then(socket_id).filter(|_| polling).map(str::to_owned);
     let answer = sockets.closed.run_until_cancelled(next.run(request)).await;

@@ -1,9 +1,10 @@
 //! Who is connected to this node, and how many of its sessions are in each room.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, HashMap, HashSet},
     ops::Bound,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use serde::Serialize;
@@ -25,9 +26,9 @@ pub struct ClientRecord {
     /// What it calls itself.
     pub user_agent: String,
     /// How it is connected: `websocket` or `polling`.
-    pub transport: String,
+    pub transport: Cow<'static, str>,
     /// The node that it is connected to.
-    pub node: String,
+    pub node: Arc<str>,
     /// The rooms that it is in, in order.
     pub subscriptions: Vec<Room>,
 }
@@ -124,11 +125,11 @@ impl Directory {
     }
 
     /// Notes the transport that a client uses now.
-    pub fn set_transport(&self, connection: Connection, client: &ClientId, transport: &str) {
+    pub fn set_transport(&self, connection: Connection, client: &ClientId, transport: &'static str) {
         let change = |record: &mut ClientRecord| {
             let differs = record.transport != transport;
             if differs {
-                transport.clone_into(&mut record.transport);
+                record.transport = transport.into();
             }
             differs
         };
@@ -254,8 +255,8 @@ mod tests {
             user_id: None,
             address: String::new(),
             user_agent: String::new(),
-            transport: "polling".to_owned(),
-            node: "n".to_owned(),
+            transport: "polling".into(),
+            node: "n".into(),
             subscriptions: Vec::new(),
         }
     }
@@ -270,7 +271,7 @@ mod tests {
         directory.set_transport(1, &id, "websocket");
         directory.disconnect(1, &id);
         let left = directory.client(&id).unwrap();
-        assert_eq!((left.transport.as_str(), left.subscriptions.len()), ("polling", 0));
+        assert_eq!((left.transport.as_ref(), left.subscriptions.len()), ("polling", 0));
         directory.leave(1, Some(&id), &Room::AllJobs);
         directory.disconnect(2, &id);
         assert_eq!(directory.client(&id), None);

@@ -277,8 +277,8 @@ async fn clients_are_listed_counted_and_forgotten(kind: Kind) {
         user_id: None,
         address: "127.0.0.1".to_owned(),
         user_agent: "test".to_owned(),
-        transport: "websocket".to_owned(),
-        node: "node".to_owned(),
+        transport: "websocket".into(),
+        node: "node".into(),
         subscriptions: Vec::new(),
     };
     let room = Room::Job(job("a"));

@@ -7,11 +7,12 @@ use super::{
     Hub, Progress, SessionKey,
     member::{Cursor, Member, skip_to},
     recent::Recent,
-    round::{Next, Round, Want},
+    round::{Next, Round},
 };
 use crate::{
     event::{JobEvent, Seq},
     gateway::outlet::{Delivery, Offer, Outlet},
+    id::JobId,
 };
 
 /// How many events are handed over in one step at the most.
@@ -25,7 +26,7 @@ impl Hub {
         let jobs = behind.map(|(job, cursor)| (job.clone(), cursor.seq, cursor.target));
         let mut round = Round::new(member.epoch, jobs);
         for want in round.lacking() {
-            if let Some(page) = remembered(&self.recent, member, &want) {
+            if let Some(page) = remembered(&self.recent, member, &want.job, want.after, want.limit) {
                 round.supply(&want, page);
             }
         }
@@ -45,13 +46,15 @@ impl Hub {
         for _ in 0..TURN {
             let (job, after, to, event) = match round.next() {
                 None => break,
-                Some(Next::Lacking(want)) => match remembered(&self.recent, member, &want) {
-                    Some(page) => {
-                        round.supply(&want, page);
-                        continue;
+                Some(Next::Lacking(want)) => {
+                    match remembered(&self.recent, member, &want.job, want.after, want.limit) {
+                        Some(page) => {
+                            round.supply(&want, page);
+                            continue;
+                        }
+                        None => break,
                     }
-                    None => break,
-                },
+                }
                 Some(Next::Event { after, event }) => {
                     (event.job().clone(), after, event.seq() - 1, Some(event))
                 }
@@ -111,11 +114,17 @@ impl Member {
     }
 }
 
-/// What is remembered of what a session missed live. What it asked for comes from history, which decides what there is
-/// of it: memory may reach back further, to what is older than the time that was asked for.
-fn remembered(recent: &Recent, member: &Member, want: &Want) -> Option<Vec<JobEvent>> {
-    let asked = member.cursors.get(&want.job).is_none_or(|cursor| want.after < cursor.asked);
-    let page = if asked { Vec::new() } else { recent.after(&want.job, want.after, want.limit) };
+/// What is remembered of what a session missed live; `None` where nothing is. What it asked for comes from history, which
+/// decides what there is of it: memory may reach back further, to what is older than the time that was asked for.
+pub(super) fn remembered(
+    recent: &Recent,
+    member: &Member,
+    job: &JobId,
+    after: Seq,
+    limit: usize,
+) -> Option<Vec<JobEvent>> {
+    let asked = member.cursors.get(job).is_none_or(|cursor| after < cursor.asked);
+    let page = if asked { Vec::new() } else { recent.after(job, after, limit) };
     Some(page).filter(|page| !page.is_empty())
 }
 

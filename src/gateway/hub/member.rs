@@ -86,6 +86,9 @@ impl Member {
     pub fn take_join(&mut self, join: JoinId) -> Option<(Room, HashMap<JobId, Seq>)> {
         let place = self.joining.iter().position(|(id, ..)| *id == join)?;
         let (_, room, noted) = self.joining.swap_remove(place);
+        if self.joining.is_empty() {
+            self.joining = Vec::new();
+        }
         Some((room, noted))
     }
 
@@ -152,8 +155,11 @@ impl Member {
             false => 0,
         };
         self.unflushed |= taken > 0;
-        let rest = events[taken..].iter();
-        rest.fold(false, |behind, event| self.offer_one(event, mending) || behind)
+        let mut behind = false;
+        for event in &events[taken..] {
+            behind |= self.offer_one(event, mending);
+        }
+        behind
     }
 
     fn offer_one(&mut self, event: &JobEvent, mending: bool) -> bool {
@@ -298,14 +304,19 @@ impl Member {
 
 /// Moves a cursor along a page of history; `false` once the session has no place.
 fn hand_page(outlet: &Arc<dyn Outlet>, job: &JobId, cursor: &mut Cursor, page: &[JobEvent]) -> bool {
-    let after = cursor.seq;
-    for event in page.iter().filter(|event| event.seq() > after) {
-        if !skip_to(outlet, job, cursor, event.seq() - 1)
-            || outlet.offer(Delivery::Event(event)) == Offer::Full
-        {
+    let mut rest = &page[page.partition_point(|event| event.seq() <= cursor.seq)..];
+    while let Some(first) = rest.first() {
+        if !skip_to(outlet, job, cursor, first.seq() - 1) {
             return false;
         }
-        cursor.seq = event.seq();
+        let follows = |(event, seq): &(&JobEvent, Seq)| event.seq() == *seq;
+        let (run, others) = rest.split_at(rest.iter().zip(first.seq()..).take_while(follows).count());
+        let taken = outlet.offer_all(run);
+        cursor.seq = run[..taken].last().map_or(cursor.seq, JobEvent::seq);
+        if taken < run.len() {
+            return false;
+        }
+        rest = others;
     }
     // Where there is nothing, history has lost what was promised.
     !page.is_empty() || skip_to(outlet, job, cursor, cursor.target)

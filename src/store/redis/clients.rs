@@ -261,8 +261,8 @@ fn record(id: &ClientId, mut fields: HashMap<String, String>, rooms: Vec<String>
         user_id: take("userId").parse().ok(),
         address: take("address"),
         user_agent: take("userAgent"),
-        transport: take("transport"),
-        node: take("node"),
+        transport: take("transport").into(),
+        node: take("node").into(),
         subscriptions,
     })
 }

@@ -1,0 +1,127 @@
+//! Loads Jobcast and what it is compared with, and measures both: one run, or all runs in rounds with a report.
+
+#![forbid(unsafe_code)]
+
+mod answer;
+mod books;
+mod cli;
+mod drive;
+mod figure;
+mod frontier;
+mod interrupt;
+mod latency;
+mod machine;
+mod matrix;
+mod names;
+mod order;
+mod proc;
+mod process;
+mod publisher;
+mod redis;
+mod report;
+mod scenario;
+mod socket;
+mod stage;
+mod subject;
+mod swarm;
+mod tally;
+mod wire;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::cli::{Cli, Command, One};
+use crate::figure::shown;
+use crate::scenario::Scenario;
+use crate::stage::Stage;
+use crate::subject::{Programs, Subject};
+
+/// Errors are for people to read; nobody acts on their kind.
+pub type Error = Box<dyn std::error::Error + Send + Sync>;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = start().and_then(|()| match cli.command {
+        Some(Command::One(one)) => run_one(&one).map(|()| true),
+        Some(Command::List) => Ok(list()),
+        None => matrix::run(&cli.matrix, &programs()?, &root()),
+    });
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Takes as many open files as the system grants, and minds signals.
+fn start() -> Result<(), Error> {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
+    latency::micros();
+    interrupt::watch()
+}
+
+fn run_one(one: &One) -> Result<(), Error> {
+    let scenario = named(&one.scenario)?;
+    let mut stage = match (one.attach, one.subject) {
+        (Some((pid, port)), _) => Stage::attach(pid, port),
+        (None, Some(subject)) => Stage::start(&programs()?, subject, scenario.nodes(), &scratch(&root()))?,
+        (None, None) => return Err("neither a subject nor a server to attach to".into()),
+    };
+    if stage.pids().len() < scenario.nodes() {
+        return Err(format!("this load takes {} processes", scenario.nodes()).into());
+    }
+    for (pid, address) in stage.pids().iter().zip(stage.addresses()) {
+        eprintln!("pid {pid}, http://{address}");
+    }
+    let figures = scenario.run(&mut stage, one.knobs())?;
+    let line: Vec<_> =
+        figures.iter().map(|figure| format!("{} {}", figure.name, shown(figure.value))).collect();
+    println!("{}: {}", one.scenario, line.join(" | "));
+    while one.hold && !interrupt::asked() {
+        std::thread::sleep(Duration::from_millis(100));
+        stage.check()?;
+    }
+    Ok(())
+}
+
+fn named(name: &str) -> Result<Box<dyn Scenario>, Error> {
+    let found = scenario::all().into_iter().find(|(own, _)| *own == name);
+    found.map(|(_, scenario)| scenario).ok_or_else(|| format!("there is no scenario “{name}”").into())
+}
+
+/// The repository that this was built from.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).map(Path::to_owned).unwrap_or_default()
+}
+
+/// On a disk: where temporary files are in memory, a durable store would be measured without one.
+fn scratch(root: &Path) -> PathBuf {
+    root.join("target/bench-scratch")
+}
+
+fn list() -> bool {
+    for (name, scenario) in scenario::all() {
+        let subjects = Subject::value_variants()
+            .iter()
+            .filter(|subject| scenario.suits(**subject))
+            .map(|subject| subject.name());
+        println!("{name}\n  {}\n  {}", scenario.about(), subjects.collect::<Vec<_>>().join(", "));
+    }
+    true
+}
+
+fn programs() -> Result<Programs, Error> {
+    let jobcast =
+        std::env::var_os("JOBCAST_BIN").map_or_else(|| root().join("target/release/jobcast"), PathBuf::from);
+    let jobcast = std::path::absolute(jobcast)?;
+    let limits = std::env::current_exe()?.with_file_name("jobcast-limits");
+    Ok(Programs { jobcast, limits, opponents: root().join("benches/opponents") })
+}

@@ -1,0 +1,59 @@
+//! Watchers to whom nothing happens: what one of them weighs.
+
+use std::time::Duration;
+
+use crate::Error;
+use crate::figure::{Figure, fault, figure};
+use crate::names::Names;
+use crate::proc::memory;
+use crate::socket::{Room, Ticket};
+use crate::stage::Stage;
+use crate::subject::Subject;
+use crate::swarm::Swarm;
+
+use super::{CONNECT, CONNECTING, Knobs, Scenario};
+
+/// How long the server may settle before its memory is read.
+const SETTLE: Duration = Duration::from_secs(3);
+
+/// So many watchers, each of a job of its own.
+pub struct Idle {
+    pub watchers: u32,
+    pub jobcast_only: bool,
+}
+
+impl Scenario for Idle {
+    fn about(&self) -> String {
+        format!("{} watchers, each of a job of its own, to whom nothing happens.", self.watchers)
+    }
+
+    fn suits(&self, subject: Subject) -> bool {
+        !self.jobcast_only || subject == Subject::Jobcast
+    }
+
+    fn run(&self, stage: &mut Stage, _knobs: Knobs) -> Result<Vec<Figure>, Error> {
+        let watchers = self.watchers;
+        let ticket = |n| Ticket { server: 0, room: Room::Job(n), jobs: n..n + 1 };
+        let mut swarm =
+            Swarm::new(Names::fresh(), stage.addresses().to_vec(), (0..watchers).map(ticket).collect())?;
+        let pid = stage.pids()[0];
+        let before = memory(pid)?;
+        swarm.connect_all(CONNECTING, CONNECT)?;
+        swarm.run_for(SETTLE)?;
+        let after = memory(pid)?;
+        let each = |kib: f64| kib / f64::from(watchers);
+        let mut figures = vec![
+            figure("watchers", swarm.books.watching as f64),
+            figure("RSS before MiB", before.rss / 1024.0),
+            figure("RSS after MiB", after.rss / 1024.0),
+            figure("RSS KiB/watcher", each(after.rss - before.rss)),
+        ];
+        if let (Some(before), Some(after)) = (before.pss, after.pss) {
+            figures.push(figure("PSS KiB/watcher", each(after - before)));
+        }
+        figures.push(fault("refused", swarm.books.refused.values().sum()));
+        figures.push(fault("cut off", swarm.books.cut.values().sum()));
+        swarm.leave();
+        Ok(figures)
+    }
+}

@@ -1,0 +1,76 @@
+//! Several processes on one Redis: how the cost of an event grows with their number.
+
+use crate::Error;
+use crate::drive::{cost, drive, faults};
+use crate::figure::{Figure, figure, quantiles};
+use crate::names::Names;
+use crate::order::Topic;
+use crate::publisher::{Pace, Plan, Publisher, Until};
+use crate::socket::{Room, Ticket};
+use crate::stage::Stage;
+use crate::subject::Subject;
+use crate::swarm::Swarm;
+
+use super::{CONNECT, CONNECTING, Knobs, Scenario};
+
+const JOBS: u32 = 100;
+const WATCHERS: u32 = 1_000;
+const LINES: usize = 32;
+
+/// The same watchers and jobs on so many processes.
+pub struct Nodes {
+    pub nodes: usize,
+    /// Whether each node also has a watcher of all jobs, so that each event has to reach each node.
+    pub everywhere: bool,
+}
+
+impl Nodes {
+    fn tickets(&self) -> Vec<Ticket> {
+        let of_one_job = (0..WATCHERS).map(|watcher| {
+            let job = watcher % JOBS;
+            Ticket { server: job as usize % self.nodes, room: Room::Job(job), jobs: job..job + 1 }
+        });
+        let of_all = (0..self.nodes).map(|server| Ticket { server, room: Room::All, jobs: 0..JOBS });
+        of_one_job.chain(of_all.take(if self.everywhere { self.nodes } else { 0 })).collect()
+    }
+}
+
+impl Scenario for Nodes {
+    fn about(&self) -> String {
+        let nodes = self.nodes;
+        let also = if self.everywhere { "; each process also has a watcher of all jobs" } else { "" };
+        format!(
+            "{nodes} processes on one Redis; {JOBS} jobs with {} watchers each, all of a job's on one process{also}. \
+             One event a call, {LINES} calls under way, to all processes alike.",
+            WATCHERS / JOBS
+        )
+    }
+
+    fn suits(&self, subject: Subject) -> bool {
+        subject.spreads()
+    }
+
+    fn nodes(&self) -> usize {
+        self.nodes
+    }
+
+    fn run(&self, stage: &mut Stage, knobs: Knobs) -> Result<Vec<Figure>, Error> {
+        let names = Names::fresh();
+        let mut swarm = Swarm::new(names.clone(), stage.addresses().to_vec(), self.tickets())?;
+        swarm.connect_all(CONNECTING, CONNECT)?;
+        let topic = Topic { names, jobs: JOBS, jobs_per_user: None };
+        let mut publisher = Publisher::new(stage.addresses(), LINES, topic)?;
+
+        let plan = |time| Plan { pace: Pace::Answers, batch: 1, until: Until::Elapsed(time) };
+        drive(stage, &mut swarm, &mut publisher, plan(knobs.warm_up()), |_| ())?;
+        let measured = drive(stage, &mut swarm, &mut publisher, plan(knobs.measured(5.0, 2.0)), |_| ())?;
+
+        let mut figures = vec![figure("events/s", measured.events as f64 / measured.seconds)];
+        figures.extend(cost(measured.cpu, measured.events, "events"));
+        figures.extend(quantiles("", &measured.latency, &[0.5, 0.99]));
+        figures.extend(faults(&swarm, &publisher));
+        figures.extend(measured.own_load());
+        swarm.leave();
+        Ok(figures)
+    }
+}

@@ -1,0 +1,45 @@
+//! Nobody watches: what accepting an event costs.
+
+use crate::Error;
+use crate::drive::{cost, drive, faults};
+use crate::figure::{Figure, figure, quantiles};
+use crate::names::Names;
+use crate::order::Topic;
+use crate::publisher::{Pace, Plan, Publisher, Until};
+use crate::stage::Stage;
+use crate::swarm::Swarm;
+
+use super::{Knobs, Scenario};
+
+/// Calls of so many events over so many jobs.
+pub struct Publish {
+    pub jobs: u32,
+    pub batch: usize,
+    pub lines: usize,
+}
+
+impl Scenario for Publish {
+    fn about(&self) -> String {
+        let Self { jobs, batch, lines } = self;
+        format!("No watchers; calls of {batch} event(s), {lines} under way, over {jobs} jobs.")
+    }
+
+    fn run(&self, stage: &mut Stage, knobs: Knobs) -> Result<Vec<Figure>, Error> {
+        let names = Names::fresh();
+        let mut swarm = Swarm::new(names.clone(), stage.addresses().to_vec(), Vec::new())?;
+        let topic = Topic { names, jobs: self.jobs, jobs_per_user: None };
+        let mut publisher = Publisher::new(stage.addresses(), self.lines, topic)?;
+
+        let plan = |time| Plan { pace: Pace::Answers, batch: self.batch, until: Until::Elapsed(time) };
+        drive(stage, &mut swarm, &mut publisher, plan(knobs.warm_up()), |_| ())?;
+        let measured = drive(stage, &mut swarm, &mut publisher, plan(knobs.measured(5.0, 2.0)), |_| ())?;
+
+        let mut figures = vec![figure("events/s", measured.events as f64 / measured.seconds)];
+        figures.extend(cost(measured.cpu, measured.events, "events"));
+        figures.extend(quantiles("call", &measured.calls, &[0.5, 0.99]));
+        figures
+            .extend(faults(&swarm, &publisher).into_iter().filter(|figure| figure.name == "jobs with holes"));
+        figures.extend(measured.own_load());
+        Ok(figures)
+    }
+}

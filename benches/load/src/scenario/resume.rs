@@ -1,0 +1,185 @@
+//! Watchers that lose their network and come back: how soon they have everything, and whether it is everything.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::Error;
+use crate::drive::{cost, drive, faults};
+use crate::figure::{Figure, fault, figure, quantiles};
+use crate::latency::Histogram;
+use crate::names::Names;
+use crate::order::Topic;
+use crate::publisher::{Pace, Plan, Publisher, Until};
+use crate::socket::{Room, Ticket};
+use crate::stage::Stage;
+use crate::subject::Subject;
+use crate::swarm::Swarm;
+
+use super::{CONNECT, CONNECTING, Knobs, PACED_LINES, Scenario};
+
+const JOBS: u32 = 100;
+/// Events a second, over all jobs.
+const RATE: f64 = 50.0;
+/// How often each watcher is cut off, and for how long it stays away.
+const PERIOD: Duration = Duration::from_secs(15);
+const AWAY: Duration = Duration::from_secs(2);
+/// How long the last ones may take to come back.
+const RETURN: Duration = Duration::from_secs(60);
+
+/// Watchers that are cut off one after another, all the time.
+pub struct Return {
+    pub watchers: u32,
+}
+
+impl Scenario for Return {
+    fn about(&self) -> String {
+        let watchers = self.watchers;
+        format!(
+            "{watchers} watchers in the rooms of {JOBS} jobs, {RATE} events a second; every {PERIOD:?} each is cut off \
+             for {AWAY:?} and comes back with the number of the last event that it has."
+        )
+    }
+
+    fn suits(&self, subject: Subject) -> bool {
+        subject.is_jobcast()
+    }
+
+    fn run(&self, stage: &mut Stage, knobs: Knobs) -> Result<Vec<Figure>, Error> {
+        let (mut swarm, mut publisher) = watched_jobs(stage, self.watchers)?;
+        let mut outages = Outages { began: Instant::now(), cut: 0, away: VecDeque::new() };
+        let time = knobs.measured(60.0, 20.0);
+        let plan = Plan { pace: Pace::Rate(RATE), batch: 1, until: Until::Elapsed(time) };
+        let measured = drive(stage, &mut swarm, &mut publisher, plan, |swarm| outages.go_on(swarm, time))?;
+        everybody_is_back(&mut swarm)?;
+
+        let mut figures = vec![figure("returns", swarm.books.serving.len() as f64)];
+        figures.extend(quantiles("replay", &swarm.books.serving, &[0.5, 0.99]));
+        figures.extend(cost(measured.cpu, swarm.books.serving.len(), "returns"));
+        figures.extend(verdict(&swarm, &publisher));
+        figures.extend(measured.own_load());
+        swarm.leave();
+        Ok(figures)
+    }
+}
+
+/// Who is cut off when, and who comes back.
+struct Outages {
+    began: Instant,
+    cut: u64,
+    away: VecDeque<(Instant, usize)>,
+}
+
+impl Outages {
+    /// Cuts off whose turn it is, until `last`; lets come back who has been away for long enough.
+    fn go_on(&mut self, swarm: &mut Swarm, last: Duration) {
+        let now = Instant::now();
+        let elapsed = (now - self.began).min(last);
+        let due = (elapsed.as_secs_f64() / PERIOD.as_secs_f64() * swarm.len() as f64) as u64;
+        while self.cut < due {
+            let watcher = self.cut as usize % swarm.len();
+            if swarm.is_watching(watcher) {
+                swarm.cut(watcher);
+                self.away.push_back((now + AWAY, watcher));
+            }
+            self.cut += 1;
+        }
+        while self.away.front().is_some_and(|(when, _)| *when <= now) {
+            self.away.pop_front().into_iter().for_each(|(_, watcher)| swarm.call(watcher));
+        }
+    }
+}
+
+/// Watchers that are all cut off at once, and all come back at once.
+pub struct ReturnAll {
+    pub watchers: u32,
+}
+
+impl Scenario for ReturnAll {
+    fn about(&self) -> String {
+        let watchers = self.watchers;
+        format!(
+            "{watchers} watchers in the rooms of {JOBS} jobs, {RATE} events a second; all are cut off at once and all \
+             come back at once after {AWAY:?}."
+        )
+    }
+
+    fn suits(&self, subject: Subject) -> bool {
+        subject.is_jobcast()
+    }
+
+    fn run(&self, stage: &mut Stage, knobs: Knobs) -> Result<Vec<Figure>, Error> {
+        let (mut swarm, mut publisher) = watched_jobs(stage, self.watchers)?;
+        let mut outage =
+            Outage { cut_at: Instant::now() + Duration::from_secs(2), called_at: None, over_at: None };
+        let time = knobs.measured(20.0, 10.0);
+        let plan = Plan { pace: Pace::Rate(RATE), batch: 1, until: Until::Elapsed(time) };
+        let measured = drive(stage, &mut swarm, &mut publisher, plan, |swarm| outage.go_on(swarm))?;
+        swarm.run_until(RETURN, |swarm| swarm.books.serving.len() >= u64::from(self.watchers))?;
+        outage.go_on(&mut swarm);
+        everybody_is_back(&mut swarm)?;
+
+        let served = outage.called_at.zip(outage.over_at).ok_or("not everybody was served again")?;
+        let mut figures = vec![figure("all served s", (served.1 - served.0).as_secs_f64())];
+        figures.extend(quantiles("replay", &swarm.books.serving, &[0.5, 0.99]));
+        figures.extend(cost(measured.cpu, swarm.books.serving.len(), "returns"));
+        figures.extend(verdict(&swarm, &publisher));
+        figures.extend(measured.own_load());
+        swarm.leave();
+        Ok(figures)
+    }
+}
+
+/// The one outage of all.
+struct Outage {
+    cut_at: Instant,
+    called_at: Option<Instant>,
+    over_at: Option<Instant>,
+}
+
+impl Outage {
+    fn go_on(&mut self, swarm: &mut Swarm) {
+        let now = Instant::now();
+        if now >= self.cut_at && swarm.books.watching == swarm.len() && self.called_at.is_none() {
+            (0..swarm.len()).for_each(|watcher| swarm.cut(watcher));
+        }
+        if now >= self.cut_at + AWAY && self.called_at.is_none() {
+            self.called_at = Some(now);
+            swarm.call_all(usize::MAX);
+        }
+        if swarm.books.serving.len() >= swarm.len() as u64 {
+            self.over_at.get_or_insert(now);
+        }
+    }
+}
+
+/// So many watchers, spread over the jobs, that go on where they were whenever they come back.
+fn watched_jobs(stage: &Stage, watchers: u32) -> Result<(Swarm, Publisher), Error> {
+    let names = Names::fresh();
+    let ticket = |n| Ticket { server: 0, room: Room::Job(n % JOBS), jobs: n % JOBS..n % JOBS + 1 };
+    let mut swarm =
+        Swarm::new(names.clone(), stage.addresses().to_vec(), (0..watchers).map(ticket).collect())?;
+    swarm.connect_all(CONNECTING, CONNECT)?;
+    swarm.books.serving = Histogram::default();
+    swarm.books.resuming = true;
+    swarm.faithful = true;
+    let topic = Topic { names, jobs: JOBS, jobs_per_user: None };
+    Ok((swarm, Publisher::new(stage.addresses(), PACED_LINES, topic)?))
+}
+
+fn everybody_is_back(swarm: &mut Swarm) -> Result<(), Error> {
+    let all = swarm.len();
+    if swarm.run_until(RETURN, |swarm| swarm.books.watching == all)? {
+        return Ok(());
+    }
+    Err(format!(
+        "{} of {all} watchers are back after {RETURN:?}: {:?}",
+        swarm.books.watching, swarm.books.refused
+    )
+    .into())
+}
+
+fn verdict(swarm: &Swarm, publisher: &Publisher) -> Vec<Figure> {
+    let mut figures = faults(swarm, publisher);
+    figures.push(fault("refused and tried again", swarm.books.refused.values().sum()));
+    figures
+}

@@ -1,0 +1,130 @@
+//! From HTTP to a WebSocket (RFC 6455, section 4.2), of which a library then reads and writes the frames.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use axum::{
+    extract::Request,
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use bytes::{Buf, Bytes};
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::{rt::TokioIo, server::conn::auto};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tungstenite::handshake::derive_accept_key;
+
+use super::Io;
+
+/// What becomes of a request that asks for a WebSocket.
+pub struct Upgrade {
+    /// What it is answered.
+    pub response: Response,
+    upgrading: OnUpgrade,
+}
+
+/// Takes a request that asks for a WebSocket in the right form; `None` for any other.
+pub fn upgrade(request: &mut Request) -> Option<Upgrade> {
+    let headers = request.headers();
+    let says = |name: HeaderName, what: &str| {
+        let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case(what))
+    };
+    let asks = request.method() == Method::GET
+        && says(header::CONNECTION, "upgrade")
+        && says(header::UPGRADE, "websocket")
+        && says(header::SEC_WEBSOCKET_VERSION, "13");
+    let key = headers.get(header::SEC_WEBSOCKET_KEY).filter(|_| asks)?;
+    let accept = HeaderValue::try_from(derive_accept_key(key.as_bytes())).ok()?;
+    let upgrading = request.extensions_mut().remove::<OnUpgrade>()?;
+    let headers = HeaderMap::from_iter([
+        (header::CONNECTION, HeaderValue::from_static("upgrade")),
+        (header::UPGRADE, HeaderValue::from_static("websocket")),
+        (header::SEC_WEBSOCKET_ACCEPT, accept),
+    ]);
+    Some(Upgrade { response: (StatusCode::SWITCHING_PROTOCOLS, headers).into_response(), upgrading })
+}
+
+impl Upgrade {
+    /// The answer, and what resolves once it has been sent.
+    pub fn split(self) -> (Response, impl Future<Output = Option<WebSocket>> + Send + 'static) {
+        let upgrading = self.upgrading;
+        (self.response, async move { upgrading.await.ok().map(WebSocket::of) })
+    }
+}
+
+/// The bytes of a WebSocket's frames.
+pub struct WebSocket {
+    /// What was read with the request.
+    begun: Bytes,
+    stream: Stream,
+}
+
+enum Stream {
+    /// One of this process's own, which others may write to beside the library.
+    Own(Io),
+    /// Of an application that serves the router itself.
+    Foreign(TokioIo<Upgraded>),
+}
+
+impl WebSocket {
+    fn of(upgraded: Upgraded) -> Self {
+        match auto::upgrade::downcast::<TokioIo<Io>>(upgraded) {
+            Ok(parts) => {
+                let io = parts.io.into_inner();
+                io.pipe.begin_frames();
+                // A copy: what was read is a part of the buffer for requests.
+                Self { begun: Bytes::copy_from_slice(&parts.read_buf), stream: Stream::Own(io) }
+            }
+            Err(upgraded) => Self { begun: Bytes::new(), stream: Stream::Foreign(TokioIo::new(upgraded)) },
+        }
+    }
+}
+
+impl AsyncRead for WebSocket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.begun.has_remaining() {
+            let count = self.begun.len().min(buffer.remaining());
+            buffer.put_slice(&self.begun.split_to(count));
+            return Poll::Ready(Ok(()));
+        }
+        match &mut self.stream {
+            Stream::Own(io) => Pin::new(io).poll_read(context, buffer),
+            Stream::Foreign(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for WebSocket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.stream {
+            Stream::Own(io) => io.pipe.poll_write_frames(context, bytes),
+            Stream::Foreign(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Own(_) => Poll::Ready(Ok(())),
+            Stream::Foreign(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Own(io) => Pin::new(io).poll_shutdown(context),
+            Stream::Foreign(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}
