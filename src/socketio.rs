@@ -77,7 +77,7 @@ impl Default for SocketIoOptions {
 const RECORD_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How many bytes of a client's messages are read at once: nearly all are shorter.
-const READ_BUFFER: usize = 256;
+const READ_BUFFER: usize = 128;
 
 /// Where Socket.IO lives.
 const PATH: &str = "/socket.io";

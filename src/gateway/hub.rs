@@ -173,7 +173,7 @@ impl Hub {
 
     /// Whether a session is in a room.
     pub fn is_in(&self, key: SessionKey, room: &Room) -> bool {
-        self.sessions.get(key).is_some_and(|member| member.live.contains(room))
+        self.sessions.get(key).is_some_and(|member| member.is_in(room))
     }
 
     /// Begins to join: from now on the hub notes for this session what happens in the room, and delivers nothing
@@ -229,7 +229,7 @@ impl Hub {
             self.advance(latest, edge.seq, &rooms);
         }
         let member = self.sessions.get(key);
-        let watches = member.is_some_and(|member| rooms.iter().any(|room| member.live.contains(room)));
+        let watches = member.is_some_and(|member| rooms.iter().any(|room| member.is_in(room)));
         if watches && after.is_none() {
             return;
         }
@@ -271,9 +271,9 @@ impl Hub {
         if !member.exit(room) {
             return false;
         }
-        member
-            .cursors
-            .retain(|job, cursor| rooms(job, &cursor.owner).any(|room| member.live.contains(&room)));
+        let left = &member.live;
+        let is_left = |room: Room| left.binary_search(&room).is_ok();
+        member.cursors.retain(|job, cursor| rooms(job, &cursor.owner).any(is_left));
         self.vacate(key, room, |occupants, key| {
             occupants.live.swap_remove(&key);
         });
@@ -545,7 +545,7 @@ impl Hub {
             let Some(occupants) = self.rooms.get(room) else { continue };
             for key in &occupants.joining {
                 if let Some(member) = self.sessions.get_mut(*key)
-                    && !rooms.iter().any(|room| member.live.contains(room))
+                    && !rooms.iter().any(|room| member.is_in(room))
                 {
                     member.note(room, event);
                 }

@@ -155,6 +155,7 @@ impl Directory {
         self.edit(connection, client, |record| match record.subscriptions.binary_search(room) {
             Ok(_) => false,
             Err(place) => {
+                record.subscriptions.reserve_exact(usize::from(record.subscriptions.is_empty()));
                 record.subscriptions.insert(place, room.clone());
                 true
             }

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token, Waker};
+use rustix::process::setpriority_process;
 
 use self::line::{Call, Line};
 
@@ -104,6 +105,9 @@ impl Publisher {
 
     /// Publishes as planned, and waits for all answers.
     pub fn run(&mut self, plan: Plan) -> Result<Published, Error> {
+        if matches!(plan.pace, Pace::Rate(_)) {
+            go_first();
+        }
         let cpu = thread_cpu();
         let phase = Phase { plan, began: Instant::now(), began_us: micros(), first: self.next_event };
         let mut published = Published::default();
@@ -204,6 +208,12 @@ impl Publisher {
         }
         Ok(())
     }
+}
+
+/// Lets this thread run as soon as the clock asks for it, as a machine of its own would: it shares the cores with
+/// the server, and does next to nothing. Where that takes rights that are not there, some events are sent late.
+fn go_first() {
+    let _ = setpriority_process(None, -20);
 }
 
 /// What is decided once for a phase.

@@ -88,7 +88,7 @@ impl Hub {
         let Some(member) = self.sessions.get_mut(key) else { return };
         for held in self.filling.values() {
             if let Some(edge) = self.edges.get(held.job())
-                && held.rooms().any(|room| member.live.contains(&room))
+                && held.rooms().any(|room| member.is_in(&room))
             {
                 member.await_fill(held, edge.seq);
             }

@@ -1,5 +1,5 @@
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     sync::Arc,
     time::Instant,
 };
@@ -45,7 +45,8 @@ impl Cursor {
 pub struct Member {
     pub outlet: Arc<dyn Outlet>,
     pub client: Option<ClientId>,
-    pub live: HashSet<Room>,
+    /// In order. Most sessions are in one room for all their life, so it takes no more place than it needs.
+    pub live: Vec<Room>,
     /// Joins under way, with the first number of each job that the room brought meanwhile.
     pub joining: Vec<(JoinId, Room, HashMap<JobId, Seq>)>,
     pub cursors: HashMap<JobId, Cursor>,
@@ -69,7 +70,7 @@ impl Member {
         Self {
             outlet,
             client,
-            live: HashSet::new(),
+            live: Vec::new(),
             joining: Vec::new(),
             cursors: HashMap::new(),
             notices: VecDeque::new(),
@@ -95,18 +96,25 @@ impl Member {
     /// Puts it into a room. Says whether it was not there before.
     pub fn enter(&mut self, room: Room) -> bool {
         self.epoch += 1;
-        let by_time = room.is_resumed_by_time();
-        let newly = self.live.insert(room);
-        self.by_time += usize::from(newly && by_time);
-        newly
+        let Err(place) = self.live.binary_search(&room) else { return false };
+        self.by_time += usize::from(room.is_resumed_by_time());
+        self.live.reserve_exact(usize::from(self.live.is_empty()));
+        self.live.insert(place, room);
+        true
+    }
+
+    /// Whether it is in a room.
+    pub fn is_in(&self, room: &Room) -> bool {
+        self.live.binary_search(room).is_ok()
     }
 
     /// Takes it out of a room. Says whether it was there.
     pub fn exit(&mut self, room: &Room) -> bool {
         self.epoch += 1;
-        let was = self.live.remove(room);
-        self.by_time -= usize::from(was && room.is_resumed_by_time());
-        was
+        let Ok(place) = self.live.binary_search(room) else { return false };
+        self.live.remove(place);
+        self.by_time -= usize::from(room.is_resumed_by_time());
+        true
     }
 
     /// Whether events have to reach it in the order of their times, whatever their job: when it comes back with the

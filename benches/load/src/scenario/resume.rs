@@ -50,6 +50,7 @@ impl Scenario for Return {
         let time = knobs.measured(60.0, 20.0);
         let plan = Plan { pace: Pace::Rate(RATE), batch: 1, until: Until::Elapsed(time) };
         let measured = drive(stage, &mut swarm, &mut publisher, plan, |swarm| outages.go_on(swarm, time))?;
+        outages.end(&mut swarm, time)?;
         everybody_is_back(&mut swarm)?;
 
         let mut figures = vec![figure("returns", swarm.books.serving.len() as f64)];
@@ -86,6 +87,15 @@ impl Outages {
         while self.away.front().is_some_and(|(when, _)| *when <= now) {
             self.away.pop_front().into_iter().for_each(|(_, watcher)| swarm.call(watcher));
         }
+    }
+
+    /// Lets the last ones come back too, even where nothing was published while they were away.
+    fn end(&mut self, swarm: &mut Swarm, last: Duration) -> Result<(), Error> {
+        while !self.away.is_empty() {
+            self.go_on(swarm, last);
+            swarm.turn(Duration::from_millis(10))?;
+        }
+        Ok(())
     }
 }
 
