@@ -11,8 +11,8 @@ mod wire;
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{Router, extract::ConnectInfo, middleware};
-use http::header;
+use axum::{Router, extract::ConnectInfo, middleware, routing::any};
+use http::{StatusCode, header};
 use serde_json::value::RawValue;
 use socketioxide::{
     ParserConfig, SocketIo, TransportType,
@@ -114,7 +114,11 @@ pub fn mount(router: Router, gateway: &Gateway, options: SocketIoOptions) -> (Ro
     // A namespace of a fixed name with the adapter of this process cannot fail to be added.
     io.ns(NAMESPACE, arrived.with(admit));
     let sockets = Sockets::new(io, lines.clone());
-    let router = router
+    // Only what goes to them passes what belongs to them.
+    let nowhere = || async { StatusCode::NOT_FOUND };
+    let paths = [PATH.to_owned(), format!("{PATH}/"), format!("{PATH}/{{*below}}")];
+    let edge = paths.iter().fold(Router::new(), |edge, path| edge.route(path, any(nowhere)));
+    let edge = edge
         .layer(layer)
         .layer(middleware::from_fn_with_state(lines, lines::follow))
         .layer(middleware::from_fn_with_state(
@@ -122,7 +126,7 @@ pub fn mount(router: Router, gateway: &Gateway, options: SocketIoOptions) -> (Ro
             admission::wait,
         ))
         .layer(middleware::from_fn_with_state(sockets.clone(), sockets::end_polling));
-    (router, sockets)
+    (router.merge(edge), sockets)
 }
 
 struct Entrance {

@@ -1,13 +1,21 @@
 //! Which browsers may speak to the gateway: those on its own pages, and those on the origins that are named.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use axum::{
-    extract::{Request, State},
+    extract::Request,
     http::{HeaderMap, HeaderName, HeaderValue, Method, header},
-    middleware::Next,
     response::{IntoResponse, Response},
 };
+use futures_util::{
+    TryFutureExt,
+    future::{Either, MapOk, Ready, ready},
+};
+use tower::{Layer, Service, layer::layer_fn};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::refusal::{Code, Refusal};
@@ -35,14 +43,45 @@ impl CorsOptions {
 
 /// Refuses requests from pages of other origins. Unlike CORS headers, which only keep a page from reading the
 /// answer, this also holds for WebSockets and for requests that change something.
-pub async fn guard(State(cors): State<Arc<CorsOptions>>, request: Request, next: Next) -> Response {
-    let Some(origin) = request.headers().get(header::ORIGIN) else { return next.run(request).await };
-    let origin = origin.to_str().unwrap_or_default();
-    if is_own(origin, request.headers()) || cors.allows(origin) {
-        return next.run(request).await;
+pub fn guard<S>(cors: &CorsOptions) -> impl Layer<S, Service = Guarded<S>> + Clone + use<S> {
+    let cors = Arc::new(cors.clone());
+    layer_fn(move |inner| Guarded { inner, cors: cors.clone() })
+}
+
+/// A service behind the [`guard`].
+#[derive(Debug, Clone)]
+pub struct Guarded<S> {
+    inner: S,
+    cors: Arc<CorsOptions>,
+}
+
+impl<S> Service<Request> for Guarded<S>
+where
+    S: Service<Request, Response: IntoResponse>,
+{
+    type Response = Response;
+    type Error = S::Error;
+    type Future = Either<MapOk<S::Future, fn(S::Response) -> Response>, Ready<Result<Response, S::Error>>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        match refusal(&self.cors, request.headers()) {
+            None => Either::Left(self.inner.call(request).map_ok(IntoResponse::into_response)),
+            Some(refusal) => Either::Right(ready(Ok(refusal.into_response()))),
+        }
+    }
+}
+
+fn refusal(cors: &CorsOptions, headers: &HeaderMap) -> Option<Refusal> {
+    let origin = headers.get(header::ORIGIN)?.to_str().unwrap_or_default();
+    if is_own(origin, headers) || cors.allows(origin) {
+        return None;
     }
     let message = format!("the origin {origin:.200} is not one of cors.origins");
-    Refusal::new(Code::Forbidden, message).into_response()
+    Some(Refusal::new(Code::Forbidden, message))
 }
 
 /// Whether the page came from the very host that is spoken to.
