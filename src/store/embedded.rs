@@ -4,6 +4,7 @@ mod disk;
 mod folder;
 mod index;
 mod journal;
+mod known;
 mod kv;
 mod outage;
 mod records;
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     index::ActiveJobs,
+    known::Known,
     kv::{Kv, Order},
     outage::RETRY_INTERVAL,
     records::JobRecord,
@@ -80,6 +82,7 @@ impl Embedded {
         let writer = Writer {
             kv: kv.clone(),
             active: active.clone(),
+            known: Known::default(),
             history,
             feed: feed.clone(),
             swept: None,
