@@ -13,34 +13,40 @@
 -- Answers for each event {word, seq, timestamp, userId, tenantId}, where word is ok, repeated, finished, owner or
 -- conflict.
 
+local floor, format = math.floor, string.format
+
 local history, state, channel = KEYS[1], ARGV[1], ARGV[2]
-local indexes, channels, job = ARGV[3], ARGV[4], ARGV[5]
-local cap, max_events, retention, lifetime = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
-local seen = tonumber(ARGV[10])
+local indexes, channels, job, cap = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local max_events, retention, seen = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[10])
 local FIRST_EVENT, FIELDS = 11, 7
 
 -- A time in Unix milliseconds as text (days to a date as in Howard Hinnant's civil_from_days).
 local function rfc3339(milliseconds)
-  local days = math.floor(milliseconds / 86400000)
+  local days = floor(milliseconds / 86400000)
   local rest = milliseconds - days * 86400000
   local shifted = days + 719468
-  local era = math.floor(shifted / 146097)
+  local era = floor(shifted / 146097)
   local of_era = shifted - era * 146097
-  local year = math.floor((of_era - math.floor(of_era / 1460) + math.floor(of_era / 36524) - math.floor(of_era / 146096)) / 365)
-  local of_year = of_era - (365 * year + math.floor(year / 4) - math.floor(year / 100))
-  local from_march = math.floor((5 * of_year + 2) / 153)
-  local day = of_year - math.floor((153 * from_march + 2) / 5) + 1
+  local year = floor((of_era - floor(of_era / 1460) + floor(of_era / 36524) - floor(of_era / 146096)) / 365)
+  local of_year = of_era - (365 * year + floor(year / 4) - floor(year / 100))
+  local from_march = floor((5 * of_year + 2) / 153)
+  local day = of_year - floor((153 * from_march + 2) / 5) + 1
   local month = from_march < 10 and from_march + 3 or from_march - 9
   year = year + era * 400 + (month <= 2 and 1 or 0)
-  return string.format('%04d-%02d-%02dT%02d:%02d:%02d.%03dZ', year, month, day, math.floor(rest / 3600000),
-    math.floor(rest / 60000) % 60, math.floor(rest / 1000) % 60, rest % 1000)
+  return format('%04d-%02d-%02dT%02d:%02d:%02d.%03dZ', year, month, day, floor(rest / 3600000),
+    floor(rest / 60000) % 60, floor(rest / 1000) % 60, rest % 1000)
 end
 
-local function text(number) return string.format('%.0f', number) end
+-- A whole number as text. What is handed to a command as a number is written with all that a fraction might need,
+-- which takes longer than the command.
+local function text(number) return format('%d', number) end
+
+-- What a job has stays for up to a thousandth longer than it must, so that it need not be renewed at every event.
+local slack = floor(retention / 1000)
 
 local known = redis.call('HMGET', state, 'seq', 'user', 'tenant', 'finished', 'at', 'expires')
 local clock = redis.call('TIME')
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local now = clock[1] * 1000 + floor(clock[2] / 1000)
 if known[6] and tonumber(known[6]) <= now then
   -- Only its idempotency keys have kept it.
   redis.call('HDEL', state, 'seq', 'user', 'tenant', 'finished', 'at', 'first', 'broken')
@@ -54,7 +60,7 @@ local timestamp = rfc3339(at)
 local fresh = not last
 if fresh then
   -- The state may have been evicted while the history lives: go on from there.
-  local newest = redis.call('LINDEX', history, 0)
+  local newest = redis.call('LINDEX', history, '0')
   last = newest and tonumber(string.match(newest, '"seq":(%d+)}$') or nil)
 end
 
@@ -81,7 +87,7 @@ local function remember(key, fingerprint, seq, time)
     oldest = oldest + 1
   end
   newest = newest + 1
-  redis.call('HSET', state, 'key:' .. key, text(now + lifetime) .. ' ' .. seq .. ' ' .. time .. ' ' .. fingerprint,
+  redis.call('HSET', state, 'key:' .. key, text(now + tonumber(ARGV[9])) .. ' ' .. seq .. ' ' .. time .. ' ' .. fingerprint,
     'keys:' .. text(newest), key, 'keys:oldest', text(oldest), 'keys:newest', text(newest))
 end
 
@@ -132,17 +138,30 @@ for place = FIRST_EVENT, #ARGV, FIELDS do
 end
 if #events == 0 then return answers end
 
-redis.call('HSET', state, 'seq', text(last), 'user', user, 'tenant', tenant, 'finished', finished,
-  'at', text(at), 'expires', text(now + retention))
-if broken then redis.call('HSET', state, 'broken', text(broken)) end
-local stays = retention
-if keyed then stays = math.max(stays, lifetime) end
-if stays > redis.call('PTTL', state) then redis.call('PEXPIRE', state, stays) end
-for first = 1, #events, 1000 do
-  redis.call('LPUSH', history, unpack(events, first, math.min(first + 999, #events)))
+local renew = tonumber(known[6] or 0) < now + retention
+local moment = text(at)
+local changes = {'seq', text(last), 'at', moment}
+local function change(field, value, before)
+  if value == before then return end
+  changes[#changes + 1] = field
+  changes[#changes + 1] = value
 end
-redis.call('LTRIM', history, 0, max_events - 1)
-redis.call('PEXPIRE', history, retention)
+change('user', user, known[2] or '')
+change('tenant', tenant, known[3] or '')
+change('finished', finished, known[4] or '0')
+if renew then change('expires', text(now + retention + slack)) end
+if broken then change('broken', text(broken)) end
+redis.call('HSET', state, unpack(changes))
+if renew or keyed then
+  local stays = math.max(retention + slack, keyed and tonumber(ARGV[9]) or 0)
+  if stays > redis.call('PTTL', state) then redis.call('PEXPIRE', state, text(stays)) end
+end
+local length
+for first = 1, #events, 1000 do
+  length = redis.call('LPUSH', history, unpack(events, first, math.min(first + 999, #events)))
+end
+if length > max_events then redis.call('LTRIM', history, '0', text(max_events - 1)) end
+if renew or length == #events then redis.call('PEXPIRE', history, text(retention + slack)) end
 
 for _, event in ipairs(events) do redis.call('SPUBLISH', channel, event) end
 if indexes ~= '' then
@@ -150,7 +169,8 @@ if indexes ~= '' then
   if user ~= '' then rooms[#rooms + 1] = 'user:' .. user end
   if tenant ~= '' then rooms[#rooms + 1] = 'tenant:' .. tenant end
   for _, room in ipairs(rooms) do
-    reach(indexes .. '{' .. room .. '}', channels .. '{' .. room .. '}', job, at, retention, cap, events)
+    reach(indexes .. '{' .. room .. '}', channels .. '{' .. room .. '}', job, moment, retention, retention + slack, cap,
+      renew, events)
   end
 end
 return answers
