@@ -5,20 +5,20 @@
 -- takes calls for keys that do not exist yet only if they name one; so the state is named by ARGV too.
 -- ARGV: 1 the state hash, 2 the job's channel, 3 what comes before the rooms' indexes and 4 before their channels
 --       (empty where these are in other slots, so that the caller has to reach the rooms), 5 the job's id,
---       6 how many jobs an index keeps, 7 history.max_events, 8 history.retention in ms, 9 for how long an
---       idempotency key counts in ms, 10 a number that watchers have seen (0 for none); then for each event:
---       its JSON up to its owner, userId, tenantId (empty where the draft names none), 'needs_open' if a finished
---       job refuses it, '1' if the job is finished after it, its idempotency key (empty for none), and the
---       fingerprint of its body.
--- Answers for each event {word, seq, timestamp, userId, tenantId}, where word is ok, repeated, finished, owner or
--- conflict.
+--       6 a number that watchers have seen (0 for none); then for each event: its JSON up to its owner, userId,
+--       tenantId (empty where the draft names none), 'needs_open' if a finished job refuses it, '1' if the job is
+--       finished after it, its idempotency key (empty for none), and the fingerprint of its body.
+-- Answers for each event 'word seq timestamp userId tenantId', where word is ok or repeated, or only a word: finished,
+-- owner or conflict.
+--
+-- What is the same for all calls of a gateway stands before this: MAX_EVENTS and RETENTION in ms (of history), for how
+-- long an idempotency key counts in ms (KEY_LIFETIME), and how many jobs an index keeps (MAX_JOBS).
 
 local floor, format = math.floor, string.format
 
 local history, state, channel = KEYS[1], ARGV[1], ARGV[2]
-local indexes, channels, job, cap = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
-local max_events, retention, seen = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[10])
-local FIRST_EVENT, FIELDS = 11, 7
+local indexes, channels, job, seen = ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
+local FIRST_EVENT, FIELDS = 7, 7
 
 -- A time in Unix milliseconds as text (days to a date as in Howard Hinnant's civil_from_days).
 local function rfc3339(milliseconds)
@@ -42,7 +42,7 @@ end
 local function text(number) return format('%d', number) end
 
 -- What a job has stays for up to a thousandth longer than it must, so that it need not be renewed at every event.
-local slack = floor(retention / 1000)
+local STAYS = RETENTION + floor(RETENTION / 1000)
 
 local known = redis.call('HMGET', state, 'seq', 'user', 'tenant', 'finished', 'at', 'expires')
 local clock = redis.call('TIME')
@@ -87,26 +87,28 @@ local function remember(key, fingerprint, seq, time)
     oldest = oldest + 1
   end
   newest = newest + 1
-  redis.call('HSET', state, 'key:' .. key, text(now + tonumber(ARGV[9])) .. ' ' .. seq .. ' ' .. time .. ' ' .. fingerprint,
+  redis.call('HSET', state, 'key:' .. key, text(now + KEY_LIFETIME) .. ' ' .. seq .. ' ' .. time .. ' ' .. fingerprint,
     'keys:' .. text(newest), key, 'keys:oldest', text(oldest), 'keys:newest', text(newest))
 end
 
 local events, answers, keyed, broken = {}, {}, false, nil
 
+local function answer(word, seq, time) return table.concat({word, seq, time, user, tenant}, ' ') end
+
 local function accept(head, its_user, its_tenant, needs_open, finishes, key, fingerprint)
   if key ~= '' then
     local first = first_answer(key)
     if first then
-      if first.fingerprint ~= fingerprint then return {'conflict'} end
+      if first.fingerprint ~= fingerprint then return 'conflict' end
       -- A write, so that whoever waits for replicas waits for the first one too.
       redis.call('HSET', state, 'repeated', first.seq)
-      return {'repeated', first.seq, first.timestamp, user, tenant}
+      return answer('repeated', first.seq, first.timestamp)
     end
   end
-  if finished == '1' and needs_open == 'needs_open' then return {'finished'} end
+  if finished == '1' and needs_open == 'needs_open' then return 'finished' end
   if (user ~= '' and its_user ~= '' and user ~= its_user)
     or (tenant ~= '' and its_tenant ~= '' and tenant ~= its_tenant) then
-    return {'owner'}
+    return 'owner'
   end
   if user == '' then user = its_user end
   if tenant == '' then tenant = its_tenant end
@@ -130,7 +132,7 @@ local function accept(head, its_user, its_tenant, needs_open, finishes, key, fin
     remember(key, fingerprint, seq, timestamp)
     keyed = true
   end
-  return {'ok', seq, timestamp, user, tenant}
+  return answer('ok', seq, timestamp)
 end
 
 for place = FIRST_EVENT, #ARGV, FIELDS do
@@ -138,7 +140,7 @@ for place = FIRST_EVENT, #ARGV, FIELDS do
 end
 if #events == 0 then return answers end
 
-local renew = tonumber(known[6] or 0) < now + retention
+local renew = tonumber(known[6] or 0) < now + RETENTION
 local moment = text(at)
 local changes = {'seq', text(last), 'at', moment}
 local function change(field, value, before)
@@ -149,19 +151,19 @@ end
 change('user', user, known[2] or '')
 change('tenant', tenant, known[3] or '')
 change('finished', finished, known[4] or '0')
-if renew then change('expires', text(now + retention + slack)) end
+if renew then change('expires', text(now + STAYS)) end
 if broken then change('broken', text(broken)) end
 redis.call('HSET', state, unpack(changes))
 if renew or keyed then
-  local stays = math.max(retention + slack, keyed and tonumber(ARGV[9]) or 0)
+  local stays = math.max(STAYS, keyed and KEY_LIFETIME or 0)
   if stays > redis.call('PTTL', state) then redis.call('PEXPIRE', state, text(stays)) end
 end
 local length
 for first = 1, #events, 1000 do
   length = redis.call('LPUSH', history, unpack(events, first, math.min(first + 999, #events)))
 end
-if length > max_events then redis.call('LTRIM', history, '0', text(max_events - 1)) end
-if renew or length == #events then redis.call('PEXPIRE', history, text(retention + slack)) end
+if length > MAX_EVENTS then redis.call('LTRIM', history, '0', text(MAX_EVENTS - 1)) end
+if renew or length == #events then redis.call('PEXPIRE', history, text(STAYS)) end
 
 for _, event in ipairs(events) do redis.call('SPUBLISH', channel, event) end
 if indexes ~= '' then
@@ -169,8 +171,8 @@ if indexes ~= '' then
   if user ~= '' then rooms[#rooms + 1] = 'user:' .. user end
   if tenant ~= '' then rooms[#rooms + 1] = 'tenant:' .. tenant end
   for _, room in ipairs(rooms) do
-    reach(indexes .. '{' .. room .. '}', channels .. '{' .. room .. '}', job, moment, retention, retention + slack, cap,
-      renew, events)
+    reach(indexes .. '{' .. room .. '}', channels .. '{' .. room .. '}', job, moment, RETENTION, STAYS, MAX_JOBS, renew,
+      events)
   end
 end
 return answers
