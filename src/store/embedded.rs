@@ -177,7 +177,7 @@ impl Embedded {
     }
 
     pub async fn notify(&self, notice: &Notice) -> Result<(), StoreError> {
-        let sent = self.feed.send(FeedItem::Notice(notice.clone())).await;
+        let sent = self.feed.send(FeedItem::Notice(Box::new(notice.clone()))).await;
         sent.map_err(|_| StoreError("it is closed".to_owned()))
     }
 

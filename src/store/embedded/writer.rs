@@ -118,11 +118,12 @@ impl Writer {
         }
     }
 
-    fn serve(&mut self, group: impl Iterator<Item = Request>) {
-        let kv = self.kv.clone();
-        let (writes, events, jobs) = (Writes::new(), Vec::new(), HashMap::new());
+    fn serve(&mut self, group: impl ExactSizeIterator<Item = Request>) {
+        let (kv, count) = (self.kv.clone(), group.len());
+        let (writes, events, jobs) =
+            (Writes::new(), Vec::with_capacity(count), HashMap::with_capacity(count));
         let mut pending = Pending { kv: &kv, writes, events, jobs };
-        let mut answers = Vec::new();
+        let mut answers = Vec::with_capacity(count);
         for request in group {
             match request {
                 Request::Append { appends, answer } => {

@@ -41,13 +41,15 @@ end
 -- which takes longer than the command.
 local function text(number) return format('%d', number) end
 
--- What a job has stays for up to a thousandth longer than it must, so that it need not be renewed at every event.
+-- What is private stays for up to a thousandth longer than it must, so that it need not be renewed at every event. What
+-- a state says counts no longer than the history for all that.
 local STAYS = RETENTION + floor(RETENTION / 1000)
 
 local known = redis.call('HMGET', state, 'seq', 'user', 'tenant', 'finished', 'at', 'expires')
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + floor(clock[2] / 1000)
-if known[6] and tonumber(known[6]) <= now then
+local ends = known[5] and known[5] + RETENTION or tonumber(known[6] or nil)
+if ends and ends <= now then
   -- Only its idempotency keys have kept it.
   redis.call('HDEL', state, 'seq', 'user', 'tenant', 'finished', 'at', 'first', 'broken')
   known = {}
@@ -163,7 +165,7 @@ for first = 1, #events, 1000 do
   length = redis.call('LPUSH', history, unpack(events, first, math.min(first + 999, #events)))
 end
 if length > MAX_EVENTS then redis.call('LTRIM', history, '0', text(MAX_EVENTS - 1)) end
-if renew or length == #events then redis.call('PEXPIRE', history, text(STAYS)) end
+redis.call('PEXPIRE', history, text(RETENTION))
 
 for _, event in ipairs(events) do redis.call('SPUBLISH', channel, event) end
 if indexes ~= '' then
