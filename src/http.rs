@@ -113,7 +113,6 @@ pub fn with_front(router: Router, gateway: &Gateway, cors: &CorsOptions) -> Rout
     let front = ServiceBuilder::new()
         .layer(SetRequestIdLayer::x_request_id(RandomId))
         .layer(PropagateRequestIdLayer::x_request_id())
-        .layer(origin::guard(cors))
         .layer(origin::layer(cors))
         .layer(CompressionLayer::new().compress_when(not_a_stream))
         .map_response(move |response| problem::counted(&gateway, response));

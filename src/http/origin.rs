@@ -7,16 +7,19 @@ use std::{
 };
 
 use axum::{
+    BoxError,
+    body::HttpBody,
     extract::Request,
     http::{HeaderMap, HeaderName, HeaderValue, Method, header},
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
 use futures_util::{
     TryFutureExt,
     future::{Either, MapOk, Ready, ready},
 };
 use tower::{Layer, Service, layer::layer_fn};
-use tower_http::cors::{AllowOrigin, CorsLayer};
+use tower_http::cors::{AllowOrigin, Cors, CorsLayer};
 
 use crate::refusal::{Code, Refusal};
 
@@ -41,38 +44,54 @@ impl CorsOptions {
     }
 }
 
-/// Refuses requests from pages of other origins. Unlike CORS headers, which only keep a page from reading the
-/// answer, this also holds for WebSockets and for requests that change something.
-pub fn guard<S>(cors: &CorsOptions) -> impl Layer<S, Service = Guarded<S>> + Clone + use<S> {
-    let cors = Arc::new(cors.clone());
-    layer_fn(move |inner| Guarded { inner, cors: cors.clone() })
+/// Refuses requests from pages of other origins, and tells browsers which are welcome. Unlike CORS headers, which only
+/// keep a page from reading the answer, the refusal also holds for WebSockets and for requests that change something.
+pub fn layer<S>(options: &CorsOptions) -> impl Layer<S, Service = Guarded<S>> + Clone + use<S> {
+    let (cors, options) = (headers(options), Arc::new(options.clone()));
+    layer_fn(move |inner| Guarded { inner: cors.layer(inner), options: options.clone() })
 }
 
-/// A service behind the [`guard`].
+/// A service behind the [`layer`].
 #[derive(Debug, Clone)]
 pub struct Guarded<S> {
-    inner: S,
-    cors: Arc<CorsOptions>,
+    inner: Cors<S>,
+    options: Arc<CorsOptions>,
 }
 
-impl<S> Service<Request> for Guarded<S>
+type Answer<F, T> = MapOk<F, fn(T) -> Response>;
+
+impl<S, B> Service<Request> for Guarded<S>
 where
-    S: Service<Request, Response: IntoResponse>,
+    S: Service<Request, Response = Response<B>>,
+    B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Default + Send + 'static,
 {
     type Response = Response;
     type Error = S::Error;
-    type Future = Either<MapOk<S::Future, fn(S::Response) -> Response>, Ready<Result<Response, S::Error>>>;
+    type Future = Either<
+        Answer<S::Future, S::Response>,
+        Either<Answer<<Cors<S> as Service<Request>>::Future, S::Response>, Ready<Result<Response, S::Error>>>,
+    >;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        match refusal(&self.cors, request.headers()) {
+        if !request.headers().contains_key(header::ORIGIN) {
+            // Not from a page of another origin; but a cache must not give the answer to one.
+            return Either::Left(self.inner.get_mut().call(request).map_ok(varying));
+        }
+        Either::Right(match refusal(&self.options, request.headers()) {
             None => Either::Left(self.inner.call(request).map_ok(IntoResponse::into_response)),
             Some(refusal) => Either::Right(ready(Ok(refusal.into_response()))),
-        }
+        })
     }
+}
+
+fn varying(answer: impl IntoResponse) -> Response {
+    let mut answer = answer.into_response();
+    answer.headers_mut().append(header::VARY, HeaderValue::from_static("origin"));
+    answer
 }
 
 fn refusal(cors: &CorsOptions, headers: &HeaderMap) -> Option<Refusal> {
@@ -91,8 +110,7 @@ fn is_own(origin: &str, headers: &HeaderMap) -> bool {
     authority.is_some() && authority == host
 }
 
-/// The CORS headers.
-pub fn layer(cors: &CorsOptions) -> CorsLayer {
+fn headers(cors: &CorsOptions) -> CorsLayer {
     let welcome = cors.clone();
     let headers: [HeaderName; 6] = [
         header::CONTENT_TYPE,
