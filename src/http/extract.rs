@@ -182,3 +182,27 @@ impl<S: Send + Sync> FromRequestParts<S> for OptionalKey {
             .map_err(|problem| Refusal::invalid(format!("Idempotency-Key: {problem}")))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use futures_util::stream;
+
+    use super::*;
+
+    async fn read(pieces: &[&'static str], limit: usize) -> Result<Bytes, Code> {
+        let pieces: Vec<_> = pieces.iter().map(|piece| Ok::<_, std::io::Error>(*piece)).collect();
+        let request = Request::new(Body::from_stream(stream::iter(pieces)));
+        body(request, limit).await.map_err(|refusal| refusal.code)
+    }
+
+    #[tokio::test]
+    async fn bodies_are_read_whole_whatever_their_pieces() {
+        for pieces in [&["abcdef"][..], &["", "abcdef"], &["ab", "cd", "", "ef"]] {
+            assert_eq!(read(pieces, 6).await.unwrap(), "abcdef", "{pieces:?}");
+            assert_eq!(read(pieces, 5).await, Err(Code::TooLarge), "{pieces:?}");
+        }
+        assert_eq!(read(&[], 6).await, Err(Code::Malformed));
+        assert_eq!(read(&["", ""], 6).await, Err(Code::Malformed));
+    }
+}

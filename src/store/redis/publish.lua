@@ -14,14 +14,13 @@
 -- What is the same for all calls of a gateway stands before this: MAX_EVENTS and RETENTION in ms (of history), for how
 -- long an idempotency key counts in ms (KEY_LIFETIME), and how many jobs an index keeps (MAX_JOBS).
 
-local floor, format = math.floor, string.format
-
 local history, state, channel = KEYS[1], ARGV[1], ARGV[2]
 local indexes, channels, job, seen = ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
 local FIRST_EVENT, FIELDS = 7, 7
 
 -- A time in Unix milliseconds as text (days to a date as in Howard Hinnant's civil_from_days).
 local function rfc3339(milliseconds)
+  local floor, format = math.floor, string.format
   local days = floor(milliseconds / 86400000)
   local rest = milliseconds - days * 86400000
   local shifted = days + 719468
@@ -39,15 +38,15 @@ end
 
 -- A whole number as text. What is handed to a command as a number is written with all that a fraction might need,
 -- which takes longer than the command.
-local function text(number) return format('%d', number) end
+local function text(number) return string.format('%d', number) end
 
 -- What is private stays for up to a thousandth longer than it must, so that it need not be renewed at every event. What
 -- a state says counts no longer than the history for all that.
-local STAYS = RETENTION + floor(RETENTION / 1000)
+local STAYS = RETENTION + math.floor(RETENTION / 1000)
 
 local known = redis.call('HMGET', state, 'seq', 'user', 'tenant', 'finished', 'at', 'expires')
 local clock = redis.call('TIME')
-local now = clock[1] * 1000 + floor(clock[2] / 1000)
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local ends = known[5] and known[5] + RETENTION or tonumber(known[6] or nil)
 if ends and ends <= now then
   -- Only its idempotency keys have kept it.

@@ -1,5 +1,5 @@
 -- Tells a job's state of a number that watchers have seen, in case the store has lost the end of what it accepted:
--- then the next event gets a larger one.
+-- then the next event gets a larger one. It counts for as long as an event of this moment would.
 --
 -- KEYS: 1 state hash. ARGV: 1 the number, 2 history.retention in ms.
 
