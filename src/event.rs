@@ -129,8 +129,23 @@ impl JobEvent {
     /// Whatever is missing or of the wrong form: another program may have written it.
     pub fn parse(json: String) -> Result<Self, serde_json::Error> {
         let Envelope { event: kind, job, seq, timestamp, user, tenant } = serde_json::from_str(&json)?;
+        Self::written(kind, job, Owner { user, tenant }, timestamp, seq, json)
+    }
+
+    /// An event whose JSON has just been written, and says what is told here.
+    ///
+    /// # Errors
+    /// Where it is no JSON.
+    fn written(
+        kind: EventKind,
+        job: JobId,
+        owner: Owner,
+        timestamp: Timestamp,
+        seq: Seq,
+        json: String,
+    ) -> Result<Self, serde_json::Error> {
         let json = RawValue::from_string(json)?;
-        Ok(Self(Arc::new(Accepted { kind, job, seq, timestamp, owner: Owner { user, tenant }, json })))
+        Ok(Self(Arc::new(Accepted { kind, job, seq, timestamp, owner, json })))
     }
 
     /// The job that it is about.

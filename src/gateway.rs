@@ -156,7 +156,8 @@ impl Gateway {
         let begun = Instant::now();
         let facts: Vec<_> =
             publications.iter().map(|(draft, _)| (draft.job().clone(), draft.kind())).collect();
-        let seen: Vec<_> = self.hub(|hub| facts.iter().map(|(job, _)| hub.seen(job)).collect());
+        // What is on its way to sessions is left for the feed to send, which knows when more has come.
+        let seen: Vec<_> = self.step(|hub| facts.iter().map(|(job, _)| hub.seen(job)).collect());
         let append = |((draft, key), above)| Append { draft, key, above };
         let appends = publications.into_iter().zip(seen).map(append).collect();
         let outcomes = self.0.store.append(appends).await;

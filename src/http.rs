@@ -14,14 +14,14 @@ mod publish;
 
 use std::sync::Arc;
 
-use axum::{Extension, Router, http::HeaderValue, middleware};
+use axum::{Router, http::HeaderValue};
 use tower::ServiceBuilder;
 use tower_http::{
     compression::{
         CompressionLayer,
         predicate::{DefaultPredicate, NotForContentType, Predicate},
     },
-    request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer},
+    request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer},
 };
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -53,14 +53,16 @@ impl Default for HttpOptions {
 }
 
 /// What every handler has at hand.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct HttpState {
     gateway: Gateway,
     options: HttpOptions,
     draining: Draining,
+    /// The OpenAPI description, written once.
+    description: String,
 }
 
-fn described() -> OpenApiRouter<HttpState> {
+fn described() -> OpenApiRouter<Arc<HttpState>> {
     OpenApiRouter::with_openapi(openapi::Description::openapi())
         .routes(routes!(publish::update))
         .routes(routes!(publish::progress))
@@ -91,30 +93,41 @@ pub fn description() -> utoipa::openapi::OpenApi {
 /// The routes of the HTTP edge, without what stands before them.
 pub fn routes(gateway: Gateway, options: HttpOptions, draining: Draining) -> Router {
     let (routes, description) = described().split_for_parts();
-    let description = openapi::Written(description.to_json().unwrap_or_default().into());
+    let description = description.to_json().unwrap_or_default();
     let unknown =
         || async { Refusal::new(Code::NotFound, "there is nothing at this path; see /openapi.json") };
     let other_method =
         || async { Refusal::new(Code::MethodNotAllowed, "this path has no such method; see /openapi.json") };
     routes
-        .layer(Extension(description))
         .merge(dashboard::routes())
         .fallback(unknown)
         .method_not_allowed_fallback(other_method)
-        .layer(middleware::from_fn_with_state(gateway.clone(), problem::count))
-        .with_state(HttpState { gateway, options, draining })
+        .with_state(Arc::new(HttpState { gateway, options, draining, description }))
 }
 
-/// What stands before all edges that speak HTTP: origins, request ids, compression of what is not a stream.
-pub fn with_front(router: Router, cors: &CorsOptions) -> Router {
+/// What stands before all edges that speak HTTP: request ids, origins, compression of what is not a stream, and the
+/// count of what is refused. Every publish passes it, so none of it makes more of a request than it has to.
+pub fn with_front(router: Router, gateway: &Gateway, cors: &CorsOptions) -> Router {
     let not_a_stream = DefaultPredicate::new().and(NotForContentType::const_new("text/event-stream"));
+    let gateway = gateway.clone();
     let front = ServiceBuilder::new()
-        .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
+        .layer(SetRequestIdLayer::x_request_id(RandomId))
         .layer(PropagateRequestIdLayer::x_request_id())
-        .layer(middleware::from_fn_with_state(Arc::new(cors.clone()), origin::guard))
         .layer(origin::layer(cors))
-        .layer(CompressionLayer::new().compress_when(not_a_stream));
+        .layer(CompressionLayer::new().compress_when(not_a_stream))
+        .map_response(move |response| problem::counted(&gateway, response));
     router.layer(front)
+}
+
+/// Names requests that come without a name, at random.
+#[derive(Debug, Clone, Copy)]
+struct RandomId;
+
+impl MakeRequestId for RandomId {
+    fn make_request_id<B>(&mut self, _: &http::Request<B>) -> Option<RequestId> {
+        let id = format!("{:032x}", fastrand::u128(..));
+        HeaderValue::try_from(id).ok().map(RequestId::new)
+    }
 }
 
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");

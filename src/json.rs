@@ -1,7 +1,8 @@
 //! JSON that passes through: payloads keep their digits, lose their white space and may not nest without end.
 
-use std::{borrow::Cow, collections::HashMap};
+use std::{borrow::Cow, fmt};
 
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// How deep `data` and `result` may nest (contract, section 1).
@@ -44,7 +45,35 @@ pub fn compact(value: &RawValue) -> Result<String, TooDeep> {
 /// The members of a JSON object, still unparsed. Of a repeated name the last one counts, as in JavaScript;
 /// `null` counts as absent.
 #[derive(Debug)]
-pub struct Members<'a>(HashMap<Cow<'a, str>, &'a RawValue>);
+pub struct Members<'a>(Vec<(Name<'a>, &'a RawValue)>);
+
+/// A member's name, borrowed where it has no escapes.
+#[derive(Debug, serde::Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+
+        impl<'de> Visitor<'de> for Object {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+
+        deserializer.deserialize_map(Object)
+    }
+}
 
 /// Why a text is not a JSON object.
 #[derive(Debug, thiserror::Error)]
@@ -63,8 +92,10 @@ impl<'a> Members<'a> {
     /// # Errors
     /// [`NotAnObject`] says whether the text was malformed or merely of another kind.
     pub fn read(text: &'a [u8]) -> Result<Self, NotAnObject> {
-        let value: &RawValue = serde_json::from_slice(text).map_err(NotAnObject::Malformed)?;
-        Self::of(value)
+        match text.trim_ascii_start().first() {
+            Some(b'{') => serde_json::from_slice(text).map_err(NotAnObject::Malformed),
+            _ => Self::of(serde_json::from_slice(text).map_err(NotAnObject::Malformed)?),
+        }
     }
 
     /// The members of `value`.
@@ -73,14 +104,15 @@ impl<'a> Members<'a> {
     /// [`NotAnObject::Other`] where it is of another kind; `Malformed` where a name has a lone surrogate.
     pub fn of(value: &'a RawValue) -> Result<Self, NotAnObject> {
         match kind(value) {
-            "an object" => serde_json::from_str(value.get()).map(Self).map_err(NotAnObject::Malformed),
+            "an object" => serde_json::from_str(value.get()).map_err(NotAnObject::Malformed),
             other => Err(NotAnObject::Other(other)),
         }
     }
 
     /// The member of this name, unless absent or `null`.
     pub fn get(&self, name: &str) -> Option<&'a RawValue> {
-        self.0.get(name).copied().filter(|value| value.get() != "null")
+        let last = self.0.iter().rev().find(|(Name(found), _)| found == name);
+        last.map(|(_, value)| *value).filter(|value| value.get() != "null")
     }
 
     /// The member of this name, which must be a string.

@@ -68,7 +68,7 @@ pub fn router(gateway: &Gateway, options: &ServerOptions) -> (Router, Sockets) {
 fn edges(gateway: &Gateway, options: &ServerOptions, draining: Draining) -> (Router, Sockets) {
     let router = http::routes(gateway.clone(), options.http, draining);
     let (router, sockets) = socketio::mount(router, gateway, options.socketio);
-    (http::with_front(router, &options.cors), sockets)
+    (http::with_front(router, gateway, &options.cors), sockets)
 }
 
 /// How many connections the system keeps for us until they are accepted, if it is willing to.

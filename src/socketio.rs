@@ -132,6 +132,7 @@ pub fn mount(router: Router, gateway: &Gateway, options: SocketIoOptions) -> (Ro
         .layer(middleware::from_fn_with_state(lines, lines::follow))
         .layer(middleware::from_fn_with_state(door, door::open))
         .service(service);
+    // Only what goes to them passes what belongs to them.
     let below = [PATH.to_owned(), format!("{PATH}/"), format!("{PATH}/{{*below}}")];
     let router = below.iter().fold(router, |router, path| router.route_service(path, service.clone()));
     (router, sockets)

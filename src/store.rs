@@ -211,7 +211,7 @@ pub enum FeedItem {
     /// An event for a covered room. Copies may come twice or out of order.
     Event(JobEvent),
     /// A notice for a covered room, or for everyone.
-    Notice(Notice),
+    Notice(Box<Notice>),
     /// From now on items may be missing.
     Interrupted,
     /// All covered rooms are covered again: whatever was accepted since the interruption has to be fetched.

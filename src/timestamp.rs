@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 
 /// A moment, in whole milliseconds since the Unix epoch; from the year 1970 to 9999.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -41,9 +41,44 @@ impl Timestamp {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let moment =
-            i64::try_from(self.0).ok().and_then(DateTime::<Utc>::from_timestamp_millis).unwrap_or_default();
-        f.write_str(&moment.to_rfc3339_opts(SecondsFormat::Millis, true))
+        let (days, rest) = (self.0 / MILLIS_PER_DAY, self.0 % MILLIS_PER_DAY);
+        let (year, month, day) = date(days);
+        let (hour, minute, second) = (rest / 3_600_000, rest / 60_000 % 60, rest / 1000 % 60);
+        let mut text = *b"0000-00-00T00:00:00.000Z";
+        for (value, place) in [
+            (year, 0..4),
+            (month, 5..7),
+            (day, 8..10),
+            (hour, 11..13),
+            (minute, 14..16),
+            (second, 17..19),
+            (rest % 1000, 20..23),
+        ] {
+            write_digits(value, &mut text[place]);
+        }
+        f.write_str(std::str::from_utf8(&text).expect("digits are ASCII"))
+    }
+}
+
+const MILLIS_PER_DAY: u64 = 86_400_000;
+
+/// Year, month and day so many days after the epoch (Howard Hinnant's `civil_from_days`, for days that are not
+/// before it). Events are written and read far more often than anything else has to know of a calendar.
+fn date(days: u64) -> (u64, u64, u64) {
+    let shifted = days + 719_468;
+    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    (year_of_era + era * 400 + u64::from(month <= 2), month, day)
+}
+
+fn write_digits(mut value: u64, digits: &mut [u8]) {
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + (value % 10) as u8;
+        value /= 10;
     }
 }
 
@@ -91,6 +126,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_calendar_is_the_common_one(millis in 0..=MAX_MILLIS) {
+            let moment = DateTime::<Utc>::from_timestamp_millis(millis.cast_signed()).unwrap();
+            let written = moment.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
+            prop_assert_eq!(Timestamp(millis).to_string(), written);
+        }
+
         #[test]
         fn text_and_order_agree(a in 0..=MAX_MILLIS, b in 0..=MAX_MILLIS) {
             let (a, b) = (Timestamp(a), Timestamp(b));

@@ -45,6 +45,9 @@ impl From<NotAnObject> for InvalidDraft {
     }
 }
 
+/// How long what follows on the head is for most events, in bytes: one owner, a time and a number.
+const MOST_BEHIND_HEAD: usize = 128;
+
 /// The longest `status` of an update, in characters.
 const MAX_STATUS: usize = 64;
 
@@ -190,7 +193,8 @@ impl Draft {
 
     /// The accepted event: the draft with the owner as the store knows it, `timestamp` and `seq`, in this order.
     pub fn accept(&self, owner: &Owner, timestamp: Timestamp, seq: Seq) -> JobEvent {
-        let mut json = self.head.clone();
+        let mut json = String::with_capacity(self.head.len() + MOST_BEHIND_HEAD);
+        json.push_str(&self.head);
         if let Some(user) = &owner.user {
             write!(json, r#","userId":"{user}""#).expect("a String takes all");
         }
@@ -198,7 +202,8 @@ impl Draft {
             write!(json, r#","tenantId":"{tenant}""#).expect("a String takes all");
         }
         write!(json, r#","timestamp":"{timestamp}","seq":{seq}}}"#).expect("a String takes all");
-        JobEvent::parse(json).expect("a draft is written as valid JSON")
+        let (kind, job, owner) = (self.kind, self.job.clone(), owner.clone());
+        JobEvent::written(kind, job, owner, timestamp, seq, json).expect("a draft is written as valid JSON")
     }
 }
 

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use axum::{Json, extract::State};
 use serde::Serialize;
 
@@ -33,7 +35,7 @@ const PAGE: (usize, usize) = (100, 1000);
         (status = 503, description = "The store is down", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub async fn list(State(state): State<HttpState>, params: Params) -> Result<Json<ClientsPage>, Refusal> {
+pub async fn list(State(state): State<Arc<HttpState>>, params: Params) -> Result<Json<ClientsPage>, Refusal> {
     let cursor = params.optional::<ClientId>("cursor")?;
     let limit = params.limit()?.unwrap_or(PAGE.0).min(PAGE.1);
     state.gateway.clients(cursor.as_ref(), limit).await.map(Json)
@@ -54,7 +56,7 @@ pub async fn list(State(state): State<HttpState>, params: Params) -> Result<Json
     )
 )]
 pub async fn one(
-    State(state): State<HttpState>,
+    State(state): State<Arc<HttpState>>,
     InPath(id): InPath<ClientId>,
 ) -> Result<Json<ClientRecord>, Refusal> {
     let client = state.gateway.client(&id).await?;
@@ -81,7 +83,7 @@ pub struct Occupancy {
     )
 )]
 pub async fn room(
-    State(state): State<HttpState>,
+    State(state): State<Arc<HttpState>>,
     InPath(room): InPath<Room>,
 ) -> Result<Json<Occupancy>, Refusal> {
     let clients = state.gateway.sessions_in(&room).await?;

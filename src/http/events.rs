@@ -66,7 +66,7 @@ type Connected = Option<Extension<ConnectInfo<Connection>>>;
     )
 )]
 pub async fn of_job(
-    State(state): State<HttpState>,
+    State(state): State<Arc<HttpState>>,
     InPath(job): InPath<JobId>,
     params: Params,
     headers: HeaderMap,
@@ -94,7 +94,7 @@ pub async fn of_job(
     )
 )]
 pub async fn of_user(
-    State(state): State<HttpState>,
+    State(state): State<Arc<HttpState>>,
     InPath(user): InPath<UserId>,
     params: Params,
     headers: HeaderMap,
@@ -121,7 +121,7 @@ pub async fn of_user(
     )
 )]
 pub async fn all(
-    State(state): State<HttpState>,
+    State(state): State<Arc<HttpState>>,
     params: Params,
     headers: HeaderMap,
     connection: Connected,
@@ -146,7 +146,7 @@ fn resume<T: std::str::FromStr<Err: std::fmt::Display>>(
 }
 
 async fn stream(
-    state: HttpState,
+    state: Arc<HttpState>,
     connection: Connected,
     subscription: Subscription,
     id: fn(&JobEvent) -> u64,

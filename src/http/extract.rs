@@ -1,9 +1,9 @@
 //! Requests become types of the core here, or problems.
 
-use std::{collections::HashMap, fmt::Display, str::FromStr};
+use std::{collections::HashMap, fmt::Display, str::FromStr, sync::Arc};
 
 use axum::{
-    extract::{FromRequest, FromRequestParts, Path, Query, Request},
+    extract::{FromRequest, FromRequestParts, Query, RawPathParams, Request},
     http::{HeaderMap, header, request::Parts},
 };
 use bytes::{Bytes, BytesMut};
@@ -26,9 +26,9 @@ where
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
-        let found = Path::<HashMap<String, String>>::from_request_parts(parts, state).await;
-        let Path(found) = found.map_err(|error| Refusal::invalid(error.body_text()))?;
-        let (name, text) = found.into_iter().next().unwrap_or_default();
+        let found = RawPathParams::from_request_parts(parts, state).await;
+        let found = found.map_err(|error| Refusal::invalid(error.body_text()))?;
+        let (name, text) = found.iter().next().unwrap_or_default();
         text.parse().map(Self).map_err(|error| Refusal::invalid(format!("{name} (in the path): {error}")))
     }
 }
@@ -86,11 +86,15 @@ const DRAIN: usize = 4 * 1024 * 1024;
 /// Reads a body of at most `limit` bytes that is not empty.
 pub async fn body(request: Request, limit: usize) -> Result<Bytes, Refusal> {
     let mut body = request.into_body().into_data_stream();
-    let (mut read, mut length) = (BytesMut::new(), 0usize);
+    // Most bodies come as one piece, which stays as it is.
+    let (mut first, mut read, mut length) = (Bytes::new(), BytesMut::new(), 0usize);
     while let Some(chunk) = body.next().await {
         let chunk = chunk.map_err(|error| malformed(format!("the body was cut off: {error}")))?;
         length += chunk.len();
-        if length <= limit {
+        if length == chunk.len() {
+            first = chunk;
+        } else if length <= limit {
+            read.extend_from_slice(&std::mem::take(&mut first));
             read.extend_from_slice(&chunk);
         } else if length > limit.saturating_add(DRAIN) {
             break;
@@ -100,19 +104,20 @@ pub async fn body(request: Request, limit: usize) -> Result<Bytes, Refusal> {
         let message = format!("the body is larger than the {limit} bytes that are allowed");
         return Err(Refusal::new(Code::TooLarge, message));
     }
-    match read.is_empty() {
-        true => Err(malformed("the body is empty; JSON is expected")),
-        false => Ok(read.freeze()),
+    match (length, read.is_empty()) {
+        (0, _) => Err(malformed("the body is empty; JSON is expected")),
+        (_, true) => Ok(first),
+        (_, false) => Ok(read.freeze()),
     }
 }
 
 /// A JSON body within `max_payload`.
 pub struct JsonBody(Bytes);
 
-impl FromRequest<super::HttpState> for JsonBody {
+impl FromRequest<Arc<super::HttpState>> for JsonBody {
     type Rejection = Refusal;
 
-    async fn from_request(request: Request, state: &super::HttpState) -> Result<Self, Refusal> {
+    async fn from_request(request: Request, state: &Arc<super::HttpState>) -> Result<Self, Refusal> {
         if !is_json(media_type(request.headers())) {
             return Err(unsupported("application/json"));
         }
@@ -138,10 +143,10 @@ pub struct BatchBody {
     pub bytes: Bytes,
 }
 
-impl FromRequest<super::HttpState> for BatchBody {
+impl FromRequest<Arc<super::HttpState>> for BatchBody {
     type Rejection = Refusal;
 
-    async fn from_request(request: Request, state: &super::HttpState) -> Result<Self, Refusal> {
+    async fn from_request(request: Request, state: &Arc<super::HttpState>) -> Result<Self, Refusal> {
         let media_type = media_type(request.headers());
         let lines = media_type.is_some_and(|media_type| {
             media_type.eq_ignore_ascii_case("application/x-ndjson")
@@ -175,5 +180,29 @@ impl<S: Send + Sync> FromRequestParts<S> for OptionalKey {
             value.to_str().map_err(|_| "must be 1 to 128 visible ASCII characters").and_then(str::parse);
         key.map(|key| Self(Some(key)))
             .map_err(|problem| Refusal::invalid(format!("Idempotency-Key: {problem}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use futures_util::stream;
+
+    use super::*;
+
+    async fn read(pieces: &[&'static str], limit: usize) -> Result<Bytes, Code> {
+        let pieces: Vec<_> = pieces.iter().map(|piece| Ok::<_, std::io::Error>(*piece)).collect();
+        let request = Request::new(Body::from_stream(stream::iter(pieces)));
+        body(request, limit).await.map_err(|refusal| refusal.code)
+    }
+
+    #[tokio::test]
+    async fn bodies_are_read_whole_whatever_their_pieces() {
+        for pieces in [&["abcdef"][..], &["", "abcdef"], &["ab", "cd", "", "ef"]] {
+            assert_eq!(read(pieces, 6).await.unwrap(), "abcdef", "{pieces:?}");
+            assert_eq!(read(pieces, 5).await, Err(Code::TooLarge), "{pieces:?}");
+        }
+        assert_eq!(read(&[], 6).await, Err(Code::Malformed));
+        assert_eq!(read(&["", ""], 6).await, Err(Code::Malformed));
     }
 }

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use axum::{
     Json,
     extract::State,
@@ -32,7 +34,7 @@ pub async fn alive() -> Response {
         (status = 503, description = "It does not, or the process is about to end", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub async fn ready(State(state): State<HttpState>) -> Result<Response, Refusal> {
+pub async fn ready(State(state): State<Arc<HttpState>>) -> Result<Response, Refusal> {
     if state.draining.has_begun() {
         return Err(Refusal::new(Code::Unavailable, "the gateway is shutting down"));
     }
@@ -48,7 +50,7 @@ pub async fn ready(State(state): State<HttpState>) -> Result<Response, Refusal> 
     tag = "operating",
     responses((status = 200, description = "The metrics", body = String, content_type = "application/openmetrics-text"))
 )]
-pub async fn metrics(State(state): State<HttpState>) -> Response {
+pub async fn metrics(State(state): State<Arc<HttpState>>) -> Response {
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, content_type)], state.gateway.metrics_text()).into_response()
 }

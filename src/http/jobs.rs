@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use axum::{Json, extract::State};
 use serde::Serialize;
 
@@ -33,7 +35,7 @@ const DEFAULT_LISTED: usize = 100;
     )
 )]
 pub async fn newest(
-    State(state): State<HttpState>,
+    State(state): State<Arc<HttpState>>,
     InPath(job): InPath<JobId>,
 ) -> Result<Json<Entry>, Refusal> {
     let newest = state.gateway.job(&job).await?;
@@ -65,7 +67,7 @@ pub struct History {
     )
 )]
 pub async fn history(
-    State(state): State<HttpState>,
+    State(state): State<Arc<HttpState>>,
     InPath(job): InPath<JobId>,
     params: Params,
 ) -> Result<Json<History>, Refusal> {
@@ -95,7 +97,7 @@ pub struct Jobs {
         (status = 503, description = "The store is down", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub async fn list(State(state): State<HttpState>, params: Params) -> Result<Json<Jobs>, Refusal> {
+pub async fn list(State(state): State<Arc<HttpState>>, params: Params) -> Result<Json<Jobs>, Refusal> {
     let user = params.optional::<UserId>("userId")?.map(Room::User);
     let tenant = params.optional::<TenantId>("tenantId")?.map(Room::Tenant);
     let limit = params.limit()?.unwrap_or(DEFAULT_LISTED);

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use axum::{Json, extract::State};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -45,7 +47,7 @@ fn read(body: &JsonBody) -> Result<(NoticeName, Box<RawValue>), Refusal> {
         (status = 503, description = "The store is down", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub async fn broadcast(State(state): State<HttpState>, body: JsonBody) -> Result<Json<Sent>, Refusal> {
+pub async fn broadcast(State(state): State<Arc<HttpState>>, body: JsonBody) -> Result<Json<Sent>, Refusal> {
     let (name, data) = read(&body)?;
     Ok(Json(Sent { timestamp: state.gateway.broadcast_to_all(name, &data).await? }))
 }
@@ -68,7 +70,7 @@ pub async fn broadcast(State(state): State<HttpState>, body: JsonBody) -> Result
     )
 )]
 pub async fn emit(
-    State(state): State<HttpState>,
+    State(state): State<Arc<HttpState>>,
     InPath(user): InPath<UserId>,
     body: JsonBody,
 ) -> Result<Json<Sent>, Refusal> {

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use axum::{
-    Extension,
+    extract::State,
     http::header,
     response::{IntoResponse, Response},
 };
@@ -13,16 +13,14 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::{IntoParams, OpenApi, ToSchema};
 
+use super::HttpState;
+
 #[derive(OpenApi)]
 #[openapi(info(
     title = "Jobcast",
     description = "Publishes job events, and lets watchers follow them live without missing one."
 ))]
 pub struct Description;
-
-/// The description, written once.
-#[derive(Debug, Clone)]
-pub struct Written(pub Arc<str>);
 
 /// This description
 #[utoipa::path(
@@ -32,8 +30,8 @@ pub struct Written(pub Arc<str>);
     tag = "operating",
     responses((status = 200, description = "OpenAPI 3.1", body = Value))
 )]
-pub async fn serve(Extension(Written(description)): Extension<Written>) -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], description.to_string()).into_response()
+pub async fn serve(State(state): State<Arc<HttpState>>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], state.description.clone()).into_response()
 }
 
 #[derive(IntoParams)]

@@ -2,9 +2,7 @@
 
 use axum::{
     Json,
-    extract::{Request, State},
     http::{HeaderValue, StatusCode, header},
-    middleware::Next,
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
@@ -73,9 +71,8 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// Counts every refusal under its code.
-pub async fn count(State(gateway): State<Gateway>, request: Request, next: Next) -> Response {
-    let response = next.run(request).await;
+/// Counts a refusal under its code, on its way out.
+pub fn counted(gateway: &Gateway, response: Response) -> Response {
     if let Some(Refused(code)) = response.extensions().get() {
         gateway.metrics().reject(code.as_str());
     }

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use axum::{Json, extract::State};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -27,9 +29,12 @@ async fn publish(
     kind: EventKind,
     job: JobId,
     key: Option<IdempotencyKey>,
-    body: &JsonBody,
+    body: JsonBody,
 ) -> Result<Json<Published>, Refusal> {
-    state.gateway.publish(Draft::read(kind, job, &body.members()?)?, key).await.map(Json)
+    let draft = Draft::read(kind, job, &body.members()?)?;
+    // It lies in what was read from the connection, which reads on there as soon as it can.
+    drop(body);
+    state.gateway.publish(draft, key).await.map(Json)
 }
 
 macro_rules! publisher {
@@ -53,12 +58,12 @@ macro_rules! publisher {
             )
         )]
         pub async fn $name(
-            State(state): State<HttpState>,
+            State(state): State<Arc<HttpState>>,
             InPath(job): InPath<JobId>,
             OptionalKey(key): OptionalKey,
             body: JsonBody,
         ) -> Result<Json<Published>, Refusal> {
-            publish(&state, $kind, job, key, &body).await
+            publish(&state, $kind, job, key, body).await
         }
     };
 }
@@ -144,7 +149,7 @@ impl From<Result<Published, Refusal>> for ItemResult {
         (status = 503, description = "The store is down; the outcome is unknown", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub async fn batch(State(state): State<HttpState>, body: BatchBody) -> Result<Json<Results>, Refusal> {
+pub async fn batch(State(state): State<Arc<HttpState>>, body: BatchBody) -> Result<Json<Results>, Refusal> {
     let items = if body.lines { lines(&body.bytes) } else { array(&body.bytes)? };
     if items.len() > MAX_EVENTS {
         let message = format!("a batch may have at most {MAX_EVENTS} events, got {}", items.len());

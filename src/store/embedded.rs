@@ -4,6 +4,7 @@ mod disk;
 mod folder;
 mod index;
 mod journal;
+mod known;
 mod kv;
 mod outage;
 mod records;
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     index::ActiveJobs,
+    known::Known,
     kv::{Kv, Order},
     outage::RETRY_INTERVAL,
     records::JobRecord,
@@ -80,6 +82,7 @@ impl Embedded {
         let writer = Writer {
             kv: kv.clone(),
             active: active.clone(),
+            known: Known::default(),
             history,
             feed: feed.clone(),
             swept: None,
@@ -174,7 +177,7 @@ impl Embedded {
     }
 
     pub async fn notify(&self, notice: &Notice) -> Result<(), StoreError> {
-        let sent = self.feed.send(FeedItem::Notice(notice.clone())).await;
+        let sent = self.feed.send(FeedItem::Notice(Box::new(notice.clone()))).await;
         sent.map_err(|_| StoreError("it is closed".to_owned()))
     }
 

@@ -29,8 +29,8 @@ use self::{
     link::Link,
 };
 use super::{
-    Bounds, ClientRecord, ClientsPage, Directory, Entry, FeedItem, HistoryOptions, OpenError, StoreError,
-    Window,
+    Bounds, ClientRecord, ClientsPage, Directory, Entry, FeedItem, HistoryOptions, IDEMPOTENCY_LIFETIME,
+    MAX_ACTIVE_JOBS, OpenError, StoreError, Window,
 };
 use crate::{
     event::{JobEvent, Seq},
@@ -88,7 +88,7 @@ impl Redis {
             shared,
             guard,
             given: Given::default(),
-            publish: Script::new(&[reach, include_str!("redis/publish.lua")]),
+            publish: Script::new(&[&constants(&history), reach, include_str!("redis/publish.lua")]),
             reach: Script::new(&[reach, include_str!("redis/reach_one.lua")]),
             raise: Script::new(&[include_str!("redis/raise.lua")]),
             after: Script::new(&[include_str!("redis/after.lua")]),
@@ -230,6 +230,16 @@ impl Redis {
     pub async fn ping(&self) -> Result<(), StoreError> {
         self.link.ping().await
     }
+}
+
+/// What is the same for all calls of `publish.lua`, as it wants to be told.
+fn constants(history: &HistoryOptions) -> String {
+    format!(
+        "local MAX_EVENTS, RETENTION, KEY_LIFETIME, MAX_JOBS = {}, {}, {}, {MAX_ACTIVE_JOBS}",
+        history.max_events,
+        history.retention.as_millis(),
+        IDEMPOTENCY_LIFETIME.as_millis(),
+    )
 }
 
 /// Follows the directory until the stop, and then takes it back.

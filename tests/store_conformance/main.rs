@@ -219,7 +219,7 @@ async fn the_feed_brings_what_is_covered_in_order(kind: Kind) {
     for audience in [Audience::User(user("u")), Audience::Everyone] {
         subject.store.notify(&Notice { audience: audience.clone(), ..notice.clone() }).await.unwrap();
         match subject.feed.recv().await {
-            Some(FeedItem::Notice(got)) => assert_eq!((got.audience, got.data.get()), (audience, "[1]")),
+            Some(FeedItem::Notice(got)) => assert_eq!((&got.audience, got.data.get()), (&audience, "[1]")),
             other => panic!("expected the notice, got {other:?}"),
         }
     }

@@ -62,6 +62,9 @@ impl ActiveJobs {
     /// Follows a change.
     pub fn apply(&mut self, change: &Change) {
         let Change { job, before, after } = change;
+        if before == after {
+            return;
+        }
         if let Some(Standing { owner, at }) = before {
             for room in shared_rooms(job, owner) {
                 if let Some(jobs) = self.rooms.get_mut(&room) {

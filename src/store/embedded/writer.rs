@@ -1,9 +1,16 @@
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::{Arc, Mutex, PoisonError},
+};
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{
+    mpsc::{self, error::TrySendError},
+    oneshot, watch,
+};
 
 use super::{
-    index::{ActiveJobs, Change},
+    index::{ActiveJobs, Change, Standing},
+    known::Known,
     kv::{Fault, Kv, Order, Writes},
     outage::Outage,
     records::{self, JobRecord, KeyRecord},
@@ -39,6 +46,7 @@ const SWEEP: usize = 2000;
 pub struct Writer {
     pub kv: Arc<Kv>,
     pub active: Arc<Mutex<ActiveJobs>>,
+    pub known: Known,
     pub history: HistoryOptions,
     pub feed: mpsc::Sender<FeedItem>,
     /// Up to where the last sweep looked.
@@ -56,7 +64,15 @@ struct Pending<'a> {
     kv: &'a Kv,
     writes: Writes,
     events: Vec<JobEvent>,
-    changes: Vec<Change>,
+    jobs: HashMap<JobId, Touched>,
+}
+
+/// A job that changes.
+struct Touched {
+    /// Where it stood before.
+    before: Option<Standing>,
+    /// What is known of it from now on.
+    record: Option<JobRecord>,
 }
 
 impl Pending<'_> {
@@ -64,6 +80,16 @@ impl Pending<'_> {
         match self.writes.get(key) {
             Some(pending) => Ok(pending.clone()),
             None => self.kv.get(key),
+        }
+    }
+
+    /// Changes what is known of a job.
+    fn touch(&mut self, job: &JobId, before: Option<&JobRecord>, record: Option<JobRecord>) {
+        match self.jobs.entry(job.clone()) {
+            Entry::Occupied(mut touched) => touched.get_mut().record = record,
+            Entry::Vacant(place) => {
+                place.insert(Touched { before: before.map(JobRecord::standing), record });
+            }
         }
     }
 
@@ -92,11 +118,12 @@ impl Writer {
         }
     }
 
-    fn serve(&mut self, group: impl Iterator<Item = Request>) {
-        let kv = self.kv.clone();
-        let (writes, events, changes) = (Writes::new(), Vec::new(), Vec::new());
-        let mut pending = Pending { kv: &kv, writes, events, changes };
-        let mut answers = Vec::new();
+    fn serve(&mut self, group: impl ExactSizeIterator<Item = Request>) {
+        let (kv, count) = (self.kv.clone(), group.len());
+        let (writes, events, jobs) =
+            (Writes::new(), Vec::with_capacity(count), HashMap::with_capacity(count));
+        let mut pending = Pending { kv: &kv, writes, events, jobs };
+        let mut answers = Vec::with_capacity(count);
         for request in group {
             match request {
                 Request::Append { appends, answer } => {
@@ -125,7 +152,11 @@ impl Writer {
     /// Writes what is pending, and sends its events on their way: before the answers, so that a publisher that was
     /// answered finds its event there.
     fn commit(&mut self, pending: Pending<'_>) -> Result<(), StoreError> {
-        let Pending { writes, events, changes, kv } = pending;
+        let Pending { mut writes, events, jobs, kv } = pending;
+        // Once for each job, however many events it has got.
+        for (job, touched) in &jobs {
+            writes.insert(records::job_key(job), touched.record.as_ref().map(JobRecord::write));
+        }
         if writes.is_empty() {
             return Ok(());
         }
@@ -135,15 +166,28 @@ impl Writer {
         if let Err(fault) = kv.commit(writes) {
             return Err(self.fail(fault, &events));
         }
-        {
-            let mut active = self.active.lock().unwrap_or_else(PoisonError::into_inner);
-            changes.iter().for_each(|change| active.apply(change));
-        }
+        self.note(jobs);
         for event in events {
-            // A closed feed means that the gateway is gone: the event is in history all the same.
-            let _ = self.feed.blocking_send(FeedItem::Event(event));
+            self.tell(FeedItem::Event(event));
         }
         Ok(())
+    }
+
+    /// Follows what has been committed.
+    fn note(&mut self, jobs: HashMap<JobId, Touched>) {
+        let mut active = self.active.lock().unwrap_or_else(PoisonError::into_inner);
+        for (job, Touched { before, record }) in jobs {
+            let after = record.as_ref().map(JobRecord::standing);
+            active.apply(&Change { job: job.clone(), before, after });
+            self.known.note(job, record);
+        }
+    }
+
+    /// Sends something on the feed. A closed one means that the gateway is gone: events are in history all the same.
+    fn tell(&self, item: FeedItem) {
+        if let Err(TrySendError::Full(item)) = self.feed.try_send(item) {
+            let _ = self.feed.blocking_send(item);
+        }
     }
 
     fn fail(&mut self, fault: Fault, events: &[JobEvent]) -> StoreError {
@@ -161,6 +205,7 @@ impl Writer {
             return;
         };
         let expired = Timestamp::now().before(self.history.retention);
+        self.known = Known::default();
         let active = self.kv.reopen(room).and_then(|()| ActiveJobs::read(&self.kv, expired));
         match active {
             Ok(active) => *self.active.lock().unwrap_or_else(PoisonError::into_inner) = active,
@@ -172,8 +217,8 @@ impl Writer {
         }
         // The commit that failed may be there now. Its events were never sent: watchers get them as after any
         // other interruption.
-        let _ = self.feed.blocking_send(FeedItem::Interrupted);
-        let _ = self.feed.blocking_send(FeedItem::Restored { since: outage.since });
+        self.tell(FeedItem::Interrupted);
+        self.tell(FeedItem::Restored { since: outage.since });
         outage.end(&self.refusing);
     }
 
@@ -209,8 +254,7 @@ impl Writer {
         above: Option<Seq>,
     ) -> Result<JobEvent, AppendError> {
         let job = draft.job();
-        let before = pending.get(&records::job_key(job))?.map(|bytes| JobRecord::read(&bytes)).transpose()?;
-        let known = match before {
+        let known = match self.record(pending, job)? {
             Some(record) if record.at <= at.before(self.history.retention) => {
                 self.forget(pending, job, &record)?;
                 None
@@ -231,10 +275,19 @@ impl Writer {
         let first = known.as_ref().map_or(seq, |record| record.first);
         let record = JobRecord::new(first, oldest, seq, at, draft.kind().is_terminal(), &owner);
         pending.put(records::event_key(job, seq), event.json().get().as_bytes().to_vec());
-        pending.put(records::job_key(job), record.write());
-        let before = known.as_ref().map(JobRecord::standing);
-        pending.changes.push(Change { job: job.clone(), before, after: Some(record.standing()) });
+        pending.touch(job, known.as_ref(), Some(record));
         Ok(event)
+    }
+
+    /// What is known of a job, as of the end of what is pending.
+    fn record(&self, pending: &Pending<'_>, job: &JobId) -> Result<Option<JobRecord>, StoreError> {
+        if let Some(touched) = pending.jobs.get(job) {
+            return Ok(touched.record.clone());
+        }
+        if let Some(record) = self.known.get(job) {
+            return Ok(Some(record.clone()));
+        }
+        pending.kv.get(&records::job_key(job))?.map(|bytes| JobRecord::read(&bytes)).transpose()
     }
 
     /// Removes what the cap leaves no place for, and says which number is the oldest then.
@@ -251,9 +304,7 @@ impl Writer {
         for seq in record.oldest..=record.seq {
             pending.remove(records::event_key(job, seq));
         }
-        let before = Some(record.standing());
-        pending.changes.push(Change { job: job.clone(), before, after: None });
-        pending.remove(records::job_key(job));
+        pending.touch(job, Some(record), None);
         Ok(())
     }
 
@@ -264,8 +315,7 @@ impl Writer {
         self.swept = found.get(SWEEP - 1).and_then(|(key, _)| records::job_of_key(key));
         for (key, _) in found {
             let Some(job) = records::job_of_key(&key) else { continue };
-            let record = pending.get(&key)?.map(|bytes| JobRecord::read(&bytes)).transpose()?;
-            if let Some(record) = record.filter(|record| record.at <= expired) {
+            if let Some(record) = self.record(pending, &job)?.filter(|record| record.at <= expired) {
                 self.forget(pending, &job, &record)?;
             }
         }

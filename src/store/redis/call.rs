@@ -6,6 +6,10 @@ use redis::{Arg, Cmd, ToRedisArgs};
 
 use super::slots::Slot;
 
+/// What most commands need, so that they do not grow bit by bit.
+const ARGUMENTS: usize = 20;
+const BYTES: usize = 512;
+
 /// A Lua script that a server may have to be told first.
 #[derive(Debug)]
 pub struct Script {
@@ -48,7 +52,8 @@ pub struct Call {
 impl Call {
     /// A command whose place is the slot of `key` (or channel), which is not added to its arguments.
     pub fn new(name: &str, key: &str) -> Self {
-        let command = redis::cmd(name);
+        let mut command = Cmd::with_capacity(ARGUMENTS, BYTES);
+        command.arg(name);
         Self {
             slot: Slot::of(key),
             command,

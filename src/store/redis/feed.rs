@@ -308,7 +308,7 @@ fn read(push: PushInfo) -> Option<FeedItem> {
     let text = String::from_redis_value(payload).ok()?;
     let item = match text.starts_with(r#"{"event":"#) {
         true => JobEvent::parse(text).map(FeedItem::Event),
-        false => serde_json::from_str(&text).map(FeedItem::Notice),
+        false => serde_json::from_str(&text).map(|notice| FeedItem::Notice(Box::new(notice))),
     };
     item.inspect_err(|error| tracing::warn!(%error, "something that nobody here wrote came over the feed"))
         .ok()

@@ -5,43 +5,50 @@
 -- takes calls for keys that do not exist yet only if they name one; so the state is named by ARGV too.
 -- ARGV: 1 the state hash, 2 the job's channel, 3 what comes before the rooms' indexes and 4 before their channels
 --       (empty where these are in other slots, so that the caller has to reach the rooms), 5 the job's id,
---       6 how many jobs an index keeps, 7 history.max_events, 8 history.retention in ms, 9 for how long an
---       idempotency key counts in ms, 10 a number that watchers have seen (0 for none); then for each event:
---       its JSON up to its owner, userId, tenantId (empty where the draft names none), 'needs_open' if a finished
---       job refuses it, '1' if the job is finished after it, its idempotency key (empty for none), and the
---       fingerprint of its body.
--- Answers for each event {word, seq, timestamp, userId, tenantId}, where word is ok, repeated, finished, owner or
--- conflict.
+--       6 a number that watchers have seen (0 for none); then for each event: its JSON up to its owner, userId,
+--       tenantId (empty where the draft names none), 'needs_open' if a finished job refuses it, '1' if the job is
+--       finished after it, its idempotency key (empty for none), and the fingerprint of its body.
+-- Answers for each event 'word seq timestamp userId tenantId', where word is ok or repeated, or only a word: finished,
+-- owner or conflict.
+--
+-- What is the same for all calls of a gateway stands before this: MAX_EVENTS and RETENTION in ms (of history), for how
+-- long an idempotency key counts in ms (KEY_LIFETIME), and how many jobs an index keeps (MAX_JOBS).
 
 local history, state, channel = KEYS[1], ARGV[1], ARGV[2]
-local indexes, channels, job = ARGV[3], ARGV[4], ARGV[5]
-local cap, max_events, retention, lifetime = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
-local seen = tonumber(ARGV[10])
-local FIRST_EVENT, FIELDS = 11, 7
+local indexes, channels, job, seen = ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
+local FIRST_EVENT, FIELDS = 7, 7
 
 -- A time in Unix milliseconds as text (days to a date as in Howard Hinnant's civil_from_days).
 local function rfc3339(milliseconds)
-  local days = math.floor(milliseconds / 86400000)
+  local floor, format = math.floor, string.format
+  local days = floor(milliseconds / 86400000)
   local rest = milliseconds - days * 86400000
   local shifted = days + 719468
-  local era = math.floor(shifted / 146097)
+  local era = floor(shifted / 146097)
   local of_era = shifted - era * 146097
-  local year = math.floor((of_era - math.floor(of_era / 1460) + math.floor(of_era / 36524) - math.floor(of_era / 146096)) / 365)
-  local of_year = of_era - (365 * year + math.floor(year / 4) - math.floor(year / 100))
-  local from_march = math.floor((5 * of_year + 2) / 153)
-  local day = of_year - math.floor((153 * from_march + 2) / 5) + 1
+  local year = floor((of_era - floor(of_era / 1460) + floor(of_era / 36524) - floor(of_era / 146096)) / 365)
+  local of_year = of_era - (365 * year + floor(year / 4) - floor(year / 100))
+  local from_march = floor((5 * of_year + 2) / 153)
+  local day = of_year - floor((153 * from_march + 2) / 5) + 1
   local month = from_march < 10 and from_march + 3 or from_march - 9
   year = year + era * 400 + (month <= 2 and 1 or 0)
-  return string.format('%04d-%02d-%02dT%02d:%02d:%02d.%03dZ', year, month, day, math.floor(rest / 3600000),
-    math.floor(rest / 60000) % 60, math.floor(rest / 1000) % 60, rest % 1000)
+  return format('%04d-%02d-%02dT%02d:%02d:%02d.%03dZ', year, month, day, floor(rest / 3600000),
+    floor(rest / 60000) % 60, floor(rest / 1000) % 60, rest % 1000)
 end
 
-local function text(number) return string.format('%.0f', number) end
+-- A whole number as text. What is handed to a command as a number is written with all that a fraction might need,
+-- which takes longer than the command.
+local function text(number) return string.format('%d', number) end
+
+-- What is private stays for up to a thousandth longer than it must, so that it need not be renewed at every event. What
+-- a state says counts no longer than the history for all that.
+local STAYS = RETENTION + math.floor(RETENTION / 1000)
 
 local known = redis.call('HMGET', state, 'seq', 'user', 'tenant', 'finished', 'at', 'expires')
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-if known[6] and tonumber(known[6]) <= now then
+local ends = known[5] and known[5] + RETENTION or tonumber(known[6] or nil)
+if ends and ends <= now then
   -- Only its idempotency keys have kept it.
   redis.call('HDEL', state, 'seq', 'user', 'tenant', 'finished', 'at', 'first', 'broken')
   known = {}
@@ -54,7 +61,7 @@ local timestamp = rfc3339(at)
 local fresh = not last
 if fresh then
   -- The state may have been evicted while the history lives: go on from there.
-  local newest = redis.call('LINDEX', history, 0)
+  local newest = redis.call('LINDEX', history, '0')
   last = newest and tonumber(string.match(newest, '"seq":(%d+)}$') or nil)
 end
 
@@ -81,26 +88,28 @@ local function remember(key, fingerprint, seq, time)
     oldest = oldest + 1
   end
   newest = newest + 1
-  redis.call('HSET', state, 'key:' .. key, text(now + lifetime) .. ' ' .. seq .. ' ' .. time .. ' ' .. fingerprint,
+  redis.call('HSET', state, 'key:' .. key, text(now + KEY_LIFETIME) .. ' ' .. seq .. ' ' .. time .. ' ' .. fingerprint,
     'keys:' .. text(newest), key, 'keys:oldest', text(oldest), 'keys:newest', text(newest))
 end
 
 local events, answers, keyed, broken = {}, {}, false, nil
 
+local function answer(word, seq, time) return table.concat({word, seq, time, user, tenant}, ' ') end
+
 local function accept(head, its_user, its_tenant, needs_open, finishes, key, fingerprint)
   if key ~= '' then
     local first = first_answer(key)
     if first then
-      if first.fingerprint ~= fingerprint then return {'conflict'} end
+      if first.fingerprint ~= fingerprint then return 'conflict' end
       -- A write, so that whoever waits for replicas waits for the first one too.
       redis.call('HSET', state, 'repeated', first.seq)
-      return {'repeated', first.seq, first.timestamp, user, tenant}
+      return answer('repeated', first.seq, first.timestamp)
     end
   end
-  if finished == '1' and needs_open == 'needs_open' then return {'finished'} end
+  if finished == '1' and needs_open == 'needs_open' then return 'finished' end
   if (user ~= '' and its_user ~= '' and user ~= its_user)
     or (tenant ~= '' and its_tenant ~= '' and tenant ~= its_tenant) then
-    return {'owner'}
+    return 'owner'
   end
   if user == '' then user = its_user end
   if tenant == '' then tenant = its_tenant end
@@ -124,7 +133,7 @@ local function accept(head, its_user, its_tenant, needs_open, finishes, key, fin
     remember(key, fingerprint, seq, timestamp)
     keyed = true
   end
-  return {'ok', seq, timestamp, user, tenant}
+  return answer('ok', seq, timestamp)
 end
 
 for place = FIRST_EVENT, #ARGV, FIELDS do
@@ -132,17 +141,30 @@ for place = FIRST_EVENT, #ARGV, FIELDS do
 end
 if #events == 0 then return answers end
 
-redis.call('HSET', state, 'seq', text(last), 'user', user, 'tenant', tenant, 'finished', finished,
-  'at', text(at), 'expires', text(now + retention))
-if broken then redis.call('HSET', state, 'broken', text(broken)) end
-local stays = retention
-if keyed then stays = math.max(stays, lifetime) end
-if stays > redis.call('PTTL', state) then redis.call('PEXPIRE', state, stays) end
-for first = 1, #events, 1000 do
-  redis.call('LPUSH', history, unpack(events, first, math.min(first + 999, #events)))
+local renew = tonumber(known[6] or 0) < now + RETENTION
+local moment = text(at)
+local changes = {'seq', text(last), 'at', moment}
+local function change(field, value, before)
+  if value == before then return end
+  changes[#changes + 1] = field
+  changes[#changes + 1] = value
 end
-redis.call('LTRIM', history, 0, max_events - 1)
-redis.call('PEXPIRE', history, retention)
+change('user', user, known[2] or '')
+change('tenant', tenant, known[3] or '')
+change('finished', finished, known[4] or '0')
+if renew then change('expires', text(now + STAYS)) end
+if broken then change('broken', text(broken)) end
+redis.call('HSET', state, unpack(changes))
+if renew or keyed then
+  local stays = math.max(STAYS, keyed and KEY_LIFETIME or 0)
+  if stays > redis.call('PTTL', state) then redis.call('PEXPIRE', state, text(stays)) end
+end
+local length
+for first = 1, #events, 1000 do
+  length = redis.call('LPUSH', history, unpack(events, first, math.min(first + 999, #events)))
+end
+if length > MAX_EVENTS then redis.call('LTRIM', history, '0', text(MAX_EVENTS - 1)) end
+redis.call('PEXPIRE', history, text(RETENTION))
 
 for _, event in ipairs(events) do redis.call('SPUBLISH', channel, event) end
 if indexes ~= '' then
@@ -150,7 +172,8 @@ if indexes ~= '' then
   if user ~= '' then rooms[#rooms + 1] = 'user:' .. user end
   if tenant ~= '' then rooms[#rooms + 1] = 'tenant:' .. tenant end
   for _, room in ipairs(rooms) do
-    reach(indexes .. '{' .. room .. '}', channels .. '{' .. room .. '}', job, at, retention, cap, events)
+    reach(indexes .. '{' .. room .. '}', channels .. '{' .. room .. '}', job, moment, RETENTION, STAYS, MAX_JOBS, renew,
+      events)
   end
 end
 return answers

@@ -15,9 +15,7 @@ use crate::{
     event::{JobEvent, Owner, rooms},
     id::JobId,
     room::Room,
-    store::{
-        Append, AppendError, Entry, IDEMPOTENCY_LIFETIME, MAX_ACTIVE_JOBS, Position, StoreError, Window,
-    },
+    store::{Append, AppendError, Entry, MAX_ACTIVE_JOBS, Position, StoreError, Window},
 };
 
 /// How many events of one job the server accepts in one step, in which it serves nobody else.
@@ -150,8 +148,7 @@ impl Redis {
             step.iter().filter_map(|append| append.above).max().max(self.given.newest(job)).unwrap_or(0);
         let call = self.publish.call(&[&history, &state]).arg(&state);
         let call = call.arg(self.keys.channel(&Room::Job(job.clone()))).arg(indexes).arg(channels);
-        let call = call.arg(job.as_str()).arg(MAX_ACTIVE_JOBS).arg(self.history.max_events);
-        let call = call.arg(self.retention()).arg(IDEMPOTENCY_LIFETIME.as_millis().to_string()).arg(above);
+        let call = call.arg(job.as_str()).arg(above);
         let call = step.iter().fold(call, |call, append| with_draft(call, append)).fenced().durable();
         match step.iter().all(|append| append.key.is_some()) {
             true => call,
@@ -185,14 +182,14 @@ enum Answer {
 
 impl Answer {
     fn read_all(answer: Value, count: usize) -> Result<Vec<Self>, StoreError> {
-        let answers: Vec<Vec<String>> = redis::from_redis_value(answer)?;
+        let answers: Vec<String> = redis::from_redis_value(answer)?;
         let read: Option<Vec<Self>> = answers.iter().map(|answer| Self::read(answer)).collect();
         let unexpected = || StoreError(format!("redis: unexpected answer {answers:?}"));
         read.filter(|read| read.len() == count).ok_or_else(unexpected)
     }
 
-    fn read(answer: &[String]) -> Option<Self> {
-        let words: Vec<&str> = answer.iter().map(String::as_str).collect();
+    fn read(answer: &str) -> Option<Self> {
+        let words: Vec<&str> = answer.split(' ').collect();
         Some(match words.as_slice() {
             [word @ ("ok" | "repeated"), seq, timestamp, user, tenant] => {
                 let (seq, timestamp) = (seq.parse().ok()?, timestamp.parse().ok()?);

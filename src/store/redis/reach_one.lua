@@ -3,4 +3,5 @@
 
 local events = {}
 for place = 6, #ARGV do events[#events + 1] = ARGV[place] end
-reach(KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), events)
+local retention = tonumber(ARGV[4])
+reach(KEYS[1], ARGV[1], ARGV[2], ARGV[3], retention, retention, ARGV[5], true, events)
