@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Measures Jobcast beside what it is compared with, on a bare Debian machine with Rust and Node: installs what is
-# missing, builds everything, runs all loads and writes benches/results. Arguments go to the runner; see --help.
+# missing, builds everything, runs all loads and writes benches/results. Arguments go to the runner: see --help, and
+# README.md for what is measured and how to measure a part of it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

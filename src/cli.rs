@@ -65,7 +65,13 @@ pub fn run() -> ExitCode {
     }
 }
 
+/// How many threads wait for the disk: as many as it serves well at once. More would only wake one another when many
+/// clients come back together.
+const BLOCKING_THREADS: usize = 16;
+
 /// Runs a command's work to its end on a runtime of its own.
 fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.max_blocking_threads(BLOCKING_THREADS);
+    runtime.enable_all().build()?.block_on(work)
 }

@@ -3,16 +3,18 @@
 
 mod clients;
 mod embedded;
+mod feed;
 mod redis;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use serde::Serialize;
 use serde_json::value::RawValue;
-use tokio::sync::mpsc;
 
+use self::feed::FeedSender;
 pub use self::{
     clients::{ClientRecord, ClientsPage, Connection, Directory},
+    feed::{Feed, FeedItem},
     redis::RedisOptions,
 };
 use crate::{
@@ -205,28 +207,6 @@ pub struct Bounds {
     pub broken: Option<Seq>,
 }
 
-/// What the feed brings.
-#[derive(Debug)]
-pub enum FeedItem {
-    /// An event for a covered room. Copies may come twice or out of order.
-    Event(JobEvent),
-    /// A notice for a covered room, or for everyone.
-    Notice(Box<Notice>),
-    /// From now on items may be missing.
-    Interrupted,
-    /// All covered rooms are covered again: whatever was accepted since the interruption has to be fetched.
-    Restored {
-        /// When the interruption began, with a margin.
-        since: Timestamp,
-    },
-}
-
-/// The receiving end of a store's feed.
-pub type Feed = mpsc::Receiver<FeedItem>;
-
-/// How many items the feed holds for a node that is slow to take them.
-const FEED_CAPACITY: usize = 4096;
-
 /// A store that is open. Cloning gives another handle.
 #[derive(Debug, Clone)]
 pub enum Store {
@@ -251,7 +231,10 @@ impl Store {
     /// # Errors
     /// [`OpenError`] says which folder or server could not be opened, and why.
     pub async fn open(options: &StoreOptions, node: &str, tasks: &Tasks) -> Result<(Self, Feed), OpenError> {
-        let (sender, feed) = mpsc::channel(FEED_CAPACITY);
+        let (sender, feed) = match &options.backend {
+            Backend::Memory | Backend::Embedded(_) => feed::waiting(),
+            Backend::Redis(_) => feed::refusing(),
+        };
         let store = match &options.backend {
             Backend::Memory => {
                 Store::Embedded(embedded::Embedded::open(None, options.history, sender, tasks)?)

@@ -9,6 +9,7 @@ install_packages() {
   local missing=()
   command -v redis-server >/dev/null || missing+=(redis-server)
   command -v openssl >/dev/null || missing+=(openssl)
+  command -v valgrind >/dev/null || missing+=(valgrind)
   command -v chromium >/dev/null || missing+=(chromium)
   command -v python3 >/dev/null || missing+=(python3)
   python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
@@ -35,8 +36,8 @@ install_node_modules tests/js
 install_node_modules client-demo
 
 step "formatting and lints"
-cargo fmt --check
-cargo clippy --locked --all-targets -- -D warnings
+cargo fmt --all --check
+cargo clippy --locked --workspace --all-targets -- -D warnings
 npm run --silent --prefix client-demo typecheck
 
 if command -v cargo-deny >/dev/null; then
@@ -45,7 +46,10 @@ if command -v cargo-deny >/dev/null; then
 fi
 
 step "unit, property and conformance tests"
-cargo test --locked
+cargo test --locked --workspace
+
+step "instructions of the hot paths"
+cargo test --locked --profile cost -p jobcast-cost -- --nocapture
 
 step "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet

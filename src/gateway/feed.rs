@@ -1,10 +1,18 @@
 //! The node's side of the feed: every event through the hub, gaps filled from history, and after an
 //! interruption everything that may have been missed.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::sync::Notify;
 
 use super::{
-    CloseReason, Delivery, Gateway,
+    CloseReason, Gateway, Outlet,
     catch_up::{self, Pages},
     hub::{Hub, Receipt, Resync},
 };
@@ -27,6 +35,9 @@ const BATCH_BYTES: usize = 256 * 1024;
 /// How many sessions are sent what was offered before other tasks get their turn.
 const FLUSHES: usize = 64;
 
+/// How many there are for each worker of the runtime at least that takes part.
+const SHARE: usize = 256;
+
 /// How many jobs of a room are brought up to date by one question to the store.
 const RESYNC_CHUNK: usize = 100;
 
@@ -39,7 +50,7 @@ pub async fn follow(gateway: Gateway, mut feed: Feed) {
     while feed.recv_many(&mut items, BATCH).await > 0 {
         let mut bytes = 0;
         for item in items.drain(..) {
-            let size = size(&item);
+            let size = item.size();
             if bytes > 0 && bytes + size > BATCH_BYTES {
                 receive(&gateway, &mut events);
                 flush(&gateway).await;
@@ -77,20 +88,44 @@ fn receive(gateway: &Gateway, events: &mut Vec<JobEvent>) {
 /// what waits for a client that reads is never more than a batch.
 async fn flush(gateway: &Gateway) {
     let outlets = gateway.step(Hub::take_unflushed);
-    for some in outlets.chunks(FLUSHES) {
-        some.iter().for_each(|outlet| outlet.flush());
-        tokio::task::yield_now().await;
+    let workers = tokio::runtime::Handle::current().metrics().num_workers();
+    let helpers = (outlets.len() / SHARE).min(workers).saturating_sub(1);
+    let flushing = Arc::new(Flushing { outlets, ..Flushing::default() });
+    for _ in 0..helpers {
+        gateway.0.tasks.spawn_until_stop("flush", flushing.clone().help());
     }
-    if outlets.is_empty() {
-        tokio::task::yield_now().await;
-    }
+    flushing.clone().help().await;
+    flushing.finish().await;
 }
 
-fn size(item: &FeedItem) -> usize {
-    match item {
-        FeedItem::Event(event) => Delivery::Event(event).size(),
-        FeedItem::Notice(notice) => Delivery::Notice(notice).size(),
-        FeedItem::Interrupted | FeedItem::Restored { .. } => 0,
+/// Sending, shared by those who do it: whoever comes takes what nobody has taken yet.
+#[derive(Default)]
+struct Flushing {
+    outlets: Vec<Arc<dyn Outlet>>,
+    taken: AtomicUsize,
+    done: AtomicUsize,
+    all_done: Notify,
+}
+
+impl Flushing {
+    async fn help(self: Arc<Self>) {
+        loop {
+            let first = self.taken.fetch_add(FLUSHES, Ordering::Relaxed);
+            let Some(rest) = self.outlets.get(first..).filter(|rest| !rest.is_empty()) else { return };
+            let some = &rest[..rest.len().min(FLUSHES)];
+            some.iter().for_each(|outlet| outlet.flush());
+            if self.done.fetch_add(some.len(), Ordering::AcqRel) + some.len() == self.outlets.len() {
+                self.all_done.notify_one();
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Waits for whoever is not done yet with what they took.
+    async fn finish(&self) {
+        while self.done.load(Ordering::Acquire) < self.outlets.len() {
+            self.all_done.notified().await;
+        }
     }
 }
 

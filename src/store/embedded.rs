@@ -28,8 +28,8 @@ use self::{
     writer::{Request, Writer},
 };
 use super::{
-    Append, AppendError, Bounds, ClientRecord, ClientsPage, Directory, Entry, FeedItem, HistoryOptions,
-    OpenError, Position, StoreError, Window,
+    Append, AppendError, Bounds, ClientRecord, ClientsPage, Directory, Entry, FeedItem, FeedSender,
+    HistoryOptions, OpenError, Position, StoreError, Window,
 };
 use crate::{
     event::Seq,
@@ -56,7 +56,7 @@ pub struct Embedded {
     active: Arc<Mutex<ActiveJobs>>,
     history: HistoryOptions,
     requests: mpsc::Sender<Request>,
-    feed: mpsc::Sender<FeedItem>,
+    feed: FeedSender,
     /// What keeps events from being accepted.
     refusing: watch::Receiver<Option<StoreError>>,
     directory: Directory,
@@ -68,7 +68,7 @@ impl Embedded {
     pub fn open(
         path: Option<&Path>,
         history: HistoryOptions,
-        feed: mpsc::Sender<FeedItem>,
+        feed: FeedSender,
         tasks: &Tasks,
     ) -> Result<Arc<Self>, OpenError> {
         let kv = Arc::new(match path {
@@ -177,8 +177,10 @@ impl Embedded {
     }
 
     pub async fn notify(&self, notice: &Notice) -> Result<(), StoreError> {
-        let sent = self.feed.send(FeedItem::Notice(Box::new(notice.clone()))).await;
-        sent.map_err(|_| StoreError("it is closed".to_owned()))
+        match self.feed.send(FeedItem::Notice(Box::new(notice.clone()))).await {
+            true => Ok(()),
+            false => Err(StoreError("it is closed".to_owned())),
+        }
     }
 
     pub fn directory(&self) -> &Directory {

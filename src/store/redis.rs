@@ -16,7 +16,6 @@ mod slots;
 use std::sync::Arc;
 
 use redis::Value;
-use tokio::sync::mpsc;
 
 pub use self::servers::RedisOptions;
 use self::{
@@ -29,7 +28,7 @@ use self::{
     link::Link,
 };
 use super::{
-    Bounds, ClientRecord, ClientsPage, Directory, Entry, FeedItem, HistoryOptions, IDEMPOTENCY_LIFETIME,
+    Bounds, ClientRecord, ClientsPage, Directory, Entry, FeedSender, HistoryOptions, IDEMPOTENCY_LIFETIME,
     MAX_ACTIVE_JOBS, OpenError, StoreError, Window,
 };
 use crate::{
@@ -66,7 +65,7 @@ impl Redis {
         options: &RedisOptions,
         history: HistoryOptions,
         node: &str,
-        feed: mpsc::Sender<FeedItem>,
+        feed: FeedSender,
         tasks: &Tasks,
     ) -> Result<Arc<Self>, OpenError> {
         let link = Link::open(options).await?;

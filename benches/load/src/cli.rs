@@ -43,6 +43,9 @@ pub struct Matrix {
     /// The folder for results.json and results.md [default: benches/results]
     #[arg(long, value_name = "FOLDER")]
     pub out: Option<PathBuf>,
+    /// Forget what is in that folder: otherwise what is not measured again stays in the report.
+    #[arg(long)]
+    pub fresh: bool,
 }
 
 #[derive(Args)]

@@ -26,6 +26,7 @@ pub struct Measured {
     pub calls: Histogram,
     pub cpu: Cpu,
     late: u64,
+    latest: u64,
     watching_cpu: Duration,
     publishing_cpu: Duration,
 }
@@ -68,6 +69,7 @@ pub fn drive(
         calls: published.calls,
         cpu: stage.cpu()? - cpu,
         late: published.late,
+        latest: published.latest,
         watching_cpu: thread_cpu() - own_cpu,
         publishing_cpu: published.cpu,
     })
@@ -101,6 +103,7 @@ impl Measured {
         ];
         if self.late > 0 {
             figures.push(fault("sent late", self.late));
+            figures.push(fault("late by ms", self.latest / 1_000));
         }
         figures
     }

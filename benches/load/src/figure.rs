@@ -1,11 +1,11 @@
 //! Single numbers of a run, and how several runs' numbers become one.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::latency::Histogram;
 
 /// How the numbers of several rounds become one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Merge {
     /// What is measured: the median.
@@ -15,7 +15,7 @@ pub enum Merge {
 }
 
 /// One number of a run.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Figure {
     /// With its unit.
     pub name: String,

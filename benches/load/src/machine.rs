@@ -1,39 +1,58 @@
-//! Where and with what was measured: without that no number means anything.
+//! Where, when and with what was measured: without that no number means anything.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::subject::Programs;
 
-/// What a report begins with.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+/// The computer and its programs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
-    pub date: String,
     pub cpu: String,
     pub cores: usize,
     pub memory_gib: u64,
     pub kernel: String,
-    /// The revision of the repository; "+" where files differ from it.
-    pub revision: Option<String>,
     /// Programs and their versions, as far as they are there.
     pub versions: Vec<(String, String)>,
 }
 
 impl Machine {
-    /// This one, with these programs, and the repository at `root`.
-    pub fn this(programs: &Programs, root: &Path) -> Self {
+    /// This one, with these programs.
+    pub fn this(programs: &Programs) -> Self {
         Self {
-            date: chrono::Utc::now().format("%Y-%m-%d %H:%M UTC").to_string(),
             cpu: value("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown".to_owned()),
             cores: std::thread::available_parallelism().map_or(0, usize::from),
             memory_gib: memory_gib().unwrap_or(0),
             kernel: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
-            revision: revision(root),
             versions: versions(programs),
         }
+    }
+
+    /// Whether figures measured there may stand beside figures measured here.
+    pub fn is_like(&self, other: &Self) -> bool {
+        (&self.cpu, self.cores, self.memory_gib) == (&other.cpu, other.cores, other.memory_gib)
+    }
+}
+
+/// One invocation: what its figures have in common, and those of another one may not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// When it began.
+    pub date: String,
+    /// The revision of the repository; "+" where files differ from it.
+    pub revision: Option<String>,
+    /// Whether these were short runs, which measure little.
+    pub quick: bool,
+}
+
+impl Run {
+    /// Begins now, with the repository at `root`.
+    pub fn now(root: &Path, quick: bool) -> Self {
+        let date = chrono::Utc::now().format("%Y-%m-%d %H:%M UTC").to_string();
+        Self { date, revision: revision(root), quick }
     }
 }
 
@@ -111,8 +130,9 @@ mod tests {
     fn this_machine_is_known() {
         let nowhere = || std::path::PathBuf::from("/nowhere");
         let programs = Programs { jobcast: nowhere(), limits: nowhere(), opponents: nowhere() };
-        let machine = Machine::this(&programs, &nowhere());
+        let machine = Machine::this(&programs);
         assert!(machine.cores > 0 && machine.memory_gib > 0 && !machine.kernel.is_empty());
-        assert!(machine.revision.is_none() && !machine.versions.iter().any(|(name, _)| name == "jobcast"));
+        assert!(!machine.versions.iter().any(|(name, _)| name == "jobcast"));
+        assert!(Run::now(&nowhere(), true).revision.is_none());
     }
 }

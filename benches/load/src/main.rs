@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+mod bars;
 mod books;
 mod cli;
 mod drive;
@@ -31,14 +32,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::cli::{Cli, Command, One};
 use crate::figure::shown;
-use crate::scenario::Scenario;
+use crate::scenario::{Entry, Scenario};
 use crate::stage::Stage;
-use crate::subject::{Programs, Subject};
+use crate::subject::Programs;
 
 /// Errors are for people to read; nobody acts on their kind.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -93,8 +94,8 @@ fn run_one(one: &One) -> Result<(), Error> {
 }
 
 fn named(name: &str) -> Result<Box<dyn Scenario>, Error> {
-    let found = scenario::all().into_iter().find(|(own, _)| *own == name);
-    found.map(|(_, scenario)| scenario).ok_or_else(|| format!("there is no scenario “{name}”").into())
+    let found = scenario::all().into_iter().find(|entry| entry.name == name);
+    found.map(|entry| entry.scenario).ok_or_else(|| format!("there is no scenario “{name}”").into())
 }
 
 /// The repository that this was built from.
@@ -108,12 +109,9 @@ fn scratch(root: &Path) -> PathBuf {
 }
 
 fn list() -> bool {
-    for (name, scenario) in scenario::all() {
-        let subjects = Subject::value_variants()
-            .iter()
-            .filter(|subject| scenario.suits(**subject))
-            .map(|subject| subject.name());
-        println!("{name}\n  {}\n  {}", scenario.about(), subjects.collect::<Vec<_>>().join(", "));
+    for Entry { name, scenario, subjects } in scenario::all() {
+        let subjects: Vec<_> = subjects.iter().map(|subject| subject.name()).collect();
+        println!("{name}\n  {}\n  {}", scenario.about(), subjects.join(", "));
     }
     true
 }

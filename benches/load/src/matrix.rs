@@ -4,53 +4,57 @@ use std::path::Path;
 
 use crate::cli::Matrix;
 use crate::figure::{Figure, shown};
-use crate::machine::Machine;
+use crate::machine::{Machine, Run};
 use crate::report::{Load, Report, Row};
-use crate::scenario::{self, Knobs, Scenario};
+use crate::scenario::{self, Entry, Knobs, Scenario};
 use crate::stage::Stage;
 use crate::subject::{Programs, Subject};
 use crate::{Error, interrupt};
 
-/// A load with its name and the subjects that it is put on.
+/// A load with the subjects that it is put on, and what they yield in this run.
 struct Task {
     name: &'static str,
     scenario: Box<dyn Scenario>,
-    subjects: Vec<Subject>,
+    rows: Vec<(Subject, Row)>,
 }
 
 /// Runs all that was asked for; whether nothing failed. The report is written after every run, so that an
 /// interrupted one leaves what it had.
 pub fn run(matrix: &Matrix, programs: &Programs, root: &Path) -> Result<bool, Error> {
-    let tasks = tasks(matrix)?;
     let rounds = if matrix.quick { 1 } else { matrix.rounds };
+    let run = Run::now(root, matrix.quick);
     let out = matrix.out.clone().unwrap_or_else(|| root.join("benches/results"));
-    let loads = tasks.iter().map(empty_load).collect();
-    let mut report = Report { machine: Machine::this(programs, root), rounds, quick: matrix.quick, loads };
+    let mut tasks = tasks(matrix, &run)?;
+    let mut report = Report { machine: Machine::this(programs), loads: blank(&run) };
+    if !matrix.fresh {
+        report.take_over(&out)?;
+    }
     for round in 0..rounds {
-        for (task, load) in tasks.iter().enumerate() {
-            for subject in turned(load.subjects.len(), round as usize) {
+        for Task { name, scenario, rows } in &mut tasks {
+            for at in turned(rows.len(), round as usize) {
                 interrupt::check()?;
-                let Task { name, subjects, .. } = &tasks[task];
-                eprint!("round {} of {rounds}, {name}, {}: ", round + 1, subjects[subject].name());
-                let result = once(load, subjects[subject], programs, root, matrix.quick);
-                note(&mut report.loads[task].subjects[subject], round, result, root)?;
+                let (subject, row) = &mut rows[at];
+                eprint!("round {} of {rounds}, {name}, {}: ", round + 1, row.subject);
+                let result = once(scenario.as_ref(), *subject, programs, root, matrix.quick);
+                note(row, round, result, root)?;
+                report.put(name, row.clone());
                 report.write(&out)?;
             }
         }
     }
     eprintln!("written: {}", out.join("results.md").display());
-    Ok(!report.has_errors())
+    Ok(tasks.iter().flat_map(|task| &task.rows).all(|(_, row)| row.errors.is_empty()))
 }
 
 fn once(
-    task: &Task,
+    scenario: &dyn Scenario,
     subject: Subject,
     programs: &Programs,
     root: &Path,
     quick: bool,
 ) -> Result<Vec<Figure>, Error> {
-    let mut stage = Stage::start(programs, subject, task.scenario.nodes(), &crate::scratch(root))?;
-    task.scenario.run(&mut stage, Knobs { quick, ..Knobs::default() })
+    let mut stage = Stage::start(programs, subject, scenario.nodes(), &crate::scratch(root))?;
+    scenario.run(&mut stage, Knobs { quick, ..Knobs::default() })
 }
 
 /// Adds a run's result to its row; an interruption is no result.
@@ -73,24 +77,29 @@ fn note(row: &mut Row, round: u32, result: Result<Vec<Figure>, Error>, root: &Pa
     Ok(())
 }
 
-fn tasks(matrix: &Matrix) -> Result<Vec<Task>, Error> {
+fn tasks(matrix: &Matrix, run: &Run) -> Result<Vec<Task>, Error> {
     let all = scenario::all();
-    if let Some(unknown) = matrix.scenarios.iter().find(|wanted| !all.iter().any(|(name, _)| name == wanted))
-    {
+    if let Some(unknown) = matrix.scenarios.iter().find(|wanted| !all.iter().any(|own| own.name == *wanted)) {
         return Err(format!("there is no scenario “{unknown}”; `list` names them").into());
     }
     let wanted =
         |name: &str| matrix.scenarios.is_empty() || matrix.scenarios.iter().any(|wanted| wanted == name);
-    let tasks = all.into_iter().filter(|(name, _)| wanted(name)).map(|(name, scenario)| {
-        let subjects = matrix.subjects().iter().copied().filter(|subject| scenario.suits(*subject)).collect();
-        Task { name, scenario, subjects }
-    });
-    Ok(tasks.filter(|task| !task.subjects.is_empty()).collect())
+    let tasks =
+        all.into_iter().filter(|entry| wanted(entry.name)).map(|Entry { name, scenario, subjects }| {
+            let subjects = matrix.subjects().iter().filter(|subject| subjects.contains(subject));
+            let rows = subjects.map(|subject| (*subject, Row::new(subject.name(), run.clone())));
+            Task { name, scenario, rows: rows.collect() }
+        });
+    Ok(tasks.collect())
 }
 
-fn empty_load(task: &Task) -> Load {
-    let subjects = task.subjects.iter().map(|subject| Row::new(subject.name())).collect();
-    Load { name: task.name.to_owned(), about: task.scenario.about(), subjects }
+/// Every load with a row for each of its subjects, in the order of the report.
+fn blank(run: &Run) -> Vec<Load> {
+    let load = |Entry { name, scenario, subjects }: Entry| {
+        let subjects = subjects.iter().map(|subject| Row::new(subject.name(), run.clone())).collect();
+        Load { name: name.to_owned(), about: scenario.about(), subjects }
+    };
+    scenario::all().into_iter().map(load).collect()
 }
 
 /// All of them, each round beginning with another one, so that none always follows the same.
@@ -114,7 +123,8 @@ mod tests {
 
     #[test]
     fn errors_do_not_tell_where_the_repository_is() {
-        let mut row = Row::new("node".to_owned());
+        let run = Run::now(Path::new("/some/where"), true);
+        let mut row = Row::new("node".to_owned(), run);
         note(&mut row, 1, Err("cannot start /some/where/target/x".into()), Path::new("/some/where")).unwrap();
         assert_eq!(row.errors, ["round 2: cannot start target/x"]);
     }

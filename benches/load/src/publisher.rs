@@ -66,8 +66,10 @@ pub struct Published {
     pub cpu: Duration,
     /// When the last answer came, in microseconds.
     pub last_answer: u64,
-    /// How many events the clock asked for too early for the server.
+    /// How many events were sent noticeably later than the clock asked for, and the latest one by how much, in
+    /// microseconds.
     pub late: u64,
+    pub latest: u64,
 }
 
 /// Publishes about one topic.
@@ -146,6 +148,7 @@ impl Publisher {
                 Go::Now => now,
                 Go::Due(due) if now >= due + LATE_US => {
                     published.late += phase.plan.batch as u64;
+                    published.latest = published.latest.max(now - due);
                     due
                 }
                 Go::Due(due) if now >= due => now,

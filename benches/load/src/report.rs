@@ -1,26 +1,27 @@
 //! What all runs together say: one number for each figure, in JSON for programs and in tables for people.
 
 use std::fmt::Write;
+use std::io::ErrorKind;
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::Error;
 use crate::figure::{Figure, Merge, merged, shown};
-use crate::machine::Machine;
+use crate::machine::{Machine, Run};
+use crate::{Error, bars};
+
+const JSON: &str = "results.json";
+const MARKDOWN: &str = "results.md";
 
 /// All that a report holds.
-#[derive(Serialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Report {
     pub machine: Machine,
-    pub rounds: u32,
-    /// Whether these were short runs, which measure little.
-    pub quick: bool,
     pub loads: Vec<Load>,
 }
 
 /// One load on all of its subjects.
-#[derive(Serialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Load {
     pub name: String,
     pub about: String,
@@ -28,16 +29,17 @@ pub struct Load {
 }
 
 /// One load on one subject.
-#[derive(Serialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Row {
     pub subject: String,
+    pub run: Run,
     pub figures: Vec<Merged>,
     /// What went wrong, by round.
     pub errors: Vec<String>,
 }
 
 /// One figure of all rounds.
-#[derive(Serialize, Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Merged {
     pub name: String,
     pub merge: Merge,
@@ -48,8 +50,13 @@ pub struct Merged {
 
 impl Row {
     /// A subject that has not run yet.
-    pub fn new(subject: String) -> Self {
-        Self { subject, figures: Vec::new(), errors: Vec::new() }
+    pub fn new(subject: String, run: Run) -> Self {
+        Self { subject, run, figures: Vec::new(), errors: Vec::new() }
+    }
+
+    /// Whether it has not run yet.
+    pub fn is_empty(&self) -> bool {
+        self.figures.is_empty() && self.errors.is_empty()
     }
 
     /// Adds what one round measured.
@@ -66,56 +73,89 @@ impl Row {
         }
     }
 
-    fn value(&self, name: &str) -> Option<f64> {
+    /// How many rounds succeeded.
+    fn rounds(&self) -> usize {
+        self.figures.iter().map(|figure| figure.rounds.len()).max().unwrap_or(0)
+    }
+
+    /// What all rounds say of this figure.
+    pub fn value(&self, name: &str) -> Option<f64> {
         self.figures.iter().find(|figure| figure.name == name).map(|figure| figure.value)
     }
 }
 
 impl Report {
-    /// Whether any run failed.
-    pub fn has_errors(&self) -> bool {
-        self.loads.iter().flat_map(|load| &load.subjects).any(|row| !row.errors.is_empty())
-    }
-
-    /// Writes `results.json` and `results.md` into a folder.
-    pub fn write(&self, folder: &Path) -> Result<(), Error> {
-        std::fs::create_dir_all(folder)?;
-        let mut json = serde_json::to_string_pretty(self)?;
-        json.push('\n');
-        std::fs::write(folder.join("results.json"), json)?;
-        std::fs::write(folder.join("results.md"), self.markdown())?;
+    /// Takes what an earlier run left in a folder, as far as it belongs into this report: what is measured again
+    /// replaces it row by row.
+    pub fn take_over(&mut self, folder: &Path) -> Result<(), Error> {
+        let path = folder.join(JSON);
+        let again = |what: String| format!("{}: {what}; --fresh begins anew", path.display());
+        let json = match std::fs::read(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            json => json?,
+        };
+        let earlier: Self = serde_json::from_slice(&json).map_err(|error| again(error.to_string()))?;
+        if !earlier.machine.is_like(&self.machine) {
+            return Err(again("measured on another machine".to_owned()).into());
+        }
+        for Load { name, subjects, .. } in earlier.loads {
+            subjects.into_iter().for_each(|row| self.put(&name, row));
+        }
         Ok(())
     }
 
+    /// Puts a row where it belongs; nowhere, if there is no such load or subject.
+    pub fn put(&mut self, load: &str, row: Row) {
+        let rows = self.loads.iter_mut().filter(|own| own.name == load).flat_map(|load| &mut load.subjects);
+        rows.filter(|own| own.subject == row.subject).for_each(|own| own.clone_from(&row));
+    }
+
+    /// Writes `results.json` and `results.md` into a folder, with what has been measured by now.
+    pub fn write(&self, folder: &Path) -> Result<(), Error> {
+        let measured = self.measured();
+        std::fs::create_dir_all(folder)?;
+        let mut json = serde_json::to_string_pretty(&measured)?;
+        json.push('\n');
+        replace(folder, JSON, &json)?;
+        replace(folder, MARKDOWN, &measured.markdown())
+    }
+
+    fn measured(&self) -> Self {
+        let mut measured = self.clone();
+        measured.loads.iter_mut().for_each(|load| load.subjects.retain(|row| !row.is_empty()));
+        measured.loads.retain(|load| !load.subjects.is_empty());
+        measured
+    }
+
     fn markdown(&self) -> String {
-        let mut text = String::from("# Results\n\n");
+        let mut text = String::from("# Results\n\n## Bars\n\n");
+        bars::put(&mut text, &self.loads);
         self.put_preface(&mut text);
         self.loads.iter().for_each(|load| put_load(&mut text, load));
         text
     }
 
     fn put_preface(&self, text: &mut String) {
-        let Machine { date, cpu, cores, memory_gib, kernel, revision, versions } = &self.machine;
-        let revision = revision.as_deref().unwrap_or("unknown");
+        let Machine { cpu, cores, memory_gib, kernel, versions } = &self.machine;
         let versions: Vec<_> = versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
-        let rounds = match self.rounds {
-            1 => "One round".to_owned(),
-            rounds => {
-                format!("Medians of {rounds} rounds; of what must not happen (lost, …) the worst round")
-            }
-        };
-        let quick =
-            if self.quick { " of short runs, which show that it works and measure little" } else { "" };
         let _ = write!(
             text,
-            "{rounds}{quick}. Measured on {date} at revision {revision}, on {cores} cores ({cpu}), {memory_gib} GiB, \
-             Linux {kernel}.\n\nVersions: {}.\n\n\
+            "\n## Machine\n\n{cores} cores ({cpu}), {memory_gib} GiB, Linux {kernel}.\n\nVersions: {}.\n\n\
+             Figures are medians of their rounds; of what must not happen (lost, …) the worst round counts. \
              Servers, Redis and the load generator share the cores. So compare what is counted in processor time \
              (CPU): it is read from the kernel, process by process. “watching thread %” and “publishing thread %” \
              tell how much of one core the generator's own two threads had.\n",
             versions.join(", ")
         );
     }
+}
+
+/// Never leaves half a file, whenever it is interrupted.
+fn replace(folder: &Path, name: &str, content: &str) -> Result<(), Error> {
+    let unfinished = folder.join(format!(".{name}.new"));
+    std::fs::write(&unfinished, content)?;
+    std::fs::rename(&unfinished, folder.join(name))?;
+    Ok(())
 }
 
 fn put_load(text: &mut String, load: &Load) {
@@ -137,6 +177,27 @@ fn put_load(text: &mut String, load: &Load) {
             let _ =
                 writeln!(text, "| {} | **error**: {} |{blank}", row.subject, error.replace(['|', '\n'], " "));
         }
+    }
+    put_runs(text, &load.subjects);
+}
+
+/// Says when these rows were measured: they need not be of one run, nor have as many rounds.
+fn put_runs(text: &mut String, rows: &[Row]) {
+    let mut runs: Vec<((&Run, usize), Vec<&str>)> = Vec::new();
+    for row in rows {
+        let run = (&row.run, row.rounds());
+        match runs.iter_mut().find(|(own, _)| *own == run) {
+            Some((_, subjects)) => subjects.push(&row.subject),
+            None => runs.push((run, vec![&row.subject])),
+        }
+    }
+    let several = runs.len() > 1;
+    for ((Run { date, revision, quick }, rounds), subjects) in runs {
+        let revision = revision.as_deref().unwrap_or("unknown");
+        let short = if *quick { "short " } else { "" };
+        let rounds = format!("{rounds} {short}round{}", if rounds == 1 { "" } else { "s" });
+        let whose = if several { format!(" ({})", subjects.join(", ")) } else { String::new() };
+        let _ = write!(text, "\nMeasured on {date} at revision {revision}, {rounds}{whose}.\n");
     }
 }
 
@@ -163,21 +224,23 @@ mod tests {
     use super::*;
     use crate::figure::{fault, figure};
 
+    fn run(date: &str) -> Run {
+        Run { date: date.to_owned(), revision: Some("abc".to_owned()), quick: false }
+    }
+
     fn report(loads: Vec<Load>) -> Report {
         let machine = Machine {
-            date: "2026-01-01 00:00 UTC".to_owned(),
             cpu: "a processor".to_owned(),
             cores: 2,
             memory_gib: 24,
             kernel: "6.1".to_owned(),
-            revision: None,
             versions: vec![("node".to_owned(), "20".to_owned())],
         };
-        Report { machine, rounds: 3, quick: false, loads }
+        Report { machine, loads }
     }
 
     fn row(subject: &str, rounds: &[&[Figure]]) -> Row {
-        let mut row = Row::new(subject.to_owned());
+        let mut row = Row::new(subject.to_owned(), run("Monday"));
         rounds.iter().for_each(|figures| row.add(figures.to_vec()));
         row
     }
@@ -200,29 +263,64 @@ mod tests {
         let without = row("node", &[&[figure("CPU", 2.5), fault("lost", 0), fault("cut off", 3)]]);
         let text = report(vec![load(vec![without, with_redis])]).markdown();
         let table = "| subject | CPU | Redis | lost | cut off |\n|---|--:|--:|--:|--:|\n\
-                     | node | 2.50 | – | 0 | 3 |\n| nestjs | 5 | 1 | 0 | – |\n";
+                     | node | 2.50 | – | 0 | 3 |\n| nestjs | 5 | 1 | 0 | – |\n\n\
+                     Measured on Monday at revision abc, 1 round.\n";
         assert!(text.ends_with(table), "{text}");
+        assert!(text.starts_with("# Results\n\n## Bars\n\n| what |"), "{text}");
     }
 
     #[test]
     fn an_error_is_a_line_of_the_table() {
-        let mut failed = Row::new("bun".to_owned());
+        let mut failed = Row::new("bun".to_owned(), run("Tuesday"));
         failed.errors.push("round 1: no | answer\nat all".to_owned());
         let fine = row("node", &[&[figure("CPU", 2.5), fault("lost", 0)]]);
-        let report = report(vec![load(vec![fine, failed])]);
-        assert!(report.has_errors());
-        assert!(report.markdown().ends_with("| bun | **error**: round 1: no   answer at all | |\n"));
+        let text = report(vec![load(vec![fine, failed])]).markdown();
+        let end = "| bun | **error**: round 1: no   answer at all | |\n\n\
+                   Measured on Monday at revision abc, 1 round (node).\n\n\
+                   Measured on Tuesday at revision abc, 0 rounds (bun).\n";
+        assert!(text.ends_with(end), "{text}");
     }
 
     #[test]
-    fn both_files_are_written() {
+    fn what_is_not_measured_again_stays() {
         let folder = tempfile::tempdir().unwrap();
-        report(vec![load(vec![row("node", &[&[figure("CPU", 2.5)]])])])
-            .write(&folder.path().join("deep"))
-            .unwrap();
-        let json = std::fs::read(folder.path().join("deep/results.json")).unwrap();
-        let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
-        assert_eq!(json["loads"][0]["subjects"][0]["figures"][0]["value"], 2.5);
-        assert!(folder.path().join("deep/results.md").exists());
+        let path = folder.path().join("deep");
+        let blank = |subject: &str| Row::new(subject.to_owned(), run("Tuesday"));
+        let plan = || report(vec![load(vec![blank("node"), blank("bun"), blank("nestjs")])]);
+
+        let mut first = plan();
+        first.take_over(&path).unwrap();
+        first.put("fanout", row("node", &[&[figure("CPU", 2.5)]]));
+        first.put("fanout", row("nestjs", &[&[figure("CPU", 9.0)]]));
+        first.put("gone", row("node", &[&[figure("CPU", 1.0)]]));
+        first.write(&path).unwrap();
+
+        let mut second = plan();
+        second.take_over(&path).unwrap();
+        let mut again = blank("nestjs");
+        again.add(vec![figure("CPU", 8.0)]);
+        second.put("fanout", again);
+        second.write(&path).unwrap();
+
+        let read: Report = serde_json::from_slice(&std::fs::read(path.join(JSON)).unwrap()).unwrap();
+        let rows: Vec<_> = read.loads[0]
+            .subjects
+            .iter()
+            .map(|row| (row.subject.as_str(), row.value("CPU"), row.run.date.as_str()))
+            .collect();
+        assert_eq!(rows, [("node", Some(2.5), "Monday"), ("nestjs", Some(8.0), "Tuesday")]);
+        assert_eq!((read.loads.len(), path.join(MARKDOWN).exists()), (1, true));
+    }
+
+    #[test]
+    fn another_machine_or_a_broken_file_is_not_taken_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut elsewhere = report(Vec::new());
+        elsewhere.machine.cores = 64;
+        elsewhere.write(folder.path()).unwrap();
+        let refused = |error: Error| error.to_string().contains("--fresh");
+        assert!(report(Vec::new()).take_over(folder.path()).is_err_and(refused));
+        std::fs::write(folder.path().join(JSON), "{").unwrap();
+        assert!(report(Vec::new()).take_over(folder.path()).is_err_and(refused));
     }
 }

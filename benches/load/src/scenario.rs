@@ -43,7 +43,7 @@ impl Knobs {
 
     /// How long to run before that, so that code is compiled and memory is there.
     fn warm_up(&self) -> Duration {
-        Duration::from_millis(if self.quick { 500 } else { 2_000 })
+        Duration::from_millis(if self.quick { 500 } else { 1_500 })
     }
 
     fn window(&self) -> u64 {
@@ -56,11 +56,6 @@ pub trait Scenario {
     /// What it measures, in a sentence.
     fn about(&self) -> String;
 
-    /// Whether a subject can be put under it.
-    fn suits(&self, _subject: Subject) -> bool {
-        true
-    }
-
     /// How many processes of the subject it takes.
     fn nodes(&self) -> usize {
         1
@@ -70,32 +65,64 @@ pub trait Scenario {
     fn run(&self, stage: &mut Stage, knobs: Knobs) -> Result<Vec<Figure>, Error>;
 }
 
-/// All loads by name, in the order of the tables.
-pub fn all() -> Vec<(&'static str, Box<dyn Scenario>)> {
+/// A load, its name, and the subjects that are worth the time.
+pub struct Entry {
+    pub name: &'static str,
+    pub scenario: Box<dyn Scenario>,
+    pub subjects: &'static [Subject],
+}
+
+const ALL: &[Subject] = &[
+    Subject::Jobcast,
+    Subject::JobcastRedis,
+    Subject::JobcastMemory,
+    Subject::Nestjs,
+    Subject::Node,
+    Subject::Bun,
+    Subject::LimitWrite,
+    Subject::LimitCoalesce,
+];
+/// Those that keep what they are given.
+const KEEPING: &[Subject] =
+    &[Subject::Jobcast, Subject::JobcastRedis, Subject::JobcastMemory, Subject::Nestjs];
+/// What Jobcast is held against where that takes long.
+const FEW: &[Subject] = &[Subject::Jobcast, Subject::Nestjs, Subject::LimitWrite, Subject::LimitCoalesce];
+const JOBCAST: &[Subject] = &[Subject::Jobcast, Subject::JobcastRedis, Subject::JobcastMemory];
+const EMBEDDED: &[Subject] = &[Subject::Jobcast];
+/// Those of which several processes can serve the same jobs.
+const SPREADING: &[Subject] = &[Subject::JobcastRedis, Subject::Nestjs];
+
+/// All loads in the order of the tables.
+pub fn all() -> Vec<Entry> {
+    fn entry(name: &'static str, subjects: &'static [Subject], scenario: impl Scenario + 'static) -> Entry {
+        Entry { name, scenario: Box::new(scenario), subjects }
+    }
+    use {fanout::Fanout, idle::Idle, nodes::Nodes, publish::Publish, rooms::Rooms};
     vec![
-        ("fanout-1000", Box::new(fanout::Fanout::full_speed(1_000))),
-        ("fanout-5000", Box::new(fanout::Fanout::full_speed(5_000))),
-        ("fanout-1000-batch", Box::new(fanout::Fanout::full_speed(1_000).in_batches(16))),
-        ("fanout-1000-paced", Box::new(fanout::Fanout::paced(1_000, 20.0))),
-        ("fanout-5000-paced", Box::new(fanout::Fanout::paced(5_000, 4.0))),
-        ("rooms-1000", Box::new(rooms::Rooms::of_jobs(1, 32))),
-        ("rooms-1000-batch", Box::new(rooms::Rooms::of_jobs(100, 4))),
-        ("user-rooms", Box::new(rooms::Rooms::of_users())),
-        ("idle", Box::new(idle::Idle { watchers: 10_000, jobcast_only: false })),
-        ("idle-max", Box::new(idle::Idle { watchers: 19_000, jobcast_only: true })),
-        ("storm", Box::new(storm::Storm { wave: 2_000, at_once: 256 })),
-        ("return", Box::new(resume::Return { watchers: 10_000 })),
-        ("return-all", Box::new(resume::ReturnAll { watchers: 18_000 })),
-        ("publish-single", Box::new(publish::Publish { jobs: 1_000, batch: 1, lines: 32 })),
-        ("publish-batch", Box::new(publish::Publish { jobs: 100, batch: 1_000, lines: 4 })),
-        ("two-nodes", Box::new(fanout::Fanout::full_speed(1_000).on_two_nodes())),
-        ("nodes-2", Box::new(nodes::Nodes { nodes: 2, everywhere: false })),
-        ("nodes-4", Box::new(nodes::Nodes { nodes: 4, everywhere: false })),
-        ("nodes-8", Box::new(nodes::Nodes { nodes: 8, everywhere: false })),
-        ("nodes-2-all", Box::new(nodes::Nodes { nodes: 2, everywhere: true })),
-        ("nodes-4-all", Box::new(nodes::Nodes { nodes: 4, everywhere: true })),
-        ("nodes-8-all", Box::new(nodes::Nodes { nodes: 8, everywhere: true })),
-        ("burst", Box::new(burst::Burst { lines: 1 })),
-        ("burst-at-once", Box::new(burst::Burst { lines: 10 })),
+        entry("fanout-1000", ALL, Fanout::full_speed(1_000)),
+        entry("fanout-1000-batch", FEW, Fanout::full_speed(1_000).in_batches(16)),
+        entry("fanout-5000", FEW, Fanout::full_speed(5_000)),
+        entry("fanout-1000-paced", ALL, Fanout::paced(1_000, 20.0)),
+        entry("fanout-5000-paced", FEW, Fanout::paced(5_000, 4.0)),
+        entry("rooms-1000", ALL, Rooms::of_jobs(1, 32)),
+        entry("rooms-1000-batch", KEEPING, Rooms::of_jobs(100, 4)),
+        entry("user-rooms", KEEPING, Rooms::of_users()),
+        entry("idle", ALL, Idle { watchers: 10_000, shared: false }),
+        entry("idle-shared", FEW, Idle { watchers: 10_000, shared: true }),
+        entry("idle-max", EMBEDDED, Idle { watchers: 19_000, shared: false }),
+        entry("storm", ALL, storm::Storm { wave: 2_000, at_once: 256 }),
+        entry("return", JOBCAST, resume::Return { watchers: 10_000 }),
+        entry("return-all", JOBCAST, resume::ReturnAll { watchers: 18_000 }),
+        entry("publish-single", KEEPING, Publish { jobs: 1_000, batch: 1, lines: 32 }),
+        entry("publish-batch", KEEPING, Publish { jobs: 100, batch: 1_000, lines: 4 }),
+        entry("two-nodes", SPREADING, Fanout::full_speed(1_000).on_two_nodes()),
+        entry("nodes-2", SPREADING, Nodes { nodes: 2, everywhere: false }),
+        entry("nodes-4", SPREADING, Nodes { nodes: 4, everywhere: false }),
+        entry("nodes-8", SPREADING, Nodes { nodes: 8, everywhere: false }),
+        entry("nodes-2-all", SPREADING, Nodes { nodes: 2, everywhere: true }),
+        entry("nodes-4-all", SPREADING, Nodes { nodes: 4, everywhere: true }),
+        entry("nodes-8-all", SPREADING, Nodes { nodes: 8, everywhere: true }),
+        entry("burst", KEEPING, burst::Burst { lines: 1 }),
+        entry("burst-at-once", KEEPING, burst::Burst { lines: 10 }),
     ]
 }

@@ -35,16 +35,6 @@ impl Subject {
     pub fn name(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
-
-    /// Whether it is Jobcast, on whatever store.
-    pub fn is_jobcast(self) -> bool {
-        matches!(self, Self::Jobcast | Self::JobcastRedis | Self::JobcastMemory)
-    }
-
-    /// Whether several processes of it can serve the same jobs.
-    pub fn spreads(self) -> bool {
-        matches!(self, Self::JobcastRedis | Self::Nestjs)
-    }
 }
 
 /// Where the programs are.

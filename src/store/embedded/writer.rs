@@ -3,10 +3,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use tokio::sync::{
-    mpsc::{self, error::TrySendError},
-    oneshot, watch,
-};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
     index::{ActiveJobs, Change, Standing},
@@ -18,7 +15,9 @@ use super::{
 use crate::{
     event::{Draft, JobEvent, Seq},
     id::JobId,
-    store::{Append, AppendError, FeedItem, HistoryOptions, IDEMPOTENCY_LIFETIME, Position, StoreError},
+    store::{
+        Append, AppendError, FeedItem, FeedSender, HistoryOptions, IDEMPOTENCY_LIFETIME, Position, StoreError,
+    },
     timestamp::Timestamp,
 };
 
@@ -48,7 +47,7 @@ pub struct Writer {
     pub active: Arc<Mutex<ActiveJobs>>,
     pub known: Known,
     pub history: HistoryOptions,
-    pub feed: mpsc::Sender<FeedItem>,
+    pub feed: FeedSender,
     /// Up to where the last sweep looked.
     pub swept: Option<JobId>,
     /// The time of the newest event.
@@ -185,9 +184,7 @@ impl Writer {
 
     /// Sends something on the feed. A closed one means that the gateway is gone: events are in history all the same.
     fn tell(&self, item: FeedItem) {
-        if let Err(TrySendError::Full(item)) = self.feed.try_send(item) {
-            let _ = self.feed.blocking_send(item);
-        }
+        let _there = self.feed.blocking_send(item);
     }
 
     fn fail(&mut self, fault: Fault, events: &[JobEvent]) -> StoreError {

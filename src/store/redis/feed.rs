@@ -19,7 +19,7 @@ use redis::{
     AsyncConnectionConfig, ErrorKind, FromRedisValue, PushInfo, PushKind, RedisError,
     aio::MultiplexedConnection,
 };
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
 use super::{
     interest::{Interest, LineId},
@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     event::JobEvent,
-    store::{FeedItem, StoreError},
+    store::{FeedItem, FeedSender, StoreError},
     timestamp::Timestamp,
 };
 
@@ -49,7 +49,7 @@ const BATCH: usize = 256;
 const CLOCKS_APART: Duration = Duration::from_secs(15);
 
 /// Runs the feed until it is dropped.
-pub async fn run(link: Link, interest: Arc<Interest>, feed: mpsc::Sender<FeedItem>) {
+pub async fn run(link: Link, interest: Arc<Interest>, feed: FeedSender) {
     let feed = Arc::new(Lines { link, interest, feed, outage: Mutex::new(None), ids: AtomicU64::new(0) });
     let mut slots = feed.link.servers().changes();
     let mut running: Vec<Arc<Node>> = Vec::new();
@@ -77,7 +77,7 @@ pub async fn run(link: Link, interest: Arc<Interest>, feed: mpsc::Sender<FeedIte
 struct Lines {
     link: Link,
     interest: Arc<Interest>,
-    feed: mpsc::Sender<FeedItem>,
+    feed: FeedSender,
     /// Since when something may be missing.
     outage: Mutex<Option<Timestamp>>,
     ids: AtomicU64,
@@ -175,7 +175,7 @@ impl Lines {
         if first {
             tracing::warn!(%reason, "the feed is interrupted");
             // Nobody follows a feed that is closed.
-            let _ = self.feed.send(FeedItem::Interrupted).await;
+            let _there = self.feed.send(FeedItem::Interrupted).await;
         }
     }
 
@@ -187,7 +187,7 @@ impl Lines {
         let since = self.outage.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(since) = since {
             tracing::info!(rooms = self.interest.rooms(), "the feed is back");
-            let _ = self.feed.send(FeedItem::Restored { since }).await;
+            let _there = self.feed.send(FeedItem::Restored { since }).await;
         }
     }
 }
@@ -265,7 +265,7 @@ impl Line {
 /// place left, the connection is given up, which is the same gap as a cut.
 fn receiver(
     line: LineId,
-    feed: mpsc::Sender<FeedItem>,
+    feed: FeedSender,
     state: Arc<LineState>,
     interest: Arc<Interest>,
 ) -> impl Fn(PushInfo) -> Result<(), StoreError> + Send + Sync + 'static {

@@ -9,7 +9,6 @@ use crate::order::Topic;
 use crate::publisher::{Pace, Plan, Publisher, Until};
 use crate::socket::{Room, Ticket};
 use crate::stage::Stage;
-use crate::subject::Subject;
 use crate::swarm::Swarm;
 
 use super::{CONNECT, CONNECTING, Knobs, PACED_LINES, Scenario};
@@ -76,10 +75,6 @@ impl Scenario for Fanout {
         }
     }
 
-    fn suits(&self, subject: Subject) -> bool {
-        self.nodes == 1 || subject.spreads()
-    }
-
     fn nodes(&self) -> usize {
         self.nodes
     }
@@ -99,7 +94,7 @@ impl Scenario for Fanout {
         drive(stage, &mut swarm, &mut publisher, first, |_| ())?;
         let warm_up = self.plan(knobs, Until::Elapsed(knobs.warm_up()));
         drive(stage, &mut swarm, &mut publisher, warm_up, |_| ())?;
-        let time = if self.rate.is_some() { knobs.measured(8.0, 3.0) } else { knobs.measured(5.0, 2.0) };
+        let time = if self.rate.is_some() { knobs.measured(5.0, 3.0) } else { knobs.measured(4.0, 2.0) };
         let plan = self.plan(knobs, Until::Elapsed(time));
         let measured = drive(stage, &mut swarm, &mut publisher, plan, |_| ())?;
 

@@ -8,7 +8,6 @@ use crate::names::Names;
 use crate::proc::memory;
 use crate::socket::{Room, Ticket};
 use crate::stage::Stage;
-use crate::subject::Subject;
 use crate::swarm::Swarm;
 
 use super::{CONNECT, CONNECTING, Knobs, Scenario};
@@ -16,24 +15,25 @@ use super::{CONNECT, CONNECTING, Knobs, Scenario};
 /// How long the server may settle before its memory is read.
 const SETTLE: Duration = Duration::from_secs(3);
 
-/// So many watchers, each of a job of its own.
+/// So many watchers.
 pub struct Idle {
     pub watchers: u32,
-    pub jobcast_only: bool,
+    /// Whether all are in one room; otherwise each is in its own.
+    pub shared: bool,
 }
 
 impl Scenario for Idle {
     fn about(&self) -> String {
-        format!("{} watchers, each of a job of its own, to whom nothing happens.", self.watchers)
-    }
-
-    fn suits(&self, subject: Subject) -> bool {
-        !self.jobcast_only || subject == Subject::Jobcast
+        let rooms = if self.shared { "all of one job" } else { "each of a job of its own" };
+        format!("{} watchers, {rooms}, to whom nothing happens.", self.watchers)
     }
 
     fn run(&self, stage: &mut Stage, _knobs: Knobs) -> Result<Vec<Figure>, Error> {
         let watchers = self.watchers;
-        let ticket = |n| Ticket { server: 0, room: Room::Job(n), jobs: n..n + 1 };
+        let ticket = |n| {
+            let job = if self.shared { 0 } else { n };
+            Ticket { server: 0, room: Room::Job(job), jobs: job..job + 1 }
+        };
         let mut swarm =
             Swarm::new(Names::fresh(), stage.addresses().to_vec(), (0..watchers).map(ticket).collect())?;
         let pid = stage.pids()[0];

@@ -8,7 +8,6 @@ use crate::order::Topic;
 use crate::publisher::{Pace, Plan, Publisher, Until};
 use crate::socket::{Room, Ticket};
 use crate::stage::Stage;
-use crate::subject::Subject;
 use crate::swarm::Swarm;
 
 use super::{CONNECT, CONNECTING, Knobs, Scenario};
@@ -46,10 +45,6 @@ impl Scenario for Nodes {
         )
     }
 
-    fn suits(&self, subject: Subject) -> bool {
-        subject.spreads()
-    }
-
     fn nodes(&self) -> usize {
         self.nodes
     }
@@ -63,7 +58,7 @@ impl Scenario for Nodes {
 
         let plan = |time| Plan { pace: Pace::Answers, batch: 1, until: Until::Elapsed(time) };
         drive(stage, &mut swarm, &mut publisher, plan(knobs.warm_up()), |_| ())?;
-        let measured = drive(stage, &mut swarm, &mut publisher, plan(knobs.measured(5.0, 2.0)), |_| ())?;
+        let measured = drive(stage, &mut swarm, &mut publisher, plan(knobs.measured(4.0, 2.0)), |_| ())?;
 
         let mut figures = vec![figure("events/s", measured.events as f64 / measured.seconds)];
         figures.extend(cost(measured.cpu, measured.events, "events"));

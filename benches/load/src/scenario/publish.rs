@@ -32,7 +32,7 @@ impl Scenario for Publish {
 
         let plan = |time| Plan { pace: Pace::Answers, batch: self.batch, until: Until::Elapsed(time) };
         drive(stage, &mut swarm, &mut publisher, plan(knobs.warm_up()), |_| ())?;
-        let measured = drive(stage, &mut swarm, &mut publisher, plan(knobs.measured(5.0, 2.0)), |_| ())?;
+        let measured = drive(stage, &mut swarm, &mut publisher, plan(knobs.measured(4.0, 2.0)), |_| ())?;
 
         let mut figures = vec![figure("events/s", measured.events as f64 / measured.seconds)];
         figures.extend(cost(measured.cpu, measured.events, "events"));

@@ -12,7 +12,6 @@ use crate::order::Topic;
 use crate::publisher::{Pace, Plan, Publisher, Until};
 use crate::socket::{Room, Ticket};
 use crate::stage::Stage;
-use crate::subject::Subject;
 use crate::swarm::Swarm;
 
 use super::{CONNECT, CONNECTING, Knobs, PACED_LINES, Scenario};
@@ -38,10 +37,6 @@ impl Scenario for Return {
             "{watchers} watchers in the rooms of {JOBS} jobs, {RATE} events a second; every {PERIOD:?} each is cut off \
              for {AWAY:?} and comes back with the number of the last event that it has."
         )
-    }
-
-    fn suits(&self, subject: Subject) -> bool {
-        subject.is_jobcast()
     }
 
     fn run(&self, stage: &mut Stage, knobs: Knobs) -> Result<Vec<Figure>, Error> {
@@ -111,10 +106,6 @@ impl Scenario for ReturnAll {
             "{watchers} watchers in the rooms of {JOBS} jobs, {RATE} events a second; all are cut off at once and all \
              come back at once after {AWAY:?}."
         )
-    }
-
-    fn suits(&self, subject: Subject) -> bool {
-        subject.is_jobcast()
     }
 
     fn run(&self, stage: &mut Stage, knobs: Knobs) -> Result<Vec<Figure>, Error> {

@@ -40,7 +40,7 @@ impl Scenario for Storm {
         swarm.books.serving = Histogram::default();
         swarm.books.refused.clear();
         let (cpu, own_cpu) = (stage.cpu()?, thread_cpu());
-        let (clients, seconds) = self.waves(&mut swarm, knobs.measured(5.0, 2.0))?;
+        let (clients, seconds) = self.waves(&mut swarm, knobs.measured(4.0, 2.0))?;
         let own_cpu = thread_cpu() - own_cpu;
         stage.rest(SETTLE)?;
         let cpu = stage.cpu()? - cpu;
@@ -51,6 +51,7 @@ impl Scenario for Storm {
             figure("server CPU µs/client", each(cpu.servers)),
         ];
         figures.extend(cpu.redis.map(|redis| figure("Redis CPU µs/client", each(redis))));
+        figures.push(figure("sum CPU µs/client", each(cpu.servers + cpu.redis.unwrap_or(0.0))));
         figures.extend(quantiles("", &swarm.books.serving, &[0.5, 0.99]));
         figures.push(fault("refused", swarm.books.refused.values().sum()));
         figures.push(fault("cut off", swarm.books.cut.values().sum()));

@@ -1,0 +1,168 @@
+//! The queue between a store and this node's fan-out.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use tokio::sync::mpsc::{self, error::TrySendError};
+
+use crate::{event::JobEvent, notice::Notice, timestamp::Timestamp};
+
+/// How many items wait where the store waits for place: then so do publishers.
+const PATIENT: usize = 4096;
+
+/// How many items, and how many bytes of them, wait where the store cannot wait, so that a burst is no interruption.
+const IMPATIENT: usize = 65_536;
+const IMPATIENT_BYTES: usize = 64 << 20;
+
+/// What the feed brings.
+#[derive(Debug)]
+pub enum FeedItem {
+    /// An event for a covered room. Copies may come twice or out of order.
+    Event(JobEvent),
+    /// A notice for a covered room, or for everyone.
+    Notice(Box<Notice>),
+    /// From now on items may be missing.
+    Interrupted,
+    /// All covered rooms are covered again: whatever was accepted since the interruption has to be fetched.
+    Restored {
+        /// When the interruption began, with a margin.
+        since: Timestamp,
+    },
+}
+
+impl FeedItem {
+    /// The bytes of its JSON.
+    pub fn size(&self) -> usize {
+        match self {
+            FeedItem::Event(event) => event.json().get().len(),
+            FeedItem::Notice(notice) => notice.data.get().len(),
+            FeedItem::Interrupted | FeedItem::Restored { .. } => 0,
+        }
+    }
+}
+
+/// The receiving end of a store's feed.
+#[derive(Debug)]
+pub struct Feed {
+    items: mpsc::Receiver<FeedItem>,
+    waiting: Arc<AtomicUsize>,
+}
+
+/// The sending end. Cloning gives another handle on the same one.
+#[derive(Debug, Clone)]
+pub struct FeedSender {
+    items: mpsc::Sender<FeedItem>,
+    /// How many bytes wait.
+    waiting: Arc<AtomicUsize>,
+    most: usize,
+}
+
+/// A feed for a store that can wait for place.
+pub fn waiting() -> (FeedSender, Feed) {
+    feed(PATIENT, usize::MAX)
+}
+
+/// A feed for a store that cannot.
+pub fn refusing() -> (FeedSender, Feed) {
+    feed(IMPATIENT, IMPATIENT_BYTES)
+}
+
+fn feed(items: usize, most: usize) -> (FeedSender, Feed) {
+    let (sender, receiver) = mpsc::channel(items);
+    let waiting = Arc::new(AtomicUsize::new(0));
+    (FeedSender { items: sender, waiting: waiting.clone(), most }, Feed { items: receiver, waiting })
+}
+
+impl Feed {
+    /// The next item; `None` once the store is gone.
+    pub async fn recv(&mut self) -> Option<FeedItem> {
+        let item = self.items.recv().await;
+        self.taken(item.as_slice());
+        item
+    }
+
+    /// Waits for items and appends up to `limit` of them; 0 once the store is gone.
+    pub async fn recv_many(&mut self, items: &mut Vec<FeedItem>, limit: usize) -> usize {
+        let count = self.items.recv_many(items, limit).await;
+        self.taken(&items[items.len() - count..]);
+        count
+    }
+
+    fn taken(&self, items: &[FeedItem]) {
+        self.waiting.fetch_sub(items.iter().map(FeedItem::size).sum(), Ordering::Relaxed);
+    }
+}
+
+/// The item was not sent.
+#[derive(Debug)]
+pub enum Unsent {
+    /// There is no place for it.
+    Full(FeedItem),
+    /// The gateway is gone.
+    Closed,
+}
+
+impl FeedSender {
+    /// Sends at once, if there is place.
+    pub fn try_send(&self, item: FeedItem) -> Result<(), Unsent> {
+        let size = item.size();
+        let before = self.waiting.fetch_add(size, Ordering::Relaxed);
+        let sent = match before.saturating_add(size) > self.most && before > 0 {
+            true => Err(Unsent::Full(item)),
+            false => self.items.try_send(item).map_err(|error| match error {
+                TrySendError::Full(item) => Unsent::Full(item),
+                TrySendError::Closed(_) => Unsent::Closed,
+            }),
+        };
+        if sent.is_err() {
+            self.waiting.fetch_sub(size, Ordering::Relaxed);
+        }
+        sent
+    }
+
+    /// Sends, and waits for place. Says whether the gateway is there to take it.
+    pub async fn send(&self, item: FeedItem) -> bool {
+        let size = item.size();
+        self.waiting.fetch_add(size, Ordering::Relaxed);
+        self.items.send(item).await.is_ok()
+    }
+
+    /// The same on a thread that may block.
+    pub fn blocking_send(&self, item: FeedItem) -> bool {
+        match self.try_send(item) {
+            Ok(()) => true,
+            Err(Unsent::Closed) => false,
+            Err(Unsent::Full(item)) => {
+                self.waiting.fetch_add(item.size(), Ordering::Relaxed);
+                self.items.blocking_send(item).is_ok()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Draft, Owner};
+
+    fn event() -> FeedItem {
+        let draft = Draft::update("j".parse().unwrap(), "s", None, Owner::default()).unwrap();
+        FeedItem::Event(draft.accept(&Owner::default(), Timestamp::default(), 1))
+    }
+
+    #[tokio::test]
+    async fn bytes_are_bounded_too_and_one_large_item_passes() {
+        let (sender, mut feed) = feed(10, 1);
+        sender.try_send(event()).expect("nothing waits");
+        assert!(matches!(sender.try_send(event()), Err(Unsent::Full(_))));
+        assert!(feed.recv().await.is_some());
+        sender.try_send(event()).expect("nothing waits any more");
+        let mut items = Vec::new();
+        assert_eq!(feed.recv_many(&mut items, 5).await, 1);
+        assert_eq!(sender.waiting.load(Ordering::Relaxed), 0);
+        drop(feed);
+        assert!(matches!(sender.try_send(event()), Err(Unsent::Closed)));
+    }
+}
