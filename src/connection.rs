@@ -7,6 +7,7 @@ mod frame;
 mod gate;
 mod pipe;
 mod reader;
+mod runs;
 mod websocket;
 
 use std::{

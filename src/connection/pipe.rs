@@ -3,7 +3,6 @@
 //! are written, many at once, where the library's own frames leave room.
 
 use std::{
-    collections::VecDeque,
     io::{self, ErrorKind, IoSlice},
     net::Shutdown,
     sync::{
@@ -18,7 +17,11 @@ use bytes::Bytes;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
-use super::{boundary::Boundary, gate::Pass};
+use super::{
+    boundary::Boundary,
+    gate::Pass,
+    runs::{Run, Runs},
+};
 use crate::tasks::Tasks;
 
 /// How many runs of frames go out in one system call at the most.
@@ -40,8 +43,7 @@ pub struct Pipe {
 struct Out {
     boundary: Boundary,
     beside: Beside,
-    /// Oldest first.
-    runs: VecDeque<Run>,
+    runs: Runs,
     /// How many bytes of the first run have been written.
     begun: usize,
     /// How many bytes wait, and how many frames.
@@ -51,13 +53,6 @@ struct Out {
     /// Whether a task waits until the system takes more.
     draining: bool,
     closed: bool,
-}
-
-/// Whole frames that were queued together.
-#[derive(Debug)]
-struct Run {
-    bytes: Bytes,
-    frames: usize,
 }
 
 /// Whether frames may be written beside the library.
@@ -157,7 +152,7 @@ impl Pipe {
         }
         out.waiting += bytes.len();
         out.frames += frames;
-        out.runs.push_back(Run { bytes: bytes.clone(), frames });
+        out.runs.push(Run { bytes: bytes.clone(), frames });
         Queued::Waits
     }
 
@@ -190,7 +185,6 @@ impl Pipe {
             let due = out.library.as_ref().map_or(out.runs.len(), |turn| turn.after);
             let due = if out.may_write() { due } else { 0 };
             if due == 0 {
-                out.tidy();
                 return Outcome::Done;
             }
             let wanted = out.wanted(due);
@@ -329,12 +323,12 @@ impl Out {
     fn take(&mut self, count: usize) {
         self.waiting -= count;
         self.begun += count;
-        while let Some(first) = self.runs.front()
+        while let Some(first) = self.runs.first()
             && self.begun >= first.bytes.len()
         {
             self.begun -= first.bytes.len();
             self.frames -= first.frames;
-            self.runs.pop_front();
+            self.runs.pop();
             if let Some(turn) = &mut self.library {
                 turn.after = turn.after.saturating_sub(1);
                 if turn.after == 0 {
@@ -344,16 +338,9 @@ impl Out {
         }
     }
 
-    fn tidy(&mut self) {
-        if self.runs.is_empty() {
-            // Most connections have nothing to send most of the time.
-            self.runs = VecDeque::new();
-        }
-    }
-
     fn close(&mut self) {
         self.closed = true;
-        self.runs = VecDeque::new();
+        self.runs = Runs::default();
         (self.waiting, self.frames, self.begun) = (0, 0, 0);
         if let Some(turn) = self.library.take() {
             turn.waker.wake();
@@ -362,15 +349,148 @@ impl Out {
 }
 
 /// Writes the first `due` runs, without the bytes that have been written of the first; not more than go out in one call.
-fn write(stream: &TcpStream, runs: &VecDeque<Run>, begun: usize, due: usize) -> io::Result<usize> {
+fn write(stream: &TcpStream, runs: &Runs, begun: usize, due: usize) -> io::Result<usize> {
     if due == 1 {
-        return stream.try_write(runs.front().map_or(&[][..], |first| &first.bytes[begun..]));
+        return stream.try_write(runs.first().map_or(&[][..], |first| &first.bytes[begun..]));
     }
     let mut slices = [IoSlice::new(&[]); GATHERED];
     let count = due.min(GATHERED);
-    for (slice, run) in slices.iter_mut().zip(runs).take(count) {
+    for (slice, run) in slices.iter_mut().zip(runs.iter()).take(count) {
         *slice = IoSlice::new(&run.bytes);
     }
     slices[0].advance(begun);
     stream.try_write_vectored(&slices[..count])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, net::SocketAddr};
+
+    use proptest::{prelude::*, test_runner::TestRunner};
+    use tokio::{io::AsyncReadExt, net::TcpListener};
+
+    use super::*;
+    use crate::connection::text_frame;
+
+    const MOST: Most = Most { frames: 1000, bytes: 1 << 20 };
+
+    async fn connected() -> (Arc<Pipe>, TcpStream) {
+        let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        SockRef::from(&stream).set_send_buffer_size(4096).unwrap();
+        let pipe = Arc::new(Pipe::new(stream, Tasks::new()));
+        pipe.begin_frames();
+        (pipe, peer)
+    }
+
+    /// Writes as a library does: in one buffer what there is, and on from where it got to.
+    async fn write_all(pipe: &Arc<Pipe>, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let count = poll_fn(|context| pipe.poll_write_frames(context, bytes)).await.unwrap();
+            bytes = &bytes[count..];
+        }
+    }
+
+    /// The texts of frames that arrive, until there were so many.
+    async fn texts(peer: &mut TcpStream, count: usize) -> Vec<String> {
+        let mut texts = Vec::new();
+        while texts.len() < count {
+            assert_eq!(peer.read_u8().await.unwrap(), 0x81, "a frame begins after {texts:?}");
+            let length = match peer.read_u8().await.unwrap() {
+                126 => peer.read_u16().await.unwrap().into(),
+                short => usize::from(short),
+            };
+            let mut text = vec![0; length];
+            peer.read_exact(&mut text).await.unwrap();
+            texts.push(String::from_utf8(text).unwrap().trim_end_matches('x').to_owned());
+        }
+        texts
+    }
+
+    fn frame(name: &str, padding: usize) -> Bytes {
+        text_frame(&[name.as_bytes(), "x".repeat(padding).as_bytes()])
+    }
+
+    #[tokio::test]
+    async fn the_mark_is_not_sent_and_what_came_before_it_goes_first() {
+        let (pipe, mut peer) = connected().await;
+        let mark = frame("mark", 0);
+        assert!(pipe.write_beside_after(mark.clone()));
+        assert_eq!(pipe.push(&frame("beside", 0), 1, MOST), Queued::Waits);
+        pipe.flush();
+        write_all(&pipe, &[frame("first", 0), mark, frame("ping", 0)].concat()).await;
+        assert_eq!(texts(&mut peer, 3).await, ["first", "beside", "ping"]);
+        assert_eq!(pipe.waiting(), 0);
+    }
+
+    #[tokio::test]
+    async fn nothing_goes_beside_http() {
+        let (pipe, _peer) = connected().await;
+        pipe.out().beside = Beside::Never;
+        assert!(!pipe.write_beside_after(frame("mark", 0)));
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_bounded_in_frames_and_bytes() {
+        let (pipe, _peer) = connected().await;
+        let few = Most { frames: 3, bytes: 100 };
+        assert_eq!(pipe.push(&frame("large", 200), 1, few), Queued::Waits, "nothing else waits");
+        assert_eq!(pipe.push(&frame("more", 0), 1, few), Queued::Full);
+        let (pipe, _peer) = connected().await;
+        let two = [frame("a", 0), frame("b", 0)].concat().into();
+        assert_eq!(pipe.push(&two, 2, few), Queued::Waits);
+        assert_eq!(pipe.push(&two, 2, few), Queued::Full);
+        assert_eq!(pipe.push(&frame("c", 0), 1, few), Queued::Waits);
+        pipe.cut();
+        assert_eq!(pipe.push(&frame("d", 0), 1, MOST), Queued::Closed);
+    }
+
+    /// What two writers write, in turns made by chance, and how long their frames are.
+    fn turns() -> impl Strategy<Value = Vec<(bool, usize)>> {
+        prop::collection::vec((any::<bool>(), prop_oneof![0usize..100, 3000..9000usize]), 1..60)
+    }
+
+    #[test]
+    fn frames_of_two_writers_never_mix_and_keep_their_order() {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let mut runner = TestRunner::new(ProptestConfig { cases: 64, ..ProptestConfig::default() });
+        let outcome = runner.run(&turns(), |turns| {
+            runtime.block_on(async {
+                let (pipe, mut peer) = connected().await;
+                let mark = frame("mark", 0);
+                pipe.write_beside_after(mark.clone());
+                let named = |own| turns.iter().enumerate().filter(move |(_, (beside, _))| *beside == own);
+                let names = |own| named(own).map(|(place, _)| place.to_string()).collect::<Vec<_>>();
+                let frames = |own| named(own).map(|(place, (_, length))| frame(&place.to_string(), *length));
+                let (library, fan_out) = (pipe.clone(), pipe.clone());
+                let (written, beside): (Vec<_>, Vec<_>) = (frames(false).collect(), frames(true).collect());
+                let library = tokio::spawn(async move {
+                    write_all(&library, &mark).await;
+                    for frame in written {
+                        write_all(&library, &frame).await;
+                    }
+                });
+                let fan_out = tokio::spawn(async move {
+                    for frame in beside {
+                        assert_eq!(fan_out.push(&frame, 1, MOST), Queued::Waits);
+                        fan_out.flush();
+                        tokio::task::yield_now().await;
+                    }
+                });
+                let got = texts(&mut peer, turns.len()).await;
+                library.await.unwrap();
+                fan_out.await.unwrap();
+                let of = |own: bool| {
+                    let is_own = |text: &&String| turns[text.parse::<usize>().unwrap()].0 == own;
+                    got.iter().filter(is_own).cloned().collect::<Vec<_>>()
+                };
+                prop_assert_eq!(of(true), names(true));
+                prop_assert_eq!(of(false), names(false));
+                Ok(())
+            })
+        });
+        outcome.unwrap();
+    }
 }
