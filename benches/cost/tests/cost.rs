@@ -24,17 +24,17 @@ use by_hand::{Publisher, Watcher};
 /// Instructions that one of each may take.
 mod bound {
     /// A publisher's body of 60 bytes becomes a draft.
-    pub const PARSE: u64 = 13_000;
+    pub const PARSE: u64 = 9_200;
     /// A draft becomes an event with its bytes.
-    pub const ACCEPT: u64 = 14_000;
+    pub const ACCEPT: u64 = 6_000;
     /// An event is published to the memory store, and nobody watches.
-    pub const PUBLISH: u64 = 56_000;
+    pub const PUBLISH: u64 = 36_000;
     /// An event reaches one more session of its room.
     pub const OFFER: u64 = 400;
     /// An event is published over HTTP on an open connection.
-    pub const PUBLISH_BY_HTTP: u64 = 225_000;
+    pub const PUBLISH_BY_HTTP: u64 = 107_000;
     /// An event reaches one more Socket.IO client over its WebSocket, by itself.
-    pub const DELIVER_BY_SOCKETIO: u64 = 1_300;
+    pub const DELIVER_BY_SOCKETIO: u64 = 1_400;
 }
 
 /// How often a path is run, at least and in addition.
