@@ -278,7 +278,15 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when the store does not answer.
     pub async fn bounds(&self, job: &JobId) -> Result<Option<Bounds>, StoreError> {
-        each!(self, store => store.bounds(job).await)
+        Ok(self.head(job).await?.1)
+    }
+
+    /// The newest entry of a job and how far its history reaches, by one question.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store does not answer.
+    pub async fn head(&self, job: &JobId) -> Result<(Option<Entry>, Option<Bounds>), StoreError> {
+        each!(self, store => store.head(job).await)
     }
 
     /// The jobs of a room that had an event at `since` or later, most recent first. For a job's own room: the

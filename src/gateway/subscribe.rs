@@ -190,10 +190,10 @@ impl Gateway {
     }
 
     async fn job_snapshot(&self, job: &JobId, resume: Option<JobResume>) -> Result<Snapshot, StoreError> {
-        let latest = self.0.store.latest(std::slice::from_ref(job)).await?.pop();
-        let bounds = match resume {
-            Some(_) => self.0.store.bounds(job).await?,
-            None => None,
+        let store = &self.0.store;
+        let (latest, bounds) = match resume {
+            Some(_) => store.head(job).await?,
+            None => (store.latest(std::slice::from_ref(job)).await?.pop(), None),
         };
         let told = latest.clone().and_then(Entry::event).map(|event| event.seq());
         let mut plan = resume.map(|resume| plan(resume, bounds, told));

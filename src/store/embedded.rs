@@ -142,17 +142,21 @@ impl Embedded {
     pub async fn latest(&self, jobs: &[JobId]) -> Result<Vec<Entry>, StoreError> {
         let jobs = jobs.to_vec();
         let read = move |reader: &Reader| {
-            let newest = |job| reader.history(job, Window::Newest(1)).map(|mut entries| entries.pop());
+            let newest = |job| match reader.record(job)? {
+                Some(record) => reader.newest(job, &record),
+                None => Ok(None),
+            };
             jobs.iter().filter_map(|job| newest(job).transpose()).collect()
         };
         self.read(read).await
     }
 
-    pub async fn bounds(&self, job: &JobId) -> Result<Option<Bounds>, StoreError> {
+    pub async fn head(&self, job: &JobId) -> Result<(Option<Entry>, Option<Bounds>), StoreError> {
         let job = job.clone();
         let read = move |reader: &Reader| {
-            let record = reader.record(&job)?;
-            Ok(record.map(|r| Bounds { first: r.first, oldest: r.oldest, newest: r.seq, broken: None }))
+            let Some(r) = reader.record(&job)? else { return Ok((None, None)) };
+            let bounds = Bounds { first: r.first, oldest: r.oldest, newest: r.seq, broken: None };
+            Ok((reader.newest(&job, &r)?, Some(bounds)))
         };
         self.read(read).await
     }
@@ -252,6 +256,15 @@ impl Reader {
         let bytes = self.kv.get(&records::job_key(job))?;
         let record = bytes.map(|bytes| JobRecord::read(&bytes)).transpose()?;
         Ok(record.filter(|record| record.at > self.expired))
+    }
+
+    /// The newest event of a job.
+    fn newest(&self, job: &JobId, record: &JobRecord) -> Result<Option<Entry>, StoreError> {
+        match self.kv.get(&records::event_key(job, record.seq))? {
+            Some(json) => Ok(String::from_utf8(json).ok().and_then(Entry::parse)),
+            // A newer one has taken its place since the record was read.
+            None => Ok(self.history(job, Window::Newest(1))?.pop()),
+        }
     }
 
     fn history(&self, job: &JobId, window: Window) -> Result<Vec<Entry>, StoreError> {

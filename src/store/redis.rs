@@ -137,7 +137,7 @@ impl Redis {
         Ok(newest.into_iter().flatten().filter_map(entry).collect())
     }
 
-    pub async fn bounds(&self, job: &JobId) -> Result<Option<Bounds>, StoreError> {
+    pub async fn head(&self, job: &JobId) -> Result<(Option<Entry>, Option<Bounds>), StoreError> {
         let key = self.keys.history(job);
         let calls = vec![
             Call::on("LINDEX", &key).arg(0),
@@ -149,13 +149,15 @@ impl Redis {
             self.link.ask_all::<Option<Vec<u8>>>(calls).await?.into_iter().map(Option::unwrap_or_default);
         let mut next = || found.next().unwrap_or_default();
         let (newest, oldest, first, broken) = (next(), next(), number(&next()), number(&next()));
-        let seq = |bytes: Vec<u8>| entry(bytes).and_then(Entry::event).map(|event| event.seq());
-        let Some(newest) = seq(newest) else { return Ok(None) };
-        let oldest = match seq(oldest) {
+        let seq = |entry: Option<Entry>| entry.and_then(Entry::event).map(|event| event.seq());
+        let latest = entry(newest);
+        let Some(newest) = seq(latest.clone()) else { return Ok((latest, None)) };
+        let oldest = match seq(entry(oldest)) {
             Some(oldest) => oldest,
             None => self.oldest_event(job).await?.unwrap_or(newest),
         };
-        Ok(Some(Bounds { first: first.unwrap_or(oldest).min(oldest), oldest, newest, broken }))
+        let first = first.unwrap_or(oldest).min(oldest);
+        Ok((latest, Some(Bounds { first, oldest, newest, broken })))
     }
 
     /// The oldest event of a list that another program began.
