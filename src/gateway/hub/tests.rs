@@ -13,7 +13,7 @@ use proptest::{prelude::*, test_runner::RngSeed};
 use super::{census::Census, recent::Most, *};
 use crate::{
     event::{Draft, Owner},
-    gateway::CloseReason,
+    gateway::{CloseReason, Delivery, Offer},
 };
 
 /// How many events of a job the model's store keeps.
