@@ -156,8 +156,7 @@ impl Gateway {
         let begun = Instant::now();
         let facts: Vec<_> =
             publications.iter().map(|(draft, _)| (draft.job().clone(), draft.kind())).collect();
-        // What is on its way to sessions is left for the feed to send, which knows when more has come.
-        let seen: Vec<_> = self.step(|hub| facts.iter().map(|(job, _)| hub.seen(job)).collect());
+        let seen: Vec<_> = self.hub(|hub| facts.iter().map(|(job, _)| hub.seen(job)).collect());
         let append = |((draft, key), above)| Append { draft, key, above };
         let appends = publications.into_iter().zip(seen).map(append).collect();
         let outcomes = self.0.store.append(appends).await;
@@ -404,15 +403,9 @@ impl Gateway {
         }
     }
 
-    /// One step of the hub, under its lock, after which all that it has offered is on its way.
+    /// One step of the hub, under its lock. Whoever fell behind by it is looked after from here on; what it has offered
+    /// is sent by whoever brought it ([`feed`]).
     fn hub<T>(&self, step: impl FnOnce(&mut Hub) -> T) -> T {
-        let (result, unflushed) = self.step(|hub| (step(hub), hub.take_unflushed()));
-        unflushed.iter().for_each(|outlet| outlet.flush());
-        result
-    }
-
-    /// One step of the hub, under its lock. Whoever fell behind by it is looked after from here on.
-    fn step<T>(&self, step: impl FnOnce(&mut Hub) -> T) -> T {
         let (result, woken) = {
             let mut hub = self.0.hub.lock().unwrap_or_else(PoisonError::into_inner);
             let result = step(&mut hub);

@@ -12,7 +12,7 @@ mod wire;
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{Router, extract::ConnectInfo, middleware};
+use axum::{Router, middleware};
 use http::header;
 use serde_json::value::RawValue;
 use socketioxide::{
@@ -25,7 +25,7 @@ use tower::ServiceBuilder;
 pub use self::sockets::Sockets;
 use self::{admission::Admission, door::Door, inbox::Inbox, lines::Lines, outlet::Sending, packet::Frames};
 use crate::{
-    connection::{Connection, Most},
+    connection::Most,
     gateway::{Gateway, Peer},
     id::ClientId,
     json::Members,
@@ -162,7 +162,7 @@ impl Entrance {
 /// Who is at the other end, as far as the first request of the connection tells.
 fn peer(socket: &SocketRef, auth: Option<&RawValue>) -> Result<Peer, Refusal> {
     let parts = socket.req_parts();
-    let address = parts.extensions.get::<ConnectInfo<Connection>>().map(|info| info.0.address().to_string());
+    let address = lines::first_connection(socket).map(|connection| connection.address().to_string());
     let user_agent = parts.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
     let client_id = auth.map_or(Ok(None), client_id)?;
     Ok(Peer {

@@ -57,13 +57,10 @@ pub async fn follow(gateway: Gateway, mut feed: Feed) {
                 bytes = 0;
             }
             bytes += size;
-            match item {
-                FeedItem::Event(event) => events.push(event),
-                other => {
-                    receive(&gateway, &mut events);
-                    take(&gateway, other);
-                }
+            if !matches!(item, FeedItem::Event(_)) {
+                receive(&gateway, &mut events);
             }
+            take(&gateway, &mut events, item);
         }
         receive(&gateway, &mut events);
         flush(&gateway).await;
@@ -74,7 +71,7 @@ pub async fn follow(gateway: Gateway, mut feed: Feed) {
 fn receive(gateway: &Gateway, events: &mut Vec<JobEvent>) {
     let mut rest = events.as_slice();
     while !rest.is_empty() {
-        let (count, receipt) = gateway.step(|hub| hub.receive(rest));
+        let (count, receipt) = gateway.hub(|hub| hub.receive(rest));
         let (taken, others) = rest.split_at(count);
         if let Some(last) = taken.last() {
             follow_up(gateway, last, receipt);
@@ -87,7 +84,7 @@ fn receive(gateway: &Gateway, events: &mut Vec<JobEvent>) {
 /// Sends what has been offered, and lets other tasks have their turn: only then what comes next is offered, so that
 /// what waits for a client that reads is never more than a batch.
 async fn flush(gateway: &Gateway) {
-    let outlets = gateway.step(Hub::take_unflushed);
+    let outlets = gateway.hub(Hub::take_unflushed);
     let workers = tokio::runtime::Handle::current().metrics().num_workers();
     let helpers = (outlets.len() / SHARE).min(workers).saturating_sub(1);
     let flushing = Arc::new(Flushing { outlets, ..Flushing::default() });
@@ -129,9 +126,10 @@ impl Flushing {
     }
 }
 
-fn take(gateway: &Gateway, item: FeedItem) {
+/// Takes one item, an event to those that are received together.
+fn take(gateway: &Gateway, events: &mut Vec<JobEvent>, item: FeedItem) {
     match item {
-        FeedItem::Event(event) => receive(gateway, &mut vec![event]),
+        FeedItem::Event(event) => events.push(event),
         FeedItem::Notice(notice) => notify(gateway, &notice),
         FeedItem::Interrupted => {
             gateway.0.metrics.feed_interruptions.inc();
@@ -144,9 +142,10 @@ fn take(gateway: &Gateway, item: FeedItem) {
     }
 }
 
-fn recover(gateway: &Gateway, event: &JobEvent, resync: Resync) {
+async fn recover(gateway: &Gateway, event: &JobEvent, resync: Resync) {
     let receipt = gateway.hub(|hub| hub.recover(event, resync));
     follow_up(gateway, event, receipt);
+    flush(gateway).await;
 }
 
 /// Does what is left to do after an event was received.
@@ -178,6 +177,7 @@ async fn place(gateway: Gateway, event: JobEvent, since: Timestamp) {
     gateway.hub(|hub| hub.adopt(&event, event.seq() - 1));
     let receipt = gateway.hub(|hub| hub.place(&event));
     follow_up(&gateway, &event, receipt);
+    flush(&gateway).await;
 }
 
 /// Fetches what the feed left out of a job, until its live edge meets what the feed brought.
@@ -185,7 +185,9 @@ async fn fill(gateway: Gateway, job: JobId, mut after: Seq) {
     let mut pages = Pages::default();
     loop {
         let page = pages.read(&gateway, &job, after).await;
-        match gateway.hub(|hub| hub.fill(&job, &page)) {
+        let receipt = gateway.hub(|hub| hub.fill(&job, &page));
+        flush(&gateway).await;
+        match receipt {
             Receipt::Gap { after: next } => after = next,
             _ => return,
         }
@@ -193,7 +195,7 @@ async fn fill(gateway: Gateway, job: JobId, mut after: Seq) {
 }
 
 fn notify(gateway: &Gateway, notice: &Notice) {
-    for key in gateway.step(|hub| hub.notify(notice)) {
+    for key in gateway.hub(|hub| hub.notify(notice)) {
         gateway.close(key, CloseReason::TooManyNotices);
     }
 }
@@ -239,11 +241,11 @@ async fn resync_room(gateway: &Gateway, room: &Room, resync: Resync) -> Result<(
                 // Others before it may be other events than those that watchers have seen, too.
                 let all = Window::Newest(gateway.0.history_cap);
                 for event in catch_up::read(gateway, event.job(), all).await? {
-                    recover(gateway, &event, resync);
+                    recover(gateway, &event, resync).await;
                 }
             } else if gateway.hub(|hub| hub.has_edge(event.job())) {
                 // What has no live edge by now had no event since then.
-                recover(gateway, &event, resync);
+                recover(gateway, &event, resync).await;
             }
         }
     }

@@ -124,9 +124,11 @@ impl FeedSender {
 
     /// Sends, and waits for place. Says whether the gateway is there to take it.
     pub async fn send(&self, item: FeedItem) -> bool {
-        let size = item.size();
-        self.waiting.fetch_add(size, Ordering::Relaxed);
-        self.items.send(item).await.is_ok()
+        let Ok(place) = self.items.reserve().await else { return false };
+        // Only what is sent counts, also where whoever waits for place gives up.
+        self.waiting.fetch_add(item.size(), Ordering::Relaxed);
+        place.send(item);
+        true
     }
 
     /// The same on a thread that may block.

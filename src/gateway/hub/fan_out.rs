@@ -150,12 +150,8 @@ impl Hub {
                 if !member.first_sight(self.deliveries) {
                     continue;
                 }
-                let flushed = !member.unflushed;
-                if offer(member) {
+                if noting(&mut self.unflushed, *key, member, &mut offer) {
                     self.woken.push((*key, SLOW));
-                }
-                if flushed && member.unflushed {
-                    self.unflushed.push(*key);
                 }
             }
         }
@@ -282,12 +278,8 @@ impl Hub {
             if !member.outlet.takes_notices() || member.closing {
                 continue;
             }
-            let waiting = !member.notices.is_empty();
-            let flushed = !member.unflushed;
-            if !waiting && member.offer(Delivery::Notice(notice)) != Offer::Full {
-                if flushed && member.unflushed {
-                    self.unflushed.push(key);
-                }
+            let offer = |member: &mut Member| member.offer(Delivery::Notice(notice)) != Offer::Full;
+            if member.notices.is_empty() && noting(&mut self.unflushed, key, member, offer) {
                 continue;
             }
             if member.notices.len() >= MAX_WAITING_NOTICES {
@@ -310,4 +302,19 @@ impl Hub {
         }
         outlets
     }
+}
+
+/// Offers something to a session, and notes it among those that have to be flushed if it took any.
+fn noting<T>(
+    unflushed: &mut Vec<SessionKey>,
+    key: SessionKey,
+    member: &mut Member,
+    offer: impl FnOnce(&mut Member) -> T,
+) -> T {
+    let flushed = !member.unflushed;
+    let outcome = offer(member);
+    if flushed && member.unflushed {
+        unflushed.push(key);
+    }
+    outcome
 }
