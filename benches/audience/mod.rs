@@ -11,11 +11,16 @@ use std::{
 
 use jobcast::{
     Gateway, GatewayOptions, StoreOptions,
-    gateway::{CloseReason, Delivery, Offer, Outlet, Publication, Session, Subscription},
+    event::JobEvent,
+    gateway::{Publication, Session, Subscription},
     id::JobId,
     store::{Backend, HistoryOptions},
 };
 use tokio::sync::Notify;
+
+#[path = "../../tests/support/watcher.rs"]
+mod watcher;
+use watcher::Watcher;
 
 /// How long the gateway may take to stop.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -35,31 +40,13 @@ struct Arrivals {
     complete: Notify,
 }
 
-/// The outlet of every watcher: takes everything, and counts it.
-struct Counting(Arc<Arrivals>);
-
-impl Outlet for Counting {
-    fn offer(&self, _delivery: Delivery<'_>) -> Offer {
-        let count = self.0.count.fetch_add(1, Ordering::Relaxed) + 1;
-        if count == self.0.awaited.load(Ordering::Relaxed) {
-            self.0.complete.notify_one();
+impl Arrivals {
+    fn note(&self) {
+        let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
+        if count == self.awaited.load(Ordering::Relaxed) {
+            self.complete.notify_one();
         }
-        Offer::Taken
     }
-
-    fn waiting(&self) -> u64 {
-        0
-    }
-
-    fn is_full(&self) -> bool {
-        false
-    }
-
-    fn takes_notices(&self) -> bool {
-        false
-    }
-
-    fn close(&self, _reason: CloseReason) {}
 }
 
 impl Audience {
@@ -70,7 +57,8 @@ impl Audience {
         let arrivals = Arc::new(Arrivals::default());
         let mut sessions = Vec::new();
         for job in jobs {
-            let session = gateway.connect(Arc::new(Counting(arrivals.clone())), None);
+            let arrivals = arrivals.clone();
+            let session = gateway.connect(Arc::new(Watcher(move |_: &JobEvent| arrivals.note())), None);
             session.join(&Subscription::Job(job, None)).await?.start();
             sessions.push(session);
         }

@@ -12,9 +12,12 @@ mod storm;
 use std::time::Duration;
 
 use crate::Error;
+use crate::drive::{Measured, drive};
 use crate::figure::Figure;
+use crate::publisher::{Pace, Plan, Publisher, Until};
 use crate::stage::Stage;
 use crate::subject::Subject;
+use crate::swarm::Swarm;
 
 /// How many connections may be on their way in at once where that is not what is measured.
 const CONNECTING: usize = 256;
@@ -23,6 +26,19 @@ const CONNECT: Duration = Duration::from_secs(90);
 
 /// The publisher's connections, at the most, where a clock says when to send: enough that none is waited for.
 const PACED_LINES: usize = 256;
+
+/// Publishes in calls of so many events, as fast as they are answered: to warm up, and then to measure.
+fn as_fast_as_answered(
+    stage: &mut Stage,
+    swarm: &mut Swarm,
+    publisher: &mut Publisher,
+    batch: usize,
+    knobs: Knobs,
+) -> Result<Measured, Error> {
+    let plan = |time| Plan { pace: Pace::Answers, batch, until: Until::Elapsed(time) };
+    drive(stage, swarm, publisher, plan(knobs.warm_up()), |_| ())?;
+    drive(stage, swarm, publisher, plan(knobs.measured(4.0, 2.0)), |_| ())
+}
 
 /// What changes all loads alike.
 #[derive(Debug, Clone, Copy, Default)]

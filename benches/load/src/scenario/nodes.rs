@@ -1,16 +1,16 @@
 //! Several processes on one Redis: how the cost of an event grows with their number.
 
 use crate::Error;
-use crate::drive::{cost, drive, faults};
+use crate::drive::{cost, faults};
 use crate::figure::{Figure, figure, quantiles};
 use crate::names::Names;
 use crate::order::Topic;
-use crate::publisher::{Pace, Plan, Publisher, Until};
+use crate::publisher::Publisher;
 use crate::socket::{Room, Ticket};
 use crate::stage::Stage;
 use crate::swarm::Swarm;
 
-use super::{CONNECT, CONNECTING, Knobs, Scenario};
+use super::{CONNECT, CONNECTING, Knobs, Scenario, as_fast_as_answered};
 
 const JOBS: u32 = 100;
 const WATCHERS: u32 = 1_000;
@@ -56,9 +56,7 @@ impl Scenario for Nodes {
         let topic = Topic { names, jobs: JOBS, jobs_per_user: None };
         let mut publisher = Publisher::new(stage.addresses(), LINES, topic)?;
 
-        let plan = |time| Plan { pace: Pace::Answers, batch: 1, until: Until::Elapsed(time) };
-        drive(stage, &mut swarm, &mut publisher, plan(knobs.warm_up()), |_| ())?;
-        let measured = drive(stage, &mut swarm, &mut publisher, plan(knobs.measured(4.0, 2.0)), |_| ())?;
+        let measured = as_fast_as_answered(stage, &mut swarm, &mut publisher, 1, knobs)?;
 
         let mut figures = vec![figure("events/s", measured.events as f64 / measured.seconds)];
         figures.extend(cost(measured.cpu, measured.events, "events"));

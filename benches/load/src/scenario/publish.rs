@@ -1,15 +1,15 @@
 //! Nobody watches: what accepting an event costs.
 
 use crate::Error;
-use crate::drive::{cost, drive, faults};
+use crate::drive::{cost, faults};
 use crate::figure::{Figure, figure, quantiles};
 use crate::names::Names;
 use crate::order::Topic;
-use crate::publisher::{Pace, Plan, Publisher, Until};
+use crate::publisher::Publisher;
 use crate::stage::Stage;
 use crate::swarm::Swarm;
 
-use super::{Knobs, Scenario};
+use super::{Knobs, Scenario, as_fast_as_answered};
 
 /// Calls of so many events over so many jobs.
 pub struct Publish {
@@ -30,9 +30,7 @@ impl Scenario for Publish {
         let topic = Topic { names, jobs: self.jobs, jobs_per_user: None };
         let mut publisher = Publisher::new(stage.addresses(), self.lines, topic)?;
 
-        let plan = |time| Plan { pace: Pace::Answers, batch: self.batch, until: Until::Elapsed(time) };
-        drive(stage, &mut swarm, &mut publisher, plan(knobs.warm_up()), |_| ())?;
-        let measured = drive(stage, &mut swarm, &mut publisher, plan(knobs.measured(4.0, 2.0)), |_| ())?;
+        let measured = as_fast_as_answered(stage, &mut swarm, &mut publisher, self.batch, knobs)?;
 
         let mut figures = vec![figure("events/s", measured.events as f64 / measured.seconds)];
         figures.extend(cost(measured.cpu, measured.events, "events"));

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::Error;
-use crate::drive::{cost, drive, faults};
+use crate::drive::{Measured, cost, drive, faults};
 use crate::figure::{Figure, fault, figure, quantiles};
 use crate::latency::Histogram;
 use crate::names::Names;
@@ -48,13 +48,8 @@ impl Scenario for Return {
         outages.end(&mut swarm, time)?;
         everybody_is_back(&mut swarm)?;
 
-        let mut figures = vec![figure("returns", swarm.books.serving.len() as f64)];
-        figures.extend(quantiles("replay", &swarm.books.serving, &[0.5, 0.99]));
-        figures.extend(cost(measured.cpu, swarm.books.serving.len(), "returns"));
-        figures.extend(verdict(&swarm, &publisher));
-        figures.extend(measured.own_load());
-        swarm.leave();
-        Ok(figures)
+        let returns = figure("returns", swarm.books.serving.len() as f64);
+        Ok(figures_of(returns, swarm, &publisher, &measured))
     }
 }
 
@@ -120,13 +115,8 @@ impl Scenario for ReturnAll {
         everybody_is_back(&mut swarm)?;
 
         let served = outage.called_at.zip(outage.over_at).ok_or("not everybody was served again")?;
-        let mut figures = vec![figure("all served s", (served.1 - served.0).as_secs_f64())];
-        figures.extend(quantiles("replay", &swarm.books.serving, &[0.5, 0.99]));
-        figures.extend(cost(measured.cpu, swarm.books.serving.len(), "returns"));
-        figures.extend(verdict(&swarm, &publisher));
-        figures.extend(measured.own_load());
-        swarm.leave();
-        Ok(figures)
+        let served = figure("all served s", (served.1 - served.0).as_secs_f64());
+        Ok(figures_of(served, swarm, &publisher, &measured))
     }
 }
 
@@ -179,8 +169,14 @@ fn everybody_is_back(swarm: &mut Swarm) -> Result<(), Error> {
     .into())
 }
 
-fn verdict(swarm: &Swarm, publisher: &Publisher) -> Vec<Figure> {
-    let mut figures = faults(swarm, publisher);
+/// What is told of watchers that came back, after what is told first; they leave.
+fn figures_of(first: Figure, mut swarm: Swarm, publisher: &Publisher, measured: &Measured) -> Vec<Figure> {
+    let mut figures = vec![first];
+    figures.extend(quantiles("replay", &swarm.books.serving, &[0.5, 0.99]));
+    figures.extend(cost(measured.cpu, swarm.books.serving.len(), "returns"));
+    figures.extend(faults(&swarm, publisher));
     figures.push(fault("refused and tried again", swarm.books.refused.values().sum()));
+    figures.extend(measured.own_load());
+    swarm.leave();
     figures
 }

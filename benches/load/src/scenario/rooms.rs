@@ -1,16 +1,16 @@
 //! Many rooms of few watchers: what an event costs when hardly anybody is there to share it.
 
 use crate::Error;
-use crate::drive::{cost, drive, faults};
+use crate::drive::{cost, faults};
 use crate::figure::{Figure, figure, quantiles};
 use crate::names::Names;
 use crate::order::Topic;
-use crate::publisher::{Pace, Plan, Publisher, Until};
+use crate::publisher::Publisher;
 use crate::socket::{Room, Ticket};
 use crate::stage::Stage;
 use crate::swarm::Swarm;
 
-use super::{CONNECT, CONNECTING, Knobs, Scenario};
+use super::{CONNECT, CONNECTING, Knobs, Scenario, as_fast_as_answered};
 
 const WATCHERS: u32 = 1_000;
 const USERS: u32 = 100;
@@ -70,9 +70,7 @@ impl Scenario for Rooms {
         let topic = Topic { names, jobs: WATCHERS, jobs_per_user: self.of_users.then_some(JOBS_PER_USER) };
         let mut publisher = Publisher::new(stage.addresses(), self.lines, topic)?;
 
-        let plan = |time| Plan { pace: Pace::Answers, batch: self.batch, until: Until::Elapsed(time) };
-        drive(stage, &mut swarm, &mut publisher, plan(knobs.warm_up()), |_| ())?;
-        let measured = drive(stage, &mut swarm, &mut publisher, plan(knobs.measured(4.0, 2.0)), |_| ())?;
+        let measured = as_fast_as_answered(stage, &mut swarm, &mut publisher, self.batch, knobs)?;
 
         let mut figures = vec![figure("events/s", measured.events as f64 / measured.seconds)];
         figures.extend(cost(measured.cpu, measured.events, "events"));
