@@ -5,28 +5,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-step() { printf '\n== %s\n' "$*"; }
+source tests/install.sh
 
-install_packages() {
-  if command -v redis-server >/dev/null; then return; fi
-  step "installing redis-server"
-  local as_root=()
-  [ "$(id -u)" -eq 0 ] || as_root=(sudo)
-  "${as_root[@]}" apt-get update -qq
-  # Debian starts a Redis of its own after installing one; the measurements start theirs.
-  DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq redis-server >/dev/null
-}
-
-# Installs a folder's packages, unless the lock file is the one that is installed already.
-install_node_modules() {
-  local folder=$1 stamp=$1/node_modules/.installed-lock
-  if cmp -s "$folder/package-lock.json" "$stamp"; then return; fi
-  step "npm ci in $folder"
-  npm ci --prefix "$folder" --no-audit --no-fund
-  cp "$folder/package-lock.json" "$stamp"
-}
-
-install_packages
+command -v redis-server >/dev/null || install_debian redis-server
 install_node_modules benches/opponents
 
 step "building"

@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-step() { printf '\n== %s\n' "$*"; }
+source tests/install.sh
 
 install_packages() {
   local missing=()
@@ -13,22 +13,7 @@ install_packages() {
   command -v chromium >/dev/null || missing+=(chromium)
   command -v python3 >/dev/null || missing+=(python3)
   python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
-  if [ ${#missing[@]} -eq 0 ]; then return; fi
-  step "installing ${missing[*]}"
-  local as_root=()
-  [ "$(id -u)" -eq 0 ] || as_root=(sudo)
-  "${as_root[@]}" apt-get update -qq
-  # Debian starts a Redis of its own after installing one; the tests start theirs.
-  DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq "${missing[@]}" >/dev/null
-}
-
-# Installs a folder's packages, unless the lock file is the one that is installed already.
-install_node_modules() {
-  local folder=$1 stamp=$1/node_modules/.installed-lock
-  if cmp -s "$folder/package-lock.json" "$stamp"; then return; fi
-  step "npm ci in $folder"
-  npm ci --prefix "$folder" --no-audit --no-fund
-  cp "$folder/package-lock.json" "$stamp"
+  install_debian "${missing[@]}"
 }
 
 install_packages
