@@ -158,12 +158,14 @@ struct History {
     max_events: u64,
     #[serde(deserialize_with = "parse::span::<_, 1_000, 31_536_000_000>")]
     retention: Duration,
+    #[serde(deserialize_with = "parse::whole::<_, 1, 10_000_000>")]
+    room_entries: u64,
 }
 
 impl Default for History {
     fn default() -> Self {
-        let HistoryOptions { max_events, retention } = HistoryOptions::default();
-        Self { max_events: max_events as u64, retention }
+        let HistoryOptions { max_events, retention, room_entries } = HistoryOptions::default();
+        Self { max_events: max_events as u64, retention, room_entries: room_entries as u64 }
     }
 }
 
@@ -290,8 +292,9 @@ impl Config {
             BackendName::Embedded if self.store.path.as_os_str() == ":memory:" => Backend::Memory,
             BackendName::Embedded => Backend::Embedded(self.store.path.clone()),
         };
-        let History { max_events, retention } = self.history;
-        StoreOptions { backend, history: HistoryOptions { max_events: count(max_events), retention } }
+        let History { max_events, retention, room_entries } = self.history;
+        let (max_events, room_entries) = (count(max_events), count(room_entries));
+        StoreOptions { backend, history: HistoryOptions { max_events, retention, room_entries } }
     }
 
     /// The options of the gateway itself.

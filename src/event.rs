@@ -201,6 +201,18 @@ pub fn rooms<'a>(job: &'a JobId, owner: &'a Owner) -> impl Iterator<Item = Room>
     .flatten()
 }
 
+/// The numbers of a job's events that can no longer be had, both inclusive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Gap {
+    /// The job.
+    #[serde(rename = "jobId")]
+    pub job: JobId,
+    /// The first missing number.
+    pub from: Seq,
+    /// The last missing number.
+    pub to: Seq,
+}
+
 impl Serialize for JobEvent {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.json().serialize(serializer)

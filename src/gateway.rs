@@ -19,7 +19,7 @@ use serde_json::value::RawValue;
 
 use self::hub::{Hub, SessionKey, Standing};
 pub use self::{
-    outlet::{CloseReason, Delivery, Gap, Offer, Outlet},
+    outlet::{CloseReason, Delivery, Offer, Outlet},
     session::{Peer, Session},
     subscribe::{JobResume, Joined, Latest, Resumed, Subscription},
 };
@@ -30,7 +30,7 @@ use crate::{
     refusal::{Code, Refusal},
     room::Room,
     store::{
-        Append, ClientRecord, ClientsPage, Entry, OpenError, Position, Store, StoreError, StoreOptions,
+        Accepted, Append, ClientRecord, ClientsPage, Entry, OpenError, Store, StoreError, StoreOptions,
         Window,
     },
     tasks::Tasks,
@@ -156,12 +156,10 @@ impl Gateway {
         let begun = Instant::now();
         let facts: Vec<_> =
             publications.iter().map(|(draft, _)| (draft.job().clone(), draft.kind())).collect();
-        let seen: Vec<_> = self.hub(|hub| facts.iter().map(|(job, _)| hub.seen(job)).collect());
-        let append = |((draft, key), above)| Append { draft, key, above };
-        let appends = publications.into_iter().zip(seen).map(append).collect();
+        let appends = publications.into_iter().map(|(draft, key)| Append { draft, key }).collect();
         let outcomes = self.0.store.append(appends).await;
         self.0.metrics.publish_seconds.observe(begun.elapsed().as_secs_f64());
-        let published = |((job, kind), outcome): ((JobId, EventKind), Result<Position, _>)| {
+        let published = |((job, kind), outcome): ((JobId, EventKind), Result<Accepted, _>)| {
             let position = outcome.map_err(|error| self.refused(error))?;
             if !position.repeated {
                 self.0.metrics.accepted.get_or_create(&KindLabel { kind: kind.name() }).inc();

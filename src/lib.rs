@@ -27,7 +27,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`id`], [`timestamp`], [`json`], [`room`], [`event`], [`notice`], [`refusal`] | the domain: no runtime, no network |
+//! | [`id`], [`timestamp`], [`json`], [`room`], [`event`], [`position`], [`notice`], [`refusal`] | the domain: no runtime, no network |
 //! | [`store`] | durable truth, and the feed of what was accepted: embedded or Redis |
 //! | [`gateway`] | publishing, the hub, sessions, joining, catching up |
 //! | [`http`], [`socketio`] | the edges: they translate and never decide |
@@ -49,6 +49,7 @@ pub mod http;
 pub mod id;
 pub mod json;
 pub mod notice;
+pub mod position;
 pub mod refusal;
 pub mod room;
 pub mod server;

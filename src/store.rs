@@ -14,13 +14,14 @@ use serde_json::value::RawValue;
 use self::feed::FeedSender;
 pub use self::{
     clients::{ClientRecord, ClientsPage, Connection, Directory},
-    feed::{Feed, FeedItem},
+    feed::{Arrival, Feed, FeedItem, Rooms},
     redis::RedisOptions,
 };
 use crate::{
-    event::{Draft, IdempotencyKey, JobEvent, Seq},
+    event::{Draft, Gap, IdempotencyKey, JobEvent, Seq},
     id::{ClientId, JobId},
     notice::Notice,
+    position::Position,
     refusal::{Code, Refusal},
     room::Room,
     tasks::Tasks,
@@ -41,6 +42,22 @@ pub struct HistoryOptions {
     pub max_events: usize,
     /// How long a job is kept after its last event.
     pub retention: Duration,
+    /// About how many entries the log of a user's or a tenant's room keeps; that of all jobs keeps
+    /// [`ALL_JOBS_ENTRIES`] times as many.
+    pub room_entries: usize,
+}
+
+/// How many times as many entries as other shared rooms that of all jobs keeps.
+pub const ALL_JOBS_ENTRIES: usize = 10;
+
+impl HistoryOptions {
+    /// About how many entries the log of a shared room keeps.
+    pub fn entries_of(&self, room: &Room) -> usize {
+        match room {
+            Room::AllJobs => self.room_entries.saturating_mul(ALL_JOBS_ENTRIES),
+            _ => self.room_entries,
+        }
+    }
 }
 
 /// Where events are kept.
@@ -65,7 +82,7 @@ pub struct StoreOptions {
 
 impl Default for HistoryOptions {
     fn default() -> Self {
-        Self { max_events: 100, retention: Duration::from_secs(24 * 3600) }
+        Self { max_events: 100, retention: Duration::from_secs(24 * 3600), room_entries: 10_000 }
     }
 }
 
@@ -83,16 +100,14 @@ pub struct Append {
     pub draft: Draft,
     /// The publisher's own name for the call.
     pub key: Option<IdempotencyKey>,
-    /// A number that watchers have seen of the job: the event gets a larger one in any case.
-    pub above: Option<Seq>,
 }
 
-/// Where an accepted event stands.
+/// What became of a draft that was accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Position {
-    /// Its number within the job.
+pub struct Accepted {
+    /// The event's number within the job.
     pub seq: Seq,
-    /// Its time.
+    /// The event's time.
     pub timestamp: Timestamp,
     /// Whether this answers a call that was made before under the same idempotency key: nothing was stored.
     pub repeated: bool,
@@ -202,9 +217,47 @@ pub struct Bounds {
     pub oldest: Seq,
     /// The newest number.
     pub newest: Seq,
-    /// The last number that did not follow on the one before it, because what the store had accepted in between
-    /// may have been lost with its end.
-    pub broken: Option<Seq>,
+    /// Whether the number that a resume asks for is one that history holds, or the one right before its oldest.
+    pub holds: bool,
+}
+
+/// A place in a room's log, and what is there.
+#[derive(Debug, Clone)]
+pub struct LogEntry {
+    /// The place. For several lost events in a job's room: that of the last of them.
+    pub position: Position,
+    /// What is there.
+    pub content: Content,
+}
+
+/// What a place in a room's log holds.
+#[derive(Debug, Clone)]
+pub enum Content {
+    /// An event.
+    Event(JobEvent),
+    /// Events that history has rotated past.
+    Lost(Gap),
+}
+
+/// A part of a room's log, in its order.
+#[derive(Debug, Clone)]
+pub struct LogPage {
+    /// What follows on the place that was asked for.
+    pub entries: Vec<LogEntry>,
+    /// Whether the log had nothing more after these when it was read.
+    pub is_last: bool,
+    /// The end of the log when it was read. It is before the place that was asked for where the log has lost its tail
+    /// or began anew; then there are no entries.
+    pub end: Position,
+}
+
+/// What the log of a shared room reaches from and to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogRange {
+    /// The first place after which nothing is missing.
+    pub start: Position,
+    /// The place of its newest entry; the present, where it has none.
+    pub end: Position,
 }
 
 /// A store that is open. Cloning gives another handle.
@@ -253,7 +306,7 @@ impl Store {
     /// event carries the time of its acceptance by the store's own clock, so that of two events, of whatever jobs, the
     /// one accepted later has no earlier time (in a cluster: as far as its servers' clocks agree). It is in history before it is answered, and reaches the feed of every node that covers one of
     /// its rooms. Dropping the future leaves the outcome unknown.
-    pub async fn append(&self, appends: Vec<Append>) -> Vec<Result<Position, AppendError>> {
+    pub async fn append(&self, appends: Vec<Append>) -> Vec<Result<Accepted, AppendError>> {
         each!(self, store => store.append(appends).await)
     }
 
@@ -273,20 +326,44 @@ impl Store {
         each!(self, store => store.latest(jobs).await)
     }
 
-    /// How far the history of a job reaches; `None` where it has no event.
+    /// The newest entry of a job, and how far its history reaches, by one question. `since` is the number that a
+    /// resume asks for; see [`Bounds::holds`].
     ///
     /// # Errors
     /// [`StoreError`] when the store does not answer.
-    pub async fn bounds(&self, job: &JobId) -> Result<Option<Bounds>, StoreError> {
-        Ok(self.head(job).await?.1)
+    pub async fn head(
+        &self,
+        job: &JobId,
+        since: Option<Seq>,
+    ) -> Result<(Option<Entry>, Option<Bounds>), StoreError> {
+        each!(self, store => store.head(job, since).await)
     }
 
-    /// The newest entry of a job and how far its history reaches, by one question.
+    /// What a room's log holds after a place, in its order, `limit` entries at the most. In a job's room that is the
+    /// job's history: what follows on a number there follows it, however far it jumps; where history has rotated past
+    /// the place, one [`Content::Lost`] comes first. In a shared room an entry whose event is no longer in its job's
+    /// history is [`Content::Lost`] in its place.
     ///
     /// # Errors
     /// [`StoreError`] when the store does not answer.
-    pub async fn head(&self, job: &JobId) -> Result<(Option<Entry>, Option<Bounds>), StoreError> {
-        each!(self, store => store.head(job).await)
+    pub async fn log(&self, room: &Room, after: Position, limit: usize) -> Result<LogPage, StoreError> {
+        each!(self, store => store.log(room, after, limit).await)
+    }
+
+    /// How far the log of a shared room reaches.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store does not answer.
+    pub async fn log_range(&self, room: &Room) -> Result<LogRange, StoreError> {
+        each!(self, store => store.log_range(room).await)
+    }
+
+    /// How many events [`Store::log`] has of a shared room after a place and up to another one.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store does not answer.
+    pub async fn count(&self, room: &Room, after: Position, until: Position) -> Result<usize, StoreError> {
+        each!(self, store => store.count(room, after, until).await)
     }
 
     /// The jobs of a room that had an event at `since` or later, most recent first. For a job's own room: the
@@ -301,28 +378,6 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<JobId>, StoreError> {
         each!(self, store => store.active(room, since, limit).await)
-    }
-
-    /// Whether a room other than the job's own may be told of an event a moment after the job's watchers have it: then
-    /// its index lags behind the jobs' histories.
-    pub fn tells_rooms_late(&self) -> bool {
-        match self {
-            Store::Embedded(_) => false,
-            Store::Redis(store) => store.tells_rooms_late(),
-        }
-    }
-
-    /// Tells the store of numbers that watchers have seen, after it may have lost the end of what it accepted: none
-    /// of them is given to another event of its job from then on.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the store does not answer.
-    pub async fn raise(&self, seen: &[(JobId, Seq)]) -> Result<(), StoreError> {
-        match self {
-            // What it has answered, it has on disk.
-            Store::Embedded(_) => Ok(()),
-            Store::Redis(store) => store.raise(seen).await,
-        }
     }
 
     /// Makes the feed cover a room, and returns once it does for certain. Each call counts, and is undone by

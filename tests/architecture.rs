@@ -105,7 +105,7 @@ fn libraries_are_named_where_they_belong() {
 
 #[test]
 fn dependencies_run_one_way() {
-    const DOMAIN: [&str; 7] = ["event", "id", "json", "notice", "refusal", "room", "timestamp"];
+    const DOMAIN: [&str; 8] = ["event", "id", "json", "notice", "position", "refusal", "room", "timestamp"];
     let layers: [(&str, &[&str]); 11] = [
         ("main.rs", &["cli"]),
         ("cli", &["config", "descriptors", "gateway", "server", "telemetry"]),

@@ -129,13 +129,14 @@ impl Flushing {
 /// Takes one item, an event to those that are received together.
 fn take(gateway: &Gateway, events: &mut Vec<JobEvent>, item: FeedItem) {
     match item {
-        FeedItem::Event(event) => events.push(event),
+        FeedItem::Event(arrival) => events.push(arrival.event),
         FeedItem::Notice(notice) => notify(gateway, &notice),
-        FeedItem::Interrupted => {
+        FeedItem::Interrupted(_) => {
             gateway.0.metrics.feed_interruptions.inc();
             gateway.hub(Hub::interrupt);
         }
-        FeedItem::Restored { since } => {
+        FeedItem::Restored(_) => {
+            let since = Timestamp::now().before(Duration::from_secs(60));
             let needed = gateway.hub(|hub| hub.restore(since));
             gateway.0.tasks.spawn_until_stop("resync", resync(gateway.clone(), needed));
         }
@@ -203,8 +204,6 @@ fn notify(gateway: &Gateway, notice: &Notice) {
 /// Brings every joined room up to date after an interruption of the feed, unless it is interrupted again: then there
 /// will be another resync, for all of it. Only then is the node ready again.
 async fn resync(gateway: Gateway, mut resync: Resync) {
-    let seen = gateway.hub(|hub| hub.all_seen());
-    gateway.retry(|| gateway.0.store.raise(&seen)).await;
     resync.newest = gateway.retry(|| newest(&gateway)).await;
     for room in gateway.hub(|hub| hub.rooms()) {
         if !gateway.hub(|hub| hub.needs(resync)) {
@@ -260,7 +259,7 @@ async fn adopt(gateway: &Gateway, job: &JobId, since: Timestamp) -> Result<(), S
     let mut after = first.seq() - 1;
     if place == 0 {
         // History may have rotated past others of that time: from the job's very first they are told as missing.
-        let bounds = gateway.0.store.bounds(job).await?;
+        let bounds = gateway.0.store.head(job, None).await?.1;
         after = bounds.map_or(after, |bounds| after.min(bounds.first - 1));
     }
     gateway.hub(|hub| hub.adopt(first, after));

@@ -1,10 +1,7 @@
 //! What the core knows of an edge: something that takes deliveries for one session, or has no place for them.
 
-use serde::Serialize;
-
 use crate::{
-    event::{JobEvent, Seq},
-    id::JobId,
+    event::{Gap, JobEvent},
     notice::Notice,
 };
 
@@ -28,18 +25,6 @@ impl Delivery<'_> {
             Delivery::Notice(notice) => notice.data.get().len(),
         }
     }
-}
-
-/// The numbers of a job's events that can no longer be had, both inclusive.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Gap {
-    /// The job.
-    #[serde(rename = "jobId")]
-    pub job: JobId,
-    /// The first missing number.
-    pub from: Seq,
-    /// The last missing number.
-    pub to: Seq,
 }
 
 /// What became of an offer.

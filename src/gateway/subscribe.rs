@@ -192,20 +192,11 @@ impl Gateway {
     async fn job_snapshot(&self, job: &JobId, resume: Option<JobResume>) -> Result<Snapshot, StoreError> {
         let store = &self.0.store;
         let (latest, bounds) = match resume {
-            Some(_) => store.head(job).await?,
+            Some(_) => store.head(job, None).await?,
             None => (store.latest(std::slice::from_ref(job)).await?.pop(), None),
         };
         let told = latest.clone().and_then(Entry::event).map(|event| event.seq());
-        let mut plan = resume.map(|resume| plan(resume, bounds, told));
-        if let (Some((Some(after), resumed)), Some(bounds)) = (&mut plan, bounds)
-            && bounds.broken.is_some_and(|broken| *after + 1 < broken)
-        {
-            // Between numbers that do not follow on each other something may be lost, and places do not tell how
-            // many there are.
-            let window = Window::After { seq: *after, limit: self.0.history_cap };
-            let replaying = self.0.store.history(job, window).await?.len();
-            *resumed = Resumed { recovered: false, replaying };
-        }
+        let plan = resume.map(|resume| plan(resume, bounds, told));
         let event = latest.clone().and_then(Entry::event);
         let after = plan.and_then(|(after, _)| after);
         let starting = event.map(|latest| Starting { latest, after });
@@ -229,20 +220,10 @@ impl Gateway {
         if let Some(since) = since {
             // The jobs are read one after the other. What is accepted meanwhile comes by the feed: to be given some of
             // it now would be to get newer events of one job before older ones of another.
-            let mut newest = starting.iter().map(|job| job.latest.timestamp()).max();
-            let mut jobs: IndexSet<JobId> =
+            let newest = starting.iter().map(|job| job.latest.timestamp()).max();
+            let jobs: IndexSet<JobId> =
                 store.active(room, since, MAX_ACTIVE_JOBS).await?.into_iter().collect();
             let mut sum = Resumed { recovered: jobs.len() < MAX_ACTIVE_JOBS, replaying: 0 };
-            if store.tells_rooms_late() {
-                // Of what the room's index does not tell yet some is known from the jobs themselves.
-                let known = starting.iter().map(|job| (job.latest.job().clone(), job.latest.timestamp()));
-                for (job, at) in known.chain(self.hub(|hub| hub.jobs_in(room))) {
-                    newest = newest.max(Some(at));
-                    if at >= since {
-                        jobs.insert(job);
-                    }
-                }
-            }
             let mut parts =
                 stream::iter(jobs).map(|job| self.resume_from(job, since, newest)).buffered(RESUME_READS);
             while let Some(part) = parts.try_next().await? {
@@ -274,7 +255,7 @@ impl Gateway {
         let mut after = events[..place].last().map_or(first.seq() - 1, JobEvent::seq);
         if place == 0 {
             // Older ones may have been of that time too: go back to the job's very first.
-            let bounds = self.0.store.bounds(&job).await?;
+            let bounds = self.0.store.head(&job, None).await?.1;
             after = bounds.map_or(after, |bounds| (bounds.first - 1).min(after));
         }
         let resumed = Resumed { recovered: after == first.seq() - 1, replaying: events.len() - place };
@@ -308,7 +289,7 @@ mod tests {
 
     #[test]
     fn plans_a_resume() {
-        let bounds = Some(Bounds { first: 100, oldest: 105, newest: 109, broken: None });
+        let bounds = Some(Bounds { first: 100, oldest: 105, newest: 109, holds: false });
         let planned = |resume| {
             let (after, Resumed { recovered, replaying }) = plan(resume, bounds, Some(109));
             (after, recovered, replaying)
@@ -333,7 +314,7 @@ mod tests {
         assert_eq!(meanwhile(JobResume::Since(106)), (Some(106), true, 1));
         assert_eq!(meanwhile(JobResume::Since(109)), (Some(109), true, 0));
         assert_eq!(plan(JobResume::Since(0), bounds, None).0, None);
-        let whole = Some(Bounds { first: 100, oldest: 100, newest: 109, broken: None });
+        let whole = Some(Bounds { first: 100, oldest: 100, newest: 109, holds: false });
         let everything = Resumed { recovered: true, replaying: 10 };
         assert_eq!(plan(JobResume::Since(0), whole, Some(109)), (Some(99), everything));
         let nothing = |recovered| (None, Resumed { recovered, replaying: 0 });

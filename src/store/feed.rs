@@ -7,7 +7,7 @@ use std::sync::{
 
 use tokio::sync::mpsc::{self, error::TrySendError};
 
-use crate::{event::JobEvent, notice::Notice, timestamp::Timestamp};
+use crate::{event::JobEvent, notice::Notice, position::Positions, room::Room};
 
 /// How many items wait where the store waits for place: then so do publishers.
 const PATIENT: usize = 4096;
@@ -16,29 +16,45 @@ const PATIENT: usize = 4096;
 const IMPATIENT: usize = 65_536;
 const IMPATIENT_BYTES: usize = 64 << 20;
 
-/// What the feed brings.
+/// What the feed brings. Of each covered room it brings every event once at least, in the order of the room's log, but
+/// for what is lost between an interruption of the room and its restoration.
 #[derive(Debug)]
 pub enum FeedItem {
-    /// An event for a covered room. Copies may come twice or out of order.
-    Event(JobEvent),
+    /// An event for covered rooms.
+    Event(Arrival),
     /// A notice for a covered room, or for everyone.
     Notice(Box<Notice>),
-    /// From now on items may be missing.
-    Interrupted,
-    /// All covered rooms are covered again: whatever was accepted since the interruption has to be fetched.
-    Restored {
-        /// When the interruption began, with a margin.
-        since: Timestamp,
-    },
+    /// From now on events of these rooms may be missing.
+    Interrupted(Rooms),
+    /// From now on nothing of these rooms is missing: what was accepted since the interruption has to be fetched.
+    Restored(Rooms),
+}
+
+/// An event, and where it stands in the logs of the rooms that it is brought for.
+#[derive(Debug, Clone)]
+pub struct Arrival {
+    /// The event.
+    pub event: JobEvent,
+    /// Where it stands.
+    pub positions: Positions,
+}
+
+/// Covered rooms.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rooms {
+    /// All of them.
+    All,
+    /// Some of them.
+    Some(Vec<Room>),
 }
 
 impl FeedItem {
     /// The bytes of its JSON.
     pub fn size(&self) -> usize {
         match self {
-            FeedItem::Event(event) => event.json().get().len(),
+            FeedItem::Event(arrival) => arrival.event.json().get().len(),
             FeedItem::Notice(notice) => notice.data.get().len(),
-            FeedItem::Interrupted | FeedItem::Restored { .. } => 0,
+            FeedItem::Interrupted(_) | FeedItem::Restored(_) => 0,
         }
     }
 }
@@ -147,11 +163,15 @@ impl FeedSender {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Draft, Owner};
+    use crate::{
+        event::{Draft, Owner},
+        timestamp::Timestamp,
+    };
 
     fn event() -> FeedItem {
         let draft = Draft::update("j".parse().unwrap(), "s", None, Owner::default()).unwrap();
-        FeedItem::Event(draft.accept(&Owner::default(), Timestamp::default(), 1))
+        let event = draft.accept(&Owner::default(), Timestamp::default(), 1);
+        FeedItem::Event(Arrival { event, positions: Positions::JOB })
     }
 
     #[tokio::test]

@@ -15,9 +15,7 @@ use jobcast::{
     id::JobId,
     notice::{Audience, Notice},
     room::Room,
-    store::{
-        Append, AppendError, Bounds, ClientRecord, Entry, FeedItem, HistoryOptions, Position, Store, Window,
-    },
+    store::{Append, AppendError, Bounds, ClientRecord, Entry, FeedItem, HistoryOptions, Store, Window},
     tasks::Tasks,
     timestamp::Timestamp,
 };
@@ -51,7 +49,7 @@ async fn concurrent_appends_get_numbers_of_their_own(kind: Kind) {
 
 async fn a_batch_keeps_the_order_of_each_job(kind: Kind) {
     let subject = Subject::open(kind, history(1000)).await;
-    let append = |draft| Append { draft, key: None, above: None };
+    let append = |draft| Append { draft, key: None };
     let drafts = (0..300)
         .flat_map(|step| [progress("a", f64::from(step) / 3.0), progress("b", f64::from(step) / 3.0)]);
     let outcomes = subject.store.append(drafts.map(append).collect()).await;
@@ -227,7 +225,8 @@ async fn the_feed_brings_what_is_covered_in_order(kind: Kind) {
 
 async fn expired_jobs_are_gone(kind: Kind) {
     let retention = Duration::from_secs(1);
-    let subject = Subject::open(kind, HistoryOptions { max_events: 100, retention }).await;
+    let subject =
+        Subject::open(kind, HistoryOptions { max_events: 100, retention, ..HistoryOptions::default() }).await;
     let old = subject.append(Draft::update(job("a"), "s", None, owned("u")).unwrap()).await.unwrap();
     tokio::time::timeout(Duration::from_secs(10), async {
         while !subject.seqs("a", Window::Newest(10)).await.is_empty() {

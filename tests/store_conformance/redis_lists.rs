@@ -92,7 +92,7 @@ async fn that_lost_their_end_go_on_with_numbers_nobody_has_seen() {
     lose.cmd("SCRIPT").arg("FLUSH").ignore();
     lose.query_async::<()>(&mut connection).await.unwrap();
     subject.store.raise(&[(job("a"), seqs[3]), (job("b"), 7)]).await.unwrap();
-    let drafts = (0..3).map(|_| Append { draft: update("a"), key: None, above: None });
+    let drafts = (0..3).map(|_| Append { draft: update("a"), key: None });
     let after: Vec<Seq> = subject
         .store
         .append(drafts.collect())

@@ -74,7 +74,7 @@ impl Subject {
 
     pub async fn append_keyed(&self, draft: Draft, key: Option<&str>) -> Result<Position, AppendError> {
         let key = key.map(|key| key.parse::<IdempotencyKey>().unwrap());
-        self.store.append(vec![Append { draft, key, above: None }]).await.pop().unwrap()
+        self.store.append(vec![Append { draft, key }]).await.pop().unwrap()
     }
 
     pub async fn seqs(&self, id: &str, window: Window) -> Vec<Seq> {
@@ -123,5 +123,5 @@ pub fn progress(id: &str, percent: f64) -> Draft {
 }
 
 pub fn history(max_events: usize) -> HistoryOptions {
-    HistoryOptions { max_events, retention: Duration::from_secs(3600) }
+    HistoryOptions { max_events, retention: Duration::from_secs(3600), ..HistoryOptions::default() }
 }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::{Hub, LiveEdge, Receipt, SessionKey, interruption::Resync, member::Member};
 use crate::{
-    event::{JobEvent, Owner, Seq},
+    event::{Gap, JobEvent, Owner, Seq},
     gateway::{
         catch_up::SLOW,
         live_edge::{Step, decide},
-        outlet::{Delivery, Gap, Offer, Outlet},
+        outlet::{Delivery, Offer, Outlet},
     },
     id::JobId,
     notice::{Audience, Notice},

@@ -5,11 +5,11 @@ use std::{
 };
 
 use super::{
-    super::outlet::{Delivery, Gap, Offer, Outlet},
+    super::outlet::{Delivery, Offer, Outlet},
     JoinId, Need, Progress,
 };
 use crate::{
-    event::{JobEvent, Owner, Seq},
+    event::{Gap, JobEvent, Owner, Seq},
     id::{ClientId, JobId},
     notice::Notice,
     room::Room,

@@ -15,8 +15,10 @@ use super::{
 use crate::{
     event::{Draft, JobEvent, Seq},
     id::JobId,
+    position::Positions,
     store::{
-        Append, AppendError, FeedItem, FeedSender, HistoryOptions, IDEMPOTENCY_LIFETIME, Position, StoreError,
+        Accepted, Append, AppendError, Arrival, FeedItem, FeedSender, HistoryOptions, IDEMPOTENCY_LIFETIME,
+        Rooms, StoreError,
     },
     timestamp::Timestamp,
 };
@@ -24,7 +26,7 @@ use crate::{
 /// What the writer is asked to do.
 pub enum Request {
     /// Accept drafts.
-    Append { appends: Vec<Append>, answer: oneshot::Sender<Vec<Result<Position, AppendError>>> },
+    Append { appends: Vec<Append>, answer: oneshot::Sender<Vec<Result<Accepted, AppendError>>> },
     /// Remove what has expired.
     Sweep,
     /// Try whether the disk takes writes again.
@@ -167,7 +169,7 @@ impl Writer {
         }
         self.note(jobs);
         for event in events {
-            self.tell(FeedItem::Event(event));
+            self.tell(FeedItem::Event(Arrival { event, positions: Positions::JOB }));
         }
         Ok(())
     }
@@ -214,13 +216,13 @@ impl Writer {
         }
         // The commit that failed may be there now. Its events were never sent: watchers get them as after any
         // other interruption.
-        self.tell(FeedItem::Interrupted);
-        self.tell(FeedItem::Restored { since: outage.since });
+        self.tell(FeedItem::Interrupted(Rooms::All));
+        self.tell(FeedItem::Restored(Rooms::All));
         outage.end(&self.refusing);
     }
 
-    fn accept(&mut self, pending: &mut Pending<'_>, append: Append) -> Result<Position, AppendError> {
-        let Append { draft, key, above } = append;
+    fn accept(&mut self, pending: &mut Pending<'_>, append: Append) -> Result<Accepted, AppendError> {
+        let Append { draft, key } = append;
         let at = self.tick();
         let key = key.map(|key| (records::idempotency_key(draft.job(), &key), draft.fingerprint()));
         if let Some((key, fingerprint)) = &key
@@ -228,8 +230,8 @@ impl Writer {
         {
             return Ok(position);
         }
-        let event = self.store(pending, &draft, at, above)?;
-        let position = Position { seq: event.seq(), timestamp: event.timestamp(), repeated: false };
+        let event = self.store(pending, &draft, at)?;
+        let position = Accepted { seq: event.seq(), timestamp: event.timestamp(), repeated: false };
         if let Some((key, fingerprint)) = key {
             remember(pending, key, fingerprint, &position, at);
         }
@@ -248,7 +250,6 @@ impl Writer {
         pending: &mut Pending<'_>,
         draft: &Draft,
         at: Timestamp,
-        above: Option<Seq>,
     ) -> Result<JobEvent, AppendError> {
         let job = draft.job();
         let known = match self.record(pending, job)? {
@@ -263,9 +264,7 @@ impl Writer {
             return Err(AppendError::JobFinished);
         }
         let owner = owner.joined(draft.owner()).ok_or(AppendError::OwnerMismatch)?;
-        // What is answered is on disk, so a number that was seen is known here, unless the job has expired since.
-        let first = || at.millis().max(above.map_or(0, |seen| seen + 1));
-        let seq = known.as_ref().map_or_else(first, |record| record.seq + 1);
+        let seq = known.as_ref().map_or(at.millis(), |record| record.seq + 1);
         let at = known.as_ref().map_or(at, |record| record.at.max(at));
         let event = draft.accept(&owner, at, seq);
         let oldest = self.trim(pending, job, known.as_ref().map_or(seq, |record| record.oldest), seq);
@@ -330,7 +329,7 @@ fn repeated(
     key: &[u8],
     fingerprint: &str,
     now: Timestamp,
-) -> Result<Option<Position>, AppendError> {
+) -> Result<Option<Accepted>, AppendError> {
     let Some(bytes) = pending.get(key)? else { return Ok(None) };
     let record = KeyRecord::read(&bytes)?;
     if record.expires <= now {
@@ -339,14 +338,14 @@ fn repeated(
     if record.fingerprint != fingerprint {
         return Err(AppendError::IdempotencyConflict);
     }
-    Ok(Some(Position { seq: record.seq, timestamp: record.timestamp, repeated: true }))
+    Ok(Some(Accepted { seq: record.seq, timestamp: record.timestamp, repeated: true }))
 }
 
 fn remember(
     pending: &mut Pending<'_>,
     key: Vec<u8>,
     fingerprint: String,
-    position: &Position,
+    position: &Accepted,
     now: Timestamp,
 ) {
     let lifetime = IDEMPOTENCY_LIFETIME.as_millis() as u64;

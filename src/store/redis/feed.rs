@@ -29,7 +29,8 @@ use super::{
 };
 use crate::{
     event::JobEvent,
-    store::{FeedItem, FeedSender, StoreError},
+    position::Positions,
+    store::{Arrival, FeedItem, FeedSender, Rooms, StoreError},
     timestamp::Timestamp,
 };
 
@@ -175,7 +176,7 @@ impl Lines {
         if first {
             tracing::warn!(%reason, "the feed is interrupted");
             // Nobody follows a feed that is closed.
-            let _there = self.feed.send(FeedItem::Interrupted).await;
+            let _there = self.feed.send(FeedItem::Interrupted(Rooms::All)).await;
         }
     }
 
@@ -185,9 +186,9 @@ impl Lines {
             return;
         }
         let since = self.outage.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(since) = since {
+        if since.is_some() {
             tracing::info!(rooms = self.interest.rooms(), "the feed is back");
-            let _there = self.feed.send(FeedItem::Restored { since }).await;
+            let _there = self.feed.send(FeedItem::Restored(Rooms::All)).await;
         }
     }
 }
@@ -307,7 +308,9 @@ fn read(push: PushInfo) -> Option<FeedItem> {
     let payload = push.data.into_iter().nth(1)?;
     let text = String::from_redis_value(payload).ok()?;
     let item = match text.starts_with(r#"{"event":"#) {
-        true => JobEvent::parse(text).map(FeedItem::Event),
+        true => {
+            JobEvent::parse(text).map(|event| FeedItem::Event(Arrival { event, positions: Positions::JOB }))
+        }
         false => serde_json::from_str(&text).map(|notice| FeedItem::Notice(Box::new(notice))),
     };
     item.inspect_err(|error| tracing::warn!(%error, "something that nobody here wrote came over the feed"))

@@ -227,9 +227,6 @@ impl Link {
                 return places.iter().map(again).collect();
             }
         };
-        if places.iter().any(|(place, _)| calls[*place].fenced) && !self.0.fence.lets_through(&line.run) {
-            return places.iter().map(|(place, _)| (*place, Verdict::Again(came_back()))).collect();
-        }
         let mut pipe = Pipeline::with_capacity(places.len());
         for (place, ask) in places {
             match ask {
@@ -344,11 +341,6 @@ fn refused_or_again(error: RedisError) -> Verdict {
 
 fn no_server() -> RedisError {
     (ErrorKind::ClusterConnectionNotFound, "no server of the cluster holds the slot").into()
-}
-
-fn came_back() -> RedisError {
-    (ErrorKind::Client, "the server has just come back, and gateways still tell it what they have seen")
-        .into()
 }
 
 /// Between half of a pause and all of it, so that those who failed together do not come back together.

@@ -15,7 +15,7 @@ use crate::{
     event::{JobEvent, Owner, rooms},
     id::JobId,
     room::Room,
-    store::{Append, AppendError, Entry, MAX_ACTIVE_JOBS, Position, StoreError, Window},
+    store::{Accepted, Append, AppendError, Entry, MAX_ACTIVE_JOBS, StoreError, Window},
 };
 
 /// How many events of one job the server accepts in one step, in which it serves nobody else.
@@ -23,13 +23,13 @@ const STEP: usize = 64;
 
 impl Redis {
     /// Accepts events: those of one job step by step in their order, those of different jobs side by side.
-    pub async fn append(&self, appends: Vec<Append>) -> Vec<Result<Position, AppendError>> {
+    pub async fn append(&self, appends: Vec<Append>) -> Vec<Result<Accepted, AppendError>> {
         let mut jobs: IndexMap<&JobId, VecDeque<usize>> = IndexMap::new();
         for (place, append) in appends.iter().enumerate() {
             jobs.entry(append.draft.job()).or_default().push_back(place);
         }
         let mut waiting: Vec<VecDeque<usize>> = jobs.into_values().collect();
-        let mut outcomes: Vec<Option<Result<Position, AppendError>>> = appends.iter().map(|_| None).collect();
+        let mut outcomes: Vec<Option<Result<Accepted, AppendError>>> = appends.iter().map(|_| None).collect();
         while !waiting.is_empty() {
             let next = |places: &mut VecDeque<usize>| places.drain(..places.len().min(STEP)).collect();
             let steps: Vec<Vec<usize>> = waiting.iter_mut().map(next).collect();
@@ -59,7 +59,7 @@ impl Redis {
         &self,
         appends: &[Append],
         steps: &[Vec<usize>],
-    ) -> Vec<Result<Vec<Result<Position, AppendError>>, StoreError>> {
+    ) -> Vec<Result<Vec<Result<Accepted, AppendError>>, StoreError>> {
         let drafts = |places: &Vec<usize>| places.iter().map(|place| &appends[*place]).collect::<Vec<_>>();
         let steps: Vec<Vec<&Append>> = steps.iter().map(drafts).collect();
         let mut answers = Vec::with_capacity(steps.len());
@@ -88,12 +88,6 @@ impl Redis {
     /// The answers to one step, unless too few replicas have them yet.
     fn answers(&self, step: &[&Append], reply: Reply) -> Result<Vec<Answer>, StoreError> {
         let answers = Answer::read_all(reply.value, step.len())?;
-        for (append, answer) in step.iter().zip(&answers) {
-            if let Answer::Accepted(position, _) = answer {
-                // Also where it does not count: watchers may have seen it.
-                self.given.note(append.draft.job(), position.seq);
-            }
-        }
         if reply.replicated { Ok(answers) } else { Err(link::not_replicated()) }
     }
 
@@ -144,12 +138,10 @@ impl Redis {
             true => (String::new(), String::new()),
             false => (self.keys.indexes(), self.keys.channels()),
         };
-        let above =
-            step.iter().filter_map(|append| append.above).max().max(self.given.newest(job)).unwrap_or(0);
         let call = self.publish.call(&[&history, &state]).arg(&state);
         let call = call.arg(self.keys.channel(&Room::Job(job.clone()))).arg(indexes).arg(channels);
-        let call = call.arg(job.as_str()).arg(above);
-        let call = step.iter().fold(call, |call, append| with_draft(call, append)).fenced().durable();
+        let call = call.arg(job.as_str()).arg(0);
+        let call = step.iter().fold(call, |call, append| with_draft(call, append)).durable();
         match step.iter().all(|append| append.key.is_some()) {
             true => call,
             false => call.once(),
@@ -176,7 +168,7 @@ fn with_draft(call: Call, append: &Append) -> Call {
 /// What `publish.lua` answers for one event.
 enum Answer {
     /// Where it stands, and whose it is.
-    Accepted(Position, Owner),
+    Accepted(Accepted, Owner),
     Refused(AppendError),
 }
 
@@ -194,7 +186,7 @@ impl Answer {
             [word @ ("ok" | "repeated"), seq, timestamp, user, tenant] => {
                 let (seq, timestamp) = (seq.parse().ok()?, timestamp.parse().ok()?);
                 let owner = Owner { user: user.parse().ok(), tenant: tenant.parse().ok() };
-                Self::Accepted(Position { seq, timestamp, repeated: *word == "repeated" }, owner)
+                Self::Accepted(Accepted { seq, timestamp, repeated: *word == "repeated" }, owner)
             }
             ["finished"] => Self::Refused(AppendError::JobFinished),
             ["owner"] => Self::Refused(AppendError::OwnerMismatch),
@@ -203,7 +195,7 @@ impl Answer {
         })
     }
 
-    fn outcome(self) -> Result<Position, AppendError> {
+    fn outcome(self) -> Result<Accepted, AppendError> {
         match self {
             Self::Accepted(position, _) => Ok(position),
             Self::Refused(error) => Err(error),
