@@ -109,6 +109,11 @@ impl<'a> Members<'a> {
         }
     }
 
+    /// The names of all members, also of those that are `null`.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(Name(name), _)| name.as_ref())
+    }
+
     /// The member of this name, unless absent or `null`.
     pub fn get(&self, name: &str) -> Option<&'a RawValue> {
         let last = self.0.iter().rev().find(|(Name(found), _)| found == name);
