@@ -71,6 +71,8 @@ pub enum CatchUpReason {
     Slow,
     /// It has just joined a room.
     Joined,
+    /// It had to wait for a room of which the feed had left something out.
+    Restored,
 }
 
 impl CatchUpReason {
@@ -79,6 +81,7 @@ impl CatchUpReason {
         match self {
             CatchUpReason::Slow => "slow",
             CatchUpReason::Joined => "resume",
+            CatchUpReason::Restored => "resync",
         }
     }
 }

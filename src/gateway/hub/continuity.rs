@@ -1,6 +1,6 @@
 //! Continuity: for which rooms the feed has left something out, and what the node reads to make that good.
 
-use super::Hub;
+use super::{CatchUpReason, Hub, SessionKey};
 use crate::{
     position::Position,
     room::Room,
@@ -54,10 +54,32 @@ impl Hub {
     /// Notes that from now on the feed may leave out something of these rooms.
     pub fn interrupt(&mut self, rooms: &Rooms) {
         for room in self.affected(rooms) {
-            if let Some(state) = self.rooms.get_mut(&room) {
-                state.continuity = Continuity::Interrupted;
+            let Some(state) = self.rooms.get_mut(&room) else { continue };
+            state.continuity = Continuity::Interrupted;
+            let several =
+                |key: &SessionKey| self.sessions.get(*key).is_some_and(|session| session.rooms.len() > 1);
+            let held: Vec<SessionKey> = state.members.iter().copied().filter(several).collect();
+            held.into_iter().for_each(|key| self.hold(key));
+        }
+    }
+
+    /// Has a session in several rooms wait for those of which the feed has left something out: what they have to bring
+    /// comes before whatever else has it.
+    pub(super) fn hold(&mut self, key: SessionKey) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        for room in session.rooms.clone() {
+            let Some(state) = self.rooms.get(&room) else { continue };
+            if let Some(edge) = state.edge.filter(|_| state.continuity != Continuity::Whole)
+                && session.cursor(&room).is_none()
+            {
+                session.fall_behind(&room, edge.position);
             }
         }
+    }
+
+    /// Whether the feed brings all of a room.
+    pub(super) fn is_whole_in(&self, room: &Room) -> bool {
+        self.rooms.get(room).is_none_or(|state| state.continuity == Continuity::Whole)
     }
 
     /// Notes that from now on the feed leaves out nothing of these rooms: what it did is due to be read.
@@ -113,11 +135,25 @@ impl Hub {
                 && seen <= edge.position
             {
                 state.continuity = Continuity::Whole;
+                self.release(&fill.room);
+                return None;
             }
         }
         let last = page.entries.last().map(|entry| entry.position);
         let next = self.next_fill(&fill.room)?;
         Some(Fill { after: last.filter(|_| !page.is_last).unwrap_or(next.after), ..next })
+    }
+
+    /// Lets those go on who had to wait for a room.
+    fn release(&mut self, room: &Room) {
+        let Some(state) = self.rooms.get(room) else { return };
+        for key in &state.members {
+            let Some(session) = self.sessions.get_mut(*key) else { continue };
+            session.meet_edge(room, state.edge);
+            if !session.cursors.is_empty() {
+                self.catch_ups_due.push((*key, CatchUpReason::Restored));
+            }
+        }
     }
 
     /// Whether the feed brings all of every room.

@@ -114,7 +114,11 @@ impl Hub {
                         &several
                     }
                 };
-                let offer = |session: &mut SessionState| session.offer_live(arrivals, bringing);
+                let edge_of = |room: &Room| {
+                    let state = self.rooms.get(room)?;
+                    Some((state.edge?.position, state.continuity == Continuity::Whole))
+                };
+                let offer = |session: &mut SessionState| session.offer_live(arrivals, bringing, edge_of);
                 if noting(&mut self.unflushed, *key, session, offer) {
                     self.catch_ups_due.push((*key, CatchUpReason::Slow));
                 }
@@ -195,11 +199,19 @@ impl Hub {
         if !session.notices.is_empty() {
             return Some(Need::Notices);
         }
-        session.cursors.iter().find_map(|(room, cursor)| {
-            let edge = self.rooms.get(room)?.edge?;
-            let need = Need::Log { room: room.clone(), after: cursor.position, until: edge.position };
-            (cursor.position < edge.position).then_some(need)
-        })
+        for (room, cursor) in &session.cursors {
+            let Some(state) = self.rooms.get(room) else { continue };
+            let Some(edge) = state.edge else { continue };
+            if cursor.position < edge.position {
+                let (room, after, until) = (room.clone(), cursor.position, edge.position);
+                return Some(Need::Log { room, after, until });
+            }
+            if state.continuity != Continuity::Whole {
+                // What comes after it in the queue has to wait until the node has read what the feed left out.
+                return None;
+            }
+        }
+        None
     }
 
     /// What is remembered of a room's log after a place, for [`Hub::replay`]; empty where nothing is, and it has to be

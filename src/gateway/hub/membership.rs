@@ -86,13 +86,16 @@ impl Hub {
             return false;
         }
         let edge = self.edge_from(room, &start);
+        self.hold(key);
+        let is_whole = self.is_whole_in(room);
         let Some(session) = self.sessions.get_mut(key) else { return false };
         let newly = session.enter(room);
         if newly || start.asked {
             let had = if newly { start.after } else { session.cursor(room).map_or(edge, |at| at.position) };
             let position = start.after.min(had);
             session.remove_cursor(room);
-            if position != edge {
+            session.forget_passed(room);
+            if position != edge || !is_whole {
                 let asked = if start.asked { start.end } else { Position::START };
                 session.cursors.push_back((room.clone(), Cursor { position, asked }));
                 self.catch_ups_due.push((key, CatchUpReason::Joined));
@@ -126,6 +129,10 @@ impl Hub {
         let Some(session) = self.sessions.get_mut(key) else { return false };
         if !session.exit(room) {
             return false;
+        }
+        if !session.cursors.is_empty() {
+            // What had to wait for this room need not any more.
+            self.catch_ups_due.push((key, CatchUpReason::Restored));
         }
         self.remove_member(key, room);
         true
@@ -163,18 +170,19 @@ impl Hub {
 impl SessionState {
     /// Puts it into a room. Says whether it was not there before.
     fn enter(&mut self, room: &Room) -> bool {
-        let Err(place) = self.rooms.binary_search(room) else { return false };
-        self.rooms.reserve_exact(usize::from(self.rooms.is_empty()));
-        self.rooms.insert(place, room.clone());
-        true
+        let newly = !self.is_in(room);
+        if newly {
+            self.rooms.reserve_exact(usize::from(self.rooms.is_empty()));
+            self.rooms.push(room.clone());
+        }
+        newly
     }
 
     /// Takes it out of a room. Says whether it was there.
     fn exit(&mut self, room: &Room) -> bool {
-        let Ok(place) = self.rooms.binary_search(room) else { return false };
+        let Some(place) = self.rooms.iter().position(|other| other == room) else { return false };
         self.rooms.remove(place);
         self.remove_cursor(room);
-        self.forget_deliveries();
         true
     }
 }

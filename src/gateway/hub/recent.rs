@@ -27,6 +27,12 @@ struct Tail {
     entries: VecDeque<(Position, Arrival)>,
 }
 
+impl Tail {
+    fn end(&self) -> Position {
+        self.entries.back().map_or(self.start, |(position, _)| *position)
+    }
+}
+
 impl Default for Recent {
     fn default() -> Self {
         Self::with_capacity(CAPACITY)
@@ -38,13 +44,16 @@ impl Recent {
         Self { tails: HashMap::new(), order: VecDeque::new(), bytes: 0, capacity }
     }
 
-    /// Remembers an entry that follows on `previous` in a room's log.
+    /// Remembers an entry that follows on `previous` in a room's log. Where that is not the last one that is remembered,
+    /// the entry is a beginning.
     pub fn push(&mut self, room: &Room, previous: Position, position: Position, arrival: &Arrival) {
+        if self.tails.get(room).is_some_and(|tail| tail.end() != previous) {
+            self.forget(room);
+        }
         let tail = match self.tails.get_mut(room) {
             Some(tail) => tail,
             None => {
-                let tail = Tail { start: previous, entries: VecDeque::new() };
-                self.tails.entry(room.clone()).or_insert(tail)
+                self.tails.entry(room.clone()).or_insert(Tail { start: previous, entries: VecDeque::new() })
             }
         };
         tail.entries.push_back((position, arrival.clone()));

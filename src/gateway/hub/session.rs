@@ -7,9 +7,12 @@ use std::{
     time::Instant,
 };
 
-use super::super::outlet::{Delivery, Offer, Outlet};
 use crate::{
     event::{Gap, JobEvent, Seq},
+    gateway::{
+        live_edge::LiveEdge,
+        outlet::{Delivery, Offer, Outlet},
+    },
     id::JobId,
     notice::Notice,
     position::{Position, Positions, RoomSet},
@@ -58,16 +61,17 @@ pub type Bringing<'a> = (&'a Room, Position);
 /// One session.
 pub struct SessionState {
     pub outlet: Arc<dyn Outlet>,
-    /// In order. Most sessions are in one room for all their life, so it takes no more place than it needs.
+    /// In the order in which it joined them: what one that it joined earlier has yet to bring comes first. Most sessions
+    /// are in one room for all their life, so it takes no more place than it needs.
     pub rooms: Vec<Room>,
     /// How many rooms it is about to join.
     pub joining: usize,
     /// The rooms that it is not at the live edge of. It catches up in this order: what fell behind first had every event
     /// that those behind it lack as well.
     pub cursors: VecDeque<(Room, Cursor)>,
-    /// For a session in several rooms of a job: the first and the last number of those that it was brought without a
-    /// break.
-    delivered: HashMap<JobId, (Seq, Seq)>,
+    /// For a session in several rooms of a job: the first and the last number that each of them has passed. In between a
+    /// room has passed all that its log has of the job.
+    passed: HashMap<JobId, Vec<(Room, Seq, Seq)>>,
     pub notices: VecDeque<Notice>,
     /// Whether it has taken something since the last flush.
     pub unflushed: bool,
@@ -84,7 +88,7 @@ impl SessionState {
             rooms: Vec::new(),
             joining: 0,
             cursors: VecDeque::new(),
-            delivered: HashMap::new(),
+            passed: HashMap::new(),
             notices: VecDeque::new(),
             unflushed: false,
             closing: false,
@@ -93,7 +97,7 @@ impl SessionState {
     }
 
     pub fn is_in(&self, room: &Room) -> bool {
-        self.rooms.binary_search(room).is_ok()
+        self.rooms.contains(room)
     }
 
     pub fn cursor(&self, room: &Room) -> Option<Cursor> {
@@ -110,6 +114,14 @@ impl SessionState {
         Some(cursor)
     }
 
+    /// Ends the cursor of a room that is at the room's live edge.
+    pub fn meet_edge(&mut self, room: &Room, edge: Option<LiveEdge>) {
+        let at_edge = |edge: LiveEdge| self.cursor(room).is_some_and(|at| at.position == edge.position);
+        if edge.is_some_and(at_edge) {
+            self.remove_cursor(room);
+        }
+    }
+
     /// Offers something that the node delivers now.
     pub fn offer(&mut self, delivery: Delivery<'_>) -> Offer {
         let offer = self.outlet.offer(delivery);
@@ -117,68 +129,104 @@ impl SessionState {
         offer
     }
 
-    /// Offers arrivals that the node delivers now, by the rooms that bring them to this session. Answers whether the
-    /// session fell behind by them.
-    pub fn offer_live(&mut self, arrivals: &[Arrival], rooms: &[Bringing<'_>]) -> bool {
-        if !self.cursors.is_empty() || self.rooms.len() > 1 {
-            return self.offer_one_by_one(arrivals, rooms);
+    /// Offers arrivals that the node delivers now, by the rooms that bring them to this session. `edge_of` tells of a
+    /// room its live edge, and whether the feed brings all of it. Answers whether the session fell behind by them.
+    pub fn offer_live(
+        &mut self,
+        arrivals: &[Arrival],
+        bringing: &[Bringing<'_>],
+        edge_of: impl Fn(&Room) -> Option<(Position, bool)>,
+    ) -> bool {
+        if self.rooms.len() > 1 || !self.cursors.is_empty() {
+            let one = |place| self.offer_one(arrivals, place, bringing, &edge_of);
+            return (0..arrivals.len()).map(one).fold(false, |before, behind| before | behind);
         }
-        let taken = self.outlet.offer_all(arrivals, set(rooms));
+        let taken = self.outlet.offer_all(arrivals, set(bringing));
         self.unflushed |= taken > 0;
-        if taken == arrivals.len() {
+        for (room, first) in bringing {
+            self.note_passed(room, arrivals[..taken].iter().map(|arrival| &arrival.event));
+            if taken < arrivals.len() {
+                self.fall_behind(room, place_before(room, *first, arrivals, taken));
+            }
+        }
+        taken < arrivals.len()
+    }
+
+    /// Offers one of some arrivals. Where another of the session's rooms that has the event is behind, it comes from
+    /// there, in order, and the rooms that bring it wait for that.
+    fn offer_one(
+        &mut self,
+        arrivals: &[Arrival],
+        place: usize,
+        bringing: &[Bringing<'_>],
+        edge_of: &impl Fn(&Room) -> Option<(Position, bool)>,
+    ) -> bool {
+        let arrival = &arrivals[place];
+        let (mut live, mut has_to_wait) = (Vec::with_capacity(bringing.len()), false);
+        for (room, first) in bringing {
+            let before = place_before(room, *first, arrivals, place);
+            match self.cursor(room).map(|cursor| cursor.position) {
+                Some(at) if at > before => {
+                    // Known from its snapshot, until the edge is there.
+                    let next = place_before(room, *first, arrivals, place + 1);
+                    if at == next {
+                        self.pass(room, next, edge_of(room).is_some_and(|(_, is_whole)| is_whole));
+                    }
+                }
+                Some(at) if at < before => has_to_wait = true,
+                _ => live.push((*room, before)),
+            }
+        }
+        if live.is_empty() {
             return false;
         }
-        for (room, first) in rooms {
-            self.fall_behind(room, place_before(room, *first, arrivals, taken));
+        has_to_wait |= self.waits_for_others(&arrival.event, bringing, edge_of);
+        if !has_to_wait && self.take_one(arrival, set(&live)) {
+            for (room, first) in
+                bringing.iter().filter(|(room, _)| live.iter().any(|(other, _)| other == room))
+            {
+                self.note_passed(room, [&arrival.event]);
+                let is_whole = edge_of(room).is_some_and(|(_, is_whole)| is_whole);
+                self.pass(room, place_before(room, *first, arrivals, place + 1), is_whole);
+            }
+            return false;
+        }
+        for (room, before) in live {
+            if self.cursor(room).is_none() {
+                self.fall_behind(room, before);
+            }
         }
         true
     }
 
-    fn offer_one_by_one(&mut self, arrivals: &[Arrival], rooms: &[Bringing<'_>]) -> bool {
-        let mut fell_behind = false;
-        for (place, arrival) in arrivals.iter().enumerate() {
-            let (mut live, mut behind) = (Vec::with_capacity(rooms.len()), false);
-            for (room, first) in rooms {
-                let before = place_before(room, *first, arrivals, place);
-                match self.cursor(room).map(|cursor| cursor.position) {
-                    Some(at) if at > before => {
-                        // Known from its snapshot, until the edge is there.
-                        if at == place_before(room, *first, arrivals, place + 1) {
-                            self.remove_cursor(room);
-                        }
-                    }
-                    Some(at) if at < before => behind = true,
-                    _ => live.push((*room, before)),
-                }
-            }
-            if live.is_empty() {
-                continue;
-            }
-            // Where another of its rooms is behind, the event comes from there, in order.
-            if behind || !self.offer_one(arrival, &live) {
-                for (room, before) in live {
-                    self.remove_cursor(room);
-                    self.fall_behind(room, before);
-                }
-                fell_behind = true;
-            } else {
-                live.iter().for_each(|(room, _)| _ = self.remove_cursor(room));
-            }
-        }
-        fell_behind
+    /// Whether a room that has an event too, but does not bring it now, may have something to bring before.
+    fn waits_for_others(
+        &self,
+        event: &JobEvent,
+        bringing: &[Bringing<'_>],
+        edge_of: &impl Fn(&Room) -> Option<(Position, bool)>,
+    ) -> bool {
+        let has_to_wait_for = |room: &Room| {
+            let Some((edge, is_whole)) = edge_of(room) else { return false };
+            !is_whole || self.cursor(room).is_some_and(|cursor| cursor.position < edge)
+        };
+        let others = event.rooms().filter(|room| bringing.iter().all(|(other, _)| *other != room));
+        others.filter(|room| self.is_in(room)).any(|room| has_to_wait_for(&room))
     }
 
-    /// Says whether there was place for it.
-    fn offer_one(&mut self, arrival: &Arrival, rooms: &[Bringing<'_>]) -> bool {
-        if self.has_had(&arrival.event) {
-            return true;
+    /// Notes that a room has brought everything up to a place. While the room is not whole the session keeps its turn.
+    fn pass(&mut self, room: &Room, position: Position, is_whole: bool) {
+        if is_whole {
+            self.remove_cursor(room);
+        } else if let Some((_, cursor)) = self.cursors.iter_mut().find(|(other, _)| other == room) {
+            cursor.position = position;
         }
-        let taken =
-            self.offer(Delivery::Event(&arrival.event, &arrival.positions, set(rooms))) != Offer::Full;
-        if taken {
-            self.note_delivered(std::slice::from_ref(arrival));
-        }
-        taken
+    }
+
+    /// Takes an arrival, unless it was brought before. Says whether there was place for it.
+    fn take_one(&mut self, arrival: &Arrival, rooms: RoomSet) -> bool {
+        let delivery = Delivery::Event(&arrival.event, &arrival.positions, rooms);
+        self.has_had(&arrival.event) || self.offer(delivery) != Offer::Full
     }
 
     /// Offers what is lost in a room, after a place in its log. Answers whether the session fell behind by it.
@@ -197,38 +245,46 @@ impl SessionState {
         full
     }
 
-    /// Leaves what comes after a place to be read from the room's log.
-    fn fall_behind(&mut self, room: &Room, position: Position) {
+    /// Leaves what comes after a place to be read from the room's log, after what other rooms lack already.
+    pub fn fall_behind(&mut self, room: &Room, position: Position) {
         self.cursors.push_back((room.clone(), Cursor { position, asked: Position::START }));
     }
 
-    /// Whether an event was brought before by another room.
+    /// Whether an event was brought before, by another room.
     fn has_had(&self, event: &JobEvent) -> bool {
-        let delivered = self.delivered.get(event.job());
-        delivered.is_some_and(|(first, last)| (*first..=*last).contains(&event.seq()))
+        let passed = self.passed.get(event.job()).into_iter().flatten();
+        passed.into_iter().any(|(_, first, last)| (*first..=*last).contains(&event.seq()))
     }
 
-    /// Forgets what was brought: from now on it may be brought with a break.
-    pub fn forget_deliveries(&mut self) {
-        self.delivered = HashMap::new();
-    }
-
-    fn note_delivered(&mut self, arrivals: &[Arrival]) {
-        if self.rooms.len() < 2 {
+    /// Notes that a room has passed events that follow on each other in its log.
+    fn note_passed<'a>(&mut self, room: &Room, events: impl IntoIterator<Item = &'a JobEvent>) {
+        if self.rooms.len() + self.joining < 2 {
             return;
         }
-        for event in arrivals.iter().map(|arrival| &arrival.event) {
-            if event.rooms().filter(|room| self.is_in(room)).nth(1).is_none() {
+        for event in events {
+            let bringing = event.rooms().filter(|room| self.is_in(room)).count();
+            if bringing + self.joining < 2 {
                 continue;
             }
-            if self.delivered.len() >= JOBS_REMEMBERED && !self.delivered.contains_key(event.job()) {
+            if self.passed.len() >= JOBS_REMEMBERED && !self.passed.contains_key(event.job()) {
                 // The copies of older events have come long since.
-                self.delivered.clear();
+                self.passed.clear();
             }
-            let seq = event.seq();
-            let known = self.delivered.entry(event.job().clone()).or_insert((seq, seq));
-            *known = (known.0.min(seq), known.1.max(seq));
+            let (seq, passed) = (event.seq(), self.passed.entry(event.job().clone()).or_default());
+            match passed.iter_mut().find(|(other, ..)| other == room) {
+                Some((_, _, last)) if *last < seq => *last = seq,
+                Some(_) => {}
+                None => passed.push((room.clone(), seq, seq)),
+            }
         }
+    }
+
+    /// Forgets what a room has passed, where it does not go on from there.
+    pub fn forget_passed(&mut self, room: &Room) {
+        self.passed.retain(|_, passed| {
+            passed.retain(|(other, ..)| other != room);
+            !passed.is_empty()
+        });
     }
 
     /// Hands over entries of a room's log that follow on its cursor there, until it has no place. The room's log had
@@ -262,16 +318,18 @@ impl SessionState {
     /// Hands over the first entries of some that can go together. Answers how many are done with, and whether there was
     /// place for all of these.
     fn hand_run(&mut self, room: &Room, cursor: Cursor, entries: &[LogEntry]) -> (usize, bool) {
-        let shared = self.rooms.len() > 1;
         let is_copy = |state: &Self, entry: &LogEntry, event: &JobEvent| {
-            shared && entry.position > cursor.asked && state.has_had(event)
+            entry.position > cursor.asked && state.has_had(event)
         };
         match &entries[0].content {
             Content::Lost(gap) => {
                 let taken = self.outlet.offer(Delivery::Gap(gap, room, entries[0].position)) != Offer::Full;
                 (usize::from(taken), taken)
             }
-            Content::Event(event) if is_copy(self, &entries[0], event) => (1, true),
+            Content::Event(event) if is_copy(self, &entries[0], event) => {
+                self.note_passed(room, [event]);
+                (1, true)
+            }
             Content::Event(_) => {
                 let run: Vec<Arrival> = entries
                     .iter()
@@ -284,7 +342,7 @@ impl SessionState {
                     })
                     .collect();
                 let taken = self.outlet.offer_all(&run, RoomSet::of(room));
-                self.note_delivered(&run[..taken]);
+                self.note_passed(room, run[..taken].iter().map(|arrival| &arrival.event));
                 (taken, taken == run.len())
             }
         }
