@@ -53,14 +53,16 @@ pub struct Fill {
 impl Hub {
     /// Notes that from now on the feed may leave out something of these rooms.
     pub fn interrupt(&mut self, rooms: &Rooms) {
+        let mut held = Vec::new();
         for room in self.affected(rooms) {
             let Some(state) = self.rooms.get_mut(&room) else { continue };
             state.continuity = Continuity::Interrupted;
             let several =
                 |key: &SessionKey| self.sessions.get(*key).is_some_and(|session| session.rooms.len() > 1);
-            let held: Vec<SessionKey> = state.members.iter().copied().filter(several).collect();
-            held.into_iter().for_each(|key| self.hold(key));
+            held.extend(state.members.iter().copied().filter(several));
         }
+        // Once all are marked: a session waits for its rooms in the order in which it joined them.
+        held.into_iter().for_each(|key| self.hold(key));
     }
 
     /// Has a session in several rooms wait for those of which the feed has left something out: what they have to bring
@@ -96,7 +98,11 @@ impl Hub {
 
     fn affected(&self, rooms: &Rooms) -> Vec<Room> {
         match rooms {
-            Rooms::All => self.rooms.keys().cloned().collect(),
+            Rooms::All => {
+                let mut rooms: Vec<Room> = self.rooms.keys().cloned().collect();
+                rooms.sort_unstable();
+                rooms
+            }
             Rooms::Some(rooms) => rooms.clone(),
         }
     }

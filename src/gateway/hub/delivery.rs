@@ -233,11 +233,10 @@ impl Hub {
         }
         let until = page.is_last.then_some(*until);
         let progress = session.replay(room, &page.entries, until);
-        let edge = self.rooms.get(room).and_then(|state| state.edge);
-        if edge
-            .is_some_and(|edge| session.cursor(room).is_some_and(|cursor| cursor.position == edge.position))
+        if let Some(state) = self.rooms.get(room)
+            && state.continuity == Continuity::Whole
         {
-            session.remove_cursor(room);
+            session.meet_edge(room, state.edge);
         }
         progress
     }

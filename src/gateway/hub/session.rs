@@ -137,7 +137,7 @@ impl SessionState {
         bringing: &[Bringing<'_>],
         edge_of: impl Fn(&Room) -> Option<(Position, bool)>,
     ) -> bool {
-        if self.rooms.len() > 1 || !self.cursors.is_empty() {
+        if self.rooms.len() > 1 || !self.cursors.is_empty() || !self.passed.is_empty() {
             let one = |place| self.offer_one(arrivals, place, bringing, &edge_of);
             return (0..arrivals.len()).map(one).fold(false, |before, behind| before | behind);
         }
