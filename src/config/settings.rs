@@ -163,6 +163,8 @@ impl Settings {
 fn unknown(what: &str, name: &str, names: &[&str]) -> String {
     let alike = |other: &&&str| strsim::jaro(name, other);
     let nearest = names.iter().max_by(|one, other| alike(one).total_cmp(&alike(other)));
+    let mut names = names.to_vec();
+    names.sort_unstable();
     match nearest.filter(|nearest| alike(nearest) > 0.7) {
         Some(nearest) => format!("unknown {what} `{name}`, did you mean `{nearest}`?"),
         None => format!("unknown {what} `{name}`, expected one of `{}`", names.join("`, `")),

@@ -61,7 +61,7 @@ fn numbers_and_lists_come_from_variables() {
 fn errors_name_the_place_the_key_and_what_is_right() {
     let cases = [
         ("[server]\nlisten = \"nowhere\"", "line 2: server.listen: ", "\"127.0.0.1:3000\", got \"nowhere\""),
-        ("[server]\nport = 1", "line 2: server: ", "unknown key `port`, expected one of `max_payload`"),
+        ("[server]\nport = 1", "line 2: server: ", "unknown key `port`, expected one of `drain_notice`"),
         ("[log]\n\n levle = 1", "line 3: log: ", "unknown key `levle`, did you mean `level`?"),
         ("[sever]", "line 1: unknown section `sever`", "did you mean `server`?"),
         ("[sever]\nlisten = 1", "line 1: unknown section `sever`", "did you mean `server`?"),
