@@ -21,7 +21,14 @@ pub type Environment = HashMap<String, String>;
 const PREFIX: &str = "JOBCAST_";
 
 /// Variables with the prefix that are not keys of the server's configuration.
-const OTHERS: [&str; 4] = ["JOBCAST_URL", "JOBCAST_API_KEY", "JOBCAST_TOKEN", "JOBCAST_BIN"];
+const OTHERS: [&str; 6] = [
+    "JOBCAST_URL",
+    "JOBCAST_API_KEY",
+    "JOBCAST_TOKEN",
+    "JOBCAST_BIN",
+    "JOBCAST_REDIS_SERVER",
+    "JOBCAST_TEST_CACHE",
+];
 
 /// Adds what the file says: the named one, or else the default one if it is there.
 pub fn add_file(settings: &mut Settings, file: Option<&Path>) {
