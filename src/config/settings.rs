@@ -1,6 +1,9 @@
 //! All that was written, key by key, and all that is wrong with it.
 
-use std::{collections::HashMap, fmt};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    fmt,
+};
 
 use super::value::Value;
 
@@ -47,26 +50,21 @@ const SECRETS: [&str; 1] = ["redis.url"];
 /// What the sources say, and what was found wrong so far.
 #[derive(Debug, Default)]
 pub struct Settings {
-    /// In the order in which they count: the last one of a key wins.
+    /// Keys and sections, in the order in which they count: the last one of a key wins.
     pub(super) written: Vec<(String, Place, Value)>,
-    /// The sections that the file begins, with or without keys.
-    sections: Vec<(String, Place)>,
     /// The keys that there are: those that were asked for.
     pub(super) known: Vec<&'static str>,
+    /// Where the values in force were written.
+    places: HashMap<&'static str, Place>,
+    /// The keys that have a wrong value.
+    wrong: HashSet<&'static str>,
     problems: Vec<(Place, String)>,
-    /// Where the values in force were written; `None` for a key with a wrong value.
-    in_force: HashMap<&'static str, Option<Place>>,
 }
 
 impl Settings {
-    /// Takes what a source says about a key. It wins over what was added before.
+    /// Takes what a source says about a key, or that it has a section. It wins over what was added before.
     pub fn add(&mut self, key: impl Into<String>, place: Place, value: Value) {
         self.written.push((key.into(), place, value));
-    }
-
-    /// Takes a section of the file.
-    pub fn add_section(&mut self, name: impl Into<String>, place: Place) {
-        self.sections.push((name.into(), place));
     }
 
     /// Takes a problem of a source.
@@ -84,31 +82,26 @@ impl Settings {
         self.known.push(key);
         let mut found = default;
         for (_, place, value) in self.written.iter().filter(|(written, _, _)| written == key) {
-            let in_force = match parse(value) {
+            match parse(value) {
                 Ok(value) => {
                     found = value;
-                    Some(place.clone())
+                    self.places.insert(key, place.clone());
                 }
                 Err(expected) => {
                     let got = if SECRETS.contains(&key) { String::new() } else { format!(", got {value}") };
                     self.problems.push((place.clone(), format!("{key}: must be {expected}{got}")));
-                    None
+                    self.wrong.insert(key);
                 }
-            };
-            let wrong_before = self.in_force.get(key) == Some(&None);
-            self.in_force.insert(key, in_force.filter(|_| !wrong_before));
+            }
         }
         found
     }
 
     /// Holds a rule between keys. Where it does not hold, `problem` is noted for the first key, unless that has its
-    /// default or the value of one of them is wrong already.
+    /// default or one of them has a wrong value anyway.
     pub fn rule(&mut self, keys: &[&'static str], holds: bool, problem: impl FnOnce() -> String) {
-        let wrong = keys.iter().any(|key| self.in_force.get(key) == Some(&None));
-        if let Some(Some(place)) = self.in_force.get(keys[0])
-            && !holds
-            && !wrong
-        {
+        let can_be_told = !keys.iter().any(|key| self.wrong.contains(key));
+        if let Some(place) = self.places.get(keys[0]).filter(|_| !holds && can_be_told) {
             self.problems.push((place.clone(), format!("{}: {}", keys[0], problem())));
         }
     }
@@ -127,32 +120,21 @@ impl Settings {
     }
 
     fn reject_unknown(&mut self) {
-        let mut sections: Vec<_> = self.known.iter().filter_map(|key| Some(key.split_once('.')?.0)).collect();
-        sections.dedup();
-        for (name, place) in &self.sections {
-            if !sections.contains(&name.as_str()) {
-                self.problems.push((place.clone(), unknown("section", name, &sections)));
-            }
-        }
+        let known: Vec<_> = self.known.iter().filter_map(|key| key.split_once('.')).collect();
+        let sections: BTreeSet<_> = known.iter().map(|(section, _)| *section).collect();
         for (key, place, value) in &self.written {
             let problem = match key.split_once('.') {
-                _ if self.known.contains(&key.as_str()) => continue,
-                Some((section, _))
-                    if self.sections.iter().any(|(named, _)| named == section)
-                        && !sections.contains(&section) =>
-                {
-                    continue;
+                None if !sections.contains(key.as_str()) => unknown("section", key, &sections),
+                None if *value == Value::Table => continue,
+                None => format!("{key}: must be a section, [{key}], got {value}"),
+                Some(key) if known.contains(&key) => continue,
+                Some((section, key)) if sections.contains(section) => {
+                    let of_section = known.iter().filter(|(other, _)| *other == section);
+                    format!("{section}: {}", unknown("key", key, &of_section.map(|(_, key)| *key).collect()))
                 }
-                None if sections.contains(&key.as_str()) => {
-                    format!("{key}: must be a section, [{key}], got {value}")
-                }
-                Some((section, name)) if sections.contains(&section) => {
-                    let names =
-                        self.known.iter().filter_map(|known| known.strip_prefix(section)?.strip_prefix('.'));
-                    format!("{section}: {}", unknown("key", name, &names.collect::<Vec<_>>()))
-                }
+                // A file has this section in a line of its own, which is told.
+                Some(_) if matches!(place, Place::Line(..)) => continue,
                 Some((section, _)) => unknown("section", section, &sections),
-                None => unknown("section", key, &sections),
             };
             self.problems.push((place.clone(), problem));
         }
@@ -160,13 +142,14 @@ impl Settings {
 }
 
 /// Says that there is no such name, and which one may have been meant.
-fn unknown(what: &str, name: &str, names: &[&str]) -> String {
+fn unknown(what: &str, name: &str, names: &BTreeSet<&str>) -> String {
     let alike = |other: &&&str| strsim::jaro(name, other);
     let nearest = names.iter().max_by(|one, other| alike(one).total_cmp(&alike(other)));
-    let mut names = names.to_vec();
-    names.sort_unstable();
     match nearest.filter(|nearest| alike(nearest) > 0.7) {
         Some(nearest) => format!("unknown {what} `{name}`, did you mean `{nearest}`?"),
-        None => format!("unknown {what} `{name}`, expected one of `{}`", names.join("`, `")),
+        None => {
+            let names: Vec<_> = names.iter().copied().collect();
+            format!("unknown {what} `{name}`, expected one of `{}`", names.join("`, `"))
+        }
     }
 }

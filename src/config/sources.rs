@@ -52,12 +52,9 @@ pub(super) fn add_toml(settings: &mut Settings, file: &str, text: &str) {
         return;
     }
     for (name, value) in document.get_ref() {
-        let (section, place) = (name.get_ref(), line(name.span().start));
-        let DeValue::Table(keys) = value.get_ref() else {
-            settings.add(section.as_ref(), place, value.get_ref().into());
-            continue;
-        };
-        settings.add_section(section.as_ref(), place);
+        let (section, value) = (name.get_ref(), value.get_ref());
+        settings.add(section.as_ref(), line(name.span().start), value.into());
+        let DeValue::Table(keys) = value else { continue };
         for (key, value) in keys {
             let name = format!("{section}.{}", key.get_ref());
             settings.add(name, line(key.span().start), value.get_ref().into());

@@ -222,8 +222,9 @@ fn the_example_file_has_every_key_with_its_default() {
 
     let mut named = Settings::default();
     sources::add_toml(&mut named, "config.toml", &example.replace("# ca_file = ", "ca_file = "));
-    let (mut named, mut known): (Vec<_>, Vec<_>) =
-        (named.written.iter().map(|(key, _, _)| key.as_str()).collect(), defaults.known);
+    let named = named.written.iter().map(|(key, _, _)| key.as_str());
+    let mut named: Vec<_> = named.filter(|key| key.contains('.')).collect();
+    let mut known = defaults.known;
     named.sort_unstable();
     known.sort_unstable();
     assert_eq!(named, known);

@@ -17,6 +17,8 @@ pub enum Value {
     Boolean(bool),
     /// An array in the file.
     List(Vec<Value>),
+    /// A table in the file.
+    Table,
     /// Anything else in the file, in words. No key takes it.
     Other(String),
 }
@@ -72,7 +74,7 @@ impl From<&DeValue<'_>> for Value {
             }
             DeValue::Float(float) => Value::Other(float.to_string()),
             DeValue::Datetime(time) => Value::Other(format!("the time {time}")),
-            DeValue::Table(_) => Value::Other("a table".to_owned()),
+            DeValue::Table(_) => Value::Table,
         }
     }
 }
@@ -87,6 +89,7 @@ impl fmt::Display for Value {
                 let values: Vec<_> = values.iter().map(Value::to_string).collect();
                 write!(f, "[{}]", values.join(", "))
             }
+            Value::Table => f.write_str("a table"),
             Value::Other(words) => f.write_str(words),
         }
     }
