@@ -2,6 +2,7 @@
 # All checks and tests, on a bare Debian machine with Rust and Node: installs what is missing, fails loudly.
 # `tests/run.sh quick` is the part that needs Rust alone.
 set -euo pipefail
+shopt -s inherit_errexit
 cd "$(dirname "$0")/.."
 
 source tests/install.sh
