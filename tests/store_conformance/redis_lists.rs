@@ -9,6 +9,7 @@ use jobcast::{
 use crate::subject::{Kind, Subject, history, job, update};
 
 #[tokio::test]
+#[ignore = "needs redis-server"]
 async fn carry_times_of_every_year() {
     let script = include_str!("../../src/store/redis/publish.lua");
     let begin = script.find("local function rfc3339").unwrap();
@@ -26,6 +27,7 @@ async fn carry_times_of_every_year() {
 }
 
 #[tokio::test]
+#[ignore = "needs redis-server"]
 async fn are_as_the_contract_says() {
     let subject = Subject::open(Kind::Redis, history(3)).await;
     let mut seqs = Vec::new();
@@ -53,6 +55,7 @@ async fn are_as_the_contract_says() {
 }
 
 #[tokio::test]
+#[ignore = "needs redis-server"]
 async fn of_other_programs_are_served_and_do_not_stop_publishing() {
     let subject = Subject::open(Kind::Redis, history(10)).await;
     let mut connection = subject.redis.as_ref().unwrap().connection().await;
@@ -76,6 +79,7 @@ async fn of_other_programs_are_served_and_do_not_stop_publishing() {
 }
 
 #[tokio::test]
+#[ignore = "needs redis-server"]
 async fn that_lost_their_end_go_on_with_numbers_nobody_has_seen() {
     let subject = Subject::open(Kind::Redis, history(10)).await;
     let mut seqs = Vec::new();
@@ -111,6 +115,7 @@ async fn that_lost_their_end_go_on_with_numbers_nobody_has_seen() {
 }
 
 #[tokio::test]
+#[ignore = "needs redis-server"]
 async fn go_on_where_only_the_private_state_was_evicted() {
     let subject = Subject::open(Kind::Redis, history(10)).await;
     let seq = subject.append(update("a")).await.unwrap().seq;
