@@ -6,7 +6,7 @@ use jobcast::{
     event::{Draft, IdempotencyKey, JobEvent, Owner, Seq},
     id::{JobId, UserId},
     store::{
-        Append, AppendError, Backend, Entry, Feed, FeedItem, HistoryOptions, Position, RedisOptions, Store,
+        Accepted, Append, AppendError, Backend, Entry, Feed, FeedItem, HistoryOptions, RedisOptions, Store,
         StoreOptions, Window,
     },
     tasks::Tasks,
@@ -68,11 +68,11 @@ impl Subject {
         (self.store, self.feed, self.tasks) = open(&self.options, "node").await;
     }
 
-    pub async fn append(&self, draft: Draft) -> Result<Position, AppendError> {
+    pub async fn append(&self, draft: Draft) -> Result<Accepted, AppendError> {
         self.append_keyed(draft, None).await
     }
 
-    pub async fn append_keyed(&self, draft: Draft, key: Option<&str>) -> Result<Position, AppendError> {
+    pub async fn append_keyed(&self, draft: Draft, key: Option<&str>) -> Result<Accepted, AppendError> {
         let key = key.map(|key| key.parse::<IdempotencyKey>().unwrap());
         self.store.append(vec![Append { draft, key }]).await.pop().unwrap()
     }
@@ -85,8 +85,8 @@ impl Subject {
     pub async fn next_event(&mut self) -> JobEvent {
         loop {
             let item = tokio::time::timeout(Duration::from_secs(10), self.feed.recv()).await;
-            if let FeedItem::Event(event) = item.expect("the feed brings nothing").unwrap() {
-                return event;
+            if let FeedItem::Event(arrival) = item.expect("the feed brings nothing").unwrap() {
+                return arrival.event;
             }
         }
     }
