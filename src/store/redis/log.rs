@@ -198,9 +198,7 @@ impl Redis {
             true => found.last().or(newest.first()),
             false => newest.first(),
         };
-        // A time of which there is nothing yet is not beyond the end.
-        let least = if after.number() == 0 { after.min(now) } else { Position::START };
-        let end = last.map_or(Some(now), |(id, _)| message::position(id)).unwrap_or(now).max(least);
+        let end = last.and_then(|(id, _)| message::position(id)).unwrap_or(now);
         Ok(LogPage { entries: self.bodies(found).await?, is_last, end })
     }
 

@@ -50,7 +50,6 @@ local function seq_of(entry)
 end
 
 local known = redis.call('HMGET', state, 'seq', 'user', 'tenant', 'finished', 'at', 'expires', 'run', 'indexed')
-local now = milliseconds()
 local ends = known[5] and known[5] + RETENTION or tonumber(known[6] or nil)
 if ends and ends <= now then
   -- Only its idempotency keys have kept it.
@@ -206,17 +205,17 @@ if tenant ~= '' then tenant_log = KEYS[#KEYS - 1] end
 for place, event in ipairs(events) do
   local seq, owner = seqs[place], owners[place]
   local entry, in_user, in_tenant = seq .. ' ' .. job, '-', '-'
-  if owner[1] ~= '' then in_user = add(user_log, from, now, entry) end
-  if owner[2] ~= '' then in_tenant = add(tenant_log, from, now, entry) end
-  local message = table.concat({'j', in_user, in_tenant, add(all_jobs, from, now, entry), event}, ' ')
+  if owner[1] ~= '' then in_user = add(user_log, from, entry) end
+  if owner[2] ~= '' then in_tenant = add(tenant_log, from, entry) end
+  local message = table.concat({'j', in_user, in_tenant, add(all_jobs, from, entry), event}, ' ')
   redis.call('SPUBLISH', state, message)
   if owner[1] ~= '' then redis.call('SPUBLISH', user_log, message) end
   if owner[2] ~= '' then redis.call('SPUBLISH', tenant_log, message) end
   redis.call('SPUBLISH', all_jobs, message)
-  if seq % 64 == 0 then
-    trim(all_jobs, ALL_JOBS_ENTRIES, now)
-    if user_log then trim(user_log, ROOM_ENTRIES, now) end
-    if tenant_log then trim(tenant_log, ROOM_ENTRIES, now) end
+  if is_trimmed_at(place) then
+    trim(all_jobs, ALL_JOBS_ENTRIES)
+    if user_log then trim(user_log, ROOM_ENTRIES) end
+    if tenant_log then trim(tenant_log, ROOM_ENTRIES) end
   end
 end
 if index then

@@ -18,13 +18,14 @@ local LARGEST = 9007199254740991
 -- which takes longer than the command.
 local function text(number) return string.format('%d', number) end
 
-local function milliseconds()
-  local clock = redis.call('TIME')
-  return clock[1] * 1000 + math.floor(clock[2] / 1000)
-end
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+
+-- Whether the log is to be trimmed with the event of this place in the call: with about every sixteenth.
+local function is_trimmed_at(place) return (clock[2] + place) % 16 == 0 end
 
 -- Adds an entry, whose id is not below `at` and above all ids before. Answers its id.
-local function add(log, at, now, entry)
+local function add(log, at, entry)
   if at > now then
     -- Refused where the log is further.
     local id = redis.pcall('XADD', log, text(at) .. '-*', 'e', entry)
@@ -33,8 +34,8 @@ local function add(log, at, now, entry)
   return redis.call('XADD', log, '*', 'e', entry)
 end
 
--- Takes the oldest entries away, about. It need not be called for each entry.
-local function trim(log, entries, now)
+-- Takes the oldest entries away, about.
+local function trim(log, entries)
   redis.call('XTRIM', log, 'MINID', '~', text(now - RETENTION))
   redis.call('XTRIM', log, 'MAXLEN', '~', entries)
 end

@@ -14,7 +14,6 @@ local log, logged, index = KEYS[1], KEYS[2], KEYS[3]
 local job, entries, before, before_at = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local FIRST_EVENT, FIELDS = 7, 3
 
-local now = milliseconds()
 -- Of the job: the last number, and when it was written to the index. Of the room, by names that no job has: the run that
 -- wrote last and the time from which on ids go on; the newest time at which a job was active that was forgotten.
 local known = redis.call('HMGET', logged, job, '/run', '/forgotten')
@@ -34,9 +33,9 @@ for place = FIRST_EVENT, #ARGV, FIELDS do
   local seq = tonumber(ARGV[place])
   if not last or seq > last then
     last, at = seq, tonumber(ARGV[place + 1])
-    local id = add(log, math.max(at, floor), now, ARGV[place] .. ' ' .. job)
+    local id = add(log, math.max(at, floor), ARGV[place] .. ' ' .. job)
     redis.call('SPUBLISH', log, ARGV[5] .. id .. ARGV[6] .. ARGV[place + 2])
-    if seq % 64 == 0 then trim(log, entries, now) end
+    if is_trimmed_at((place - FIRST_EVENT) / FIELDS) then trim(log, entries) end
   end
 end
 if at == 0 then return end
