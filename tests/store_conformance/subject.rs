@@ -21,7 +21,7 @@ pub struct Subject {
     pub tasks: Tasks,
     pub options: StoreOptions,
     pub redis: Option<RedisServer>,
-    _cluster: Option<RedisCluster>,
+    cluster: Option<RedisCluster>,
     _folder: Option<tempfile::TempDir>,
 }
 
@@ -57,7 +57,7 @@ impl Subject {
         };
         let options = StoreOptions { backend, history };
         let (store, feed, tasks) = open(&options, "node").await;
-        Self { store, feed, tasks, options, redis, _cluster: cluster, _folder: folder }
+        Self { store, feed, tasks, options, redis, cluster, _folder: folder }
     }
 
     /// Closes the store and opens it anew, as after a restart of the process.
@@ -66,6 +66,12 @@ impl Subject {
         // The folder's lock goes with the last handle.
         self.store = Store::open(&memory(), "none", &Tasks::new()).await.unwrap().0;
         (self.store, self.feed, self.tasks) = open(&self.options, "node").await;
+    }
+
+    /// A connection to the server of the cluster that holds a key.
+    pub async fn cluster_connection(&self, key: &str) -> redis::aio::MultiplexedConnection {
+        let cluster = self.cluster.as_ref().unwrap();
+        cluster.servers[cluster.holder(key).await].connection().await
     }
 
     pub async fn append(&self, draft: Draft) -> Result<Accepted, AppendError> {
