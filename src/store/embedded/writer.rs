@@ -115,7 +115,7 @@ impl Writer {
     pub fn recover(&self, decider: &mut Decider) -> MutexGuard<'_, Committer> {
         let mut committer = lock(&self.committer);
         if committer.recover(|item| self.tell(item)) {
-            decider.reset();
+            decider.reset(lock(&committer.index).end());
         }
         committer
     }
