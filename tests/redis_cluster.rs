@@ -6,7 +6,7 @@
 mod support;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -66,8 +66,25 @@ impl Subject {
         Self { store, follower, tasks }
     }
 
+    /// The rooms whose channels a server brings.
+    async fn rooms_on(cluster: &RedisCluster, server: usize) -> BTreeSet<Room> {
+        let mut rooms = BTreeSet::new();
+        for job in jobs() {
+            if cluster.holder(&format!("job-history:{job}")).await == server {
+                rooms.insert(Room::Job(parsed(&job)));
+            }
+        }
+        for (room, tag) in [(user(), "user:u"), (Room::AllJobs, "all-jobs")] {
+            if cluster.holder(tag).await == server {
+                rooms.insert(room);
+            }
+        }
+        rooms
+    }
+
     /// Everything answered is in history, and has come by all rooms once and in order.
-    async fn has_all(mut self, answered: &BTreeMap<String, Vec<Seq>>) {
+    /// Answers which rooms were interrupted.
+    async fn has_all(mut self, answered: &BTreeMap<String, Vec<Seq>>) -> BTreeSet<Room> {
         let count: usize = answered.values().map(Vec::len).sum();
         let rooms = [user(), Room::AllJobs];
         let enough = |follower: &Follower| {
@@ -87,6 +104,7 @@ impl Subject {
             }
         }
         assert!(self.tasks.stop(Duration::from_secs(10)).await);
+        self.follower.restored
     }
 }
 
@@ -146,6 +164,7 @@ async fn a_master_dies_and_its_replica_takes_over() {
     let subject = Subject::open(&cluster, 1).await;
     let mut answered: BTreeMap<String, Vec<Seq>> = BTreeMap::new();
     let victim = cluster.holder("job-history:job-0").await;
+    let on_it = Subject::rooms_on(&cluster, victim).await;
     let crash = async {
         cluster.servers[victim].kill();
         // Without it the new master would have no replica, and nothing would be safe enough to be answered.
@@ -160,5 +179,7 @@ async fn a_master_dies_and_its_replica_takes_over() {
         }
     };
     tokio::join!(crash, publishing);
-    subject.has_all(&answered).await;
+    // Rooms on other servers are not touched.
+    let restored = subject.has_all(&answered).await;
+    assert_eq!(restored, on_it);
 }

@@ -1,7 +1,7 @@
 //! Follows rooms of a store as a gateway does: what the feed brings, and after an interruption what the log has.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     time::Duration,
 };
 
@@ -21,8 +21,8 @@ pub struct Follower {
     feed: Feed,
     rooms: HashMap<Room, (Position, Got)>,
     interrupted: HashSet<Room>,
-    /// How many times a room was restored.
-    pub restorations: usize,
+    /// The rooms that were interrupted and restored.
+    pub restored: BTreeSet<Room>,
 }
 
 impl Follower {
@@ -36,7 +36,7 @@ impl Follower {
             };
             followed.insert(room.clone(), (edge, Vec::new()));
         }
-        Self { store, feed, rooms: followed, interrupted: HashSet::new(), restorations: 0 }
+        Self { store, feed, rooms: followed, interrupted: HashSet::new(), restored: BTreeSet::new() }
     }
 
     pub fn got(&self, room: &Room) -> &Got {
@@ -66,7 +66,7 @@ impl Follower {
                     for room in named(rooms) {
                         self.catch_up(&room).await;
                         self.interrupted.remove(&room);
-                        self.restorations += 1;
+                        self.restored.insert(room);
                     }
                 }
                 FeedItem::Notice(_) => {}
