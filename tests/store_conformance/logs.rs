@@ -242,15 +242,21 @@ async fn a_head_says_what_a_resume_finds(kind: Kind) {
     let (oldest, newest) = (first + 7, first + 9);
     let known = [oldest - 2, oldest - 1, oldest, newest, newest + 1];
     for (since, holds) in known.into_iter().zip([false, true, true, true, false]) {
-        let (entry, bounds) = subject.store.head(&job("a"), Some(since)).await.unwrap();
+        let (entry, bounds) = subject.store.head(&job("a"), since).await.unwrap();
         let bounds = bounds.unwrap();
         assert_eq!(
-            (bounds.first, bounds.oldest, bounds.newest, bounds.holds),
-            (first, oldest, newest, holds)
+            (bounds.first, bounds.oldest, bounds.newest, bounds.newer, bounds.holds),
+            (
+                first,
+                oldest,
+                newest,
+                usize::try_from(newest.saturating_sub(since.max(oldest - 1))).unwrap(),
+                holds
+            )
         );
         assert_eq!(entry.unwrap().event().unwrap().seq(), newest);
     }
-    let (entry, bounds) = subject.store.head(&job("unknown"), Some(first)).await.unwrap();
+    let (entry, bounds) = subject.store.head(&job("unknown"), first).await.unwrap();
     assert!(entry.is_none() && bounds.is_none());
 }
 
