@@ -1,7 +1,7 @@
 //! A frugal Socket.IO client: one task, one small buffer. It comes back after every loss, as socket.io-client does,
 //! and resumes from what it has seen.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::{
@@ -15,6 +15,7 @@ use tokio_tungstenite::{
 };
 
 use crate::{
+    tally::Latencies,
     trial::{Floor, Signal},
     view::View,
     wire::{self, Packet},
@@ -37,6 +38,14 @@ pub struct Home {
     pub network: Option<watch::Receiver<bool>>,
     /// Whether it reads, for one that stops now and then, and has hardly any buffer.
     pub reading: Option<watch::Receiver<bool>>,
+    /// What takes the time of its deliveries.
+    pub stopwatch: Option<Arc<Stopwatch>>,
+}
+
+/// How long deliveries of some jobs took.
+pub struct Stopwatch {
+    pub jobs: BTreeSet<usize>,
+    pub latencies: Latencies,
 }
 
 /// A watcher on its way through the trial.
@@ -234,8 +243,13 @@ impl Client {
     async fn take(&mut self, connection: &mut Connection, text: &str) -> bool {
         match wire::read(text) {
             Some(Packet::Ping) => return connection.socket.send(Message::text(wire::PONG)).await.is_ok(),
-            Some(Packet::Event(event)) => {
-                if let Some(sent) = self.view.event(event, &self.floor.ledger) {
+            Some(Packet::Event(event, positions)) => {
+                if let Some((job, sent)) = self.view.event(event, &positions, &self.floor.ledger) {
+                    if let Some(stopwatch) =
+                        self.home.stopwatch.as_ref().filter(|watch| watch.jobs.contains(&job))
+                    {
+                        stopwatch.latencies.note(sent);
+                    }
                     // What one that does not read gets late says nothing of the gateway.
                     if self.home.reading.is_none() {
                         self.floor.latencies.note(sent);
@@ -243,11 +257,11 @@ impl Client {
                 }
                 self.floor.counts.deliveries.add(1);
             }
-            Some(Packet::Gap(gap)) => self.view.gap(&gap, &self.floor.ledger),
+            Some(Packet::Gap(gap, positions)) => self.view.gap(&gap, &positions, &self.floor.ledger),
             Some(Packet::Ack(room, answer)) if room < connection.answers.len() => {
                 connection.answers[room] = None;
                 if answer.success {
-                    self.view.joined(room, &answer);
+                    self.view.joined(room, &answer, &self.floor.ledger);
                 } else {
                     self.floor.counts.refused_rooms.add(1);
                     let soon = Instant::now() + PAUSES.0.mul_f64(1.0 + self.random.f64());

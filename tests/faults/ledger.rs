@@ -13,10 +13,15 @@ use crate::{ranges::Ranges, wire::JobEvent};
 /// How many differences of a kind are told one by one.
 pub const TOLD: usize = 10;
 
+/// How far a job's numbers jump at least, which is more than a store can lose.
+const JUMP: u64 = 1 << 20;
+
 /// All jobs of a trial. A job's place in it is the number in its id.
 pub struct Ledger {
-    /// Whether the store may lose what it has accepted, and give numbers that nobody has seen again.
+    /// Whether the store may lose what it has accepted.
     forgetful: bool,
+    /// Whether a job's numbers jump where the store runs on as another run of itself.
+    jumps: bool,
     jobs: Vec<Job>,
     differences: Mutex<Vec<String>>,
     foreign: AtomicU64,
@@ -40,16 +45,21 @@ struct Pages {
 }
 
 impl Ledger {
-    pub fn new(jobs: usize, forgetful: bool) -> Self {
+    pub fn new(jobs: usize, forgetful: bool, jumps: bool) -> Self {
         let job = |number| Job { id: format!("job-{number}"), pages: Mutex::default() };
         Self {
             forgetful,
+            jumps,
             jobs: (0..jobs).map(job).collect(),
             differences: Mutex::default(),
             foreign: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             lost: AtomicU64::new(0),
         }
+    }
+
+    pub fn is_forgetful(&self) -> bool {
+        self.forgetful
     }
 
     pub fn jobs(&self) -> usize {
@@ -71,23 +81,26 @@ impl Ledger {
     }
 
     /// A publisher was answered. Under that number stands what watchers see there, and it follows on the one before,
-    /// unless the store is forgetful.
+    /// with a jump where the store allows one.
     pub fn answered(&self, job: usize, seq: u64, serial: u64) {
         let mut pages = self.pages(job);
-        let before = pages.answered.last_key_value().map(|(seq, serial)| (*seq, *serial));
+        let before = pages.answered.last_key_value().map(|(seq, _)| *seq);
         let seen = pages.seen.get(&seq).map(|(serial, _)| *serial);
         pages.answered.insert(seq, serial);
         drop(pages);
-        if let Some((last, _)) = before
-            && !self.forgetful
-            && seq != last + 1
-        {
+        if let Some(last) = before.filter(|last| !self.follows(*last, seq)) {
             self.foreign(format!("{}: serial {serial} was answered {seq} after {last}", self.id(job)));
         }
         if let Some(other) = seen.filter(|other| *other != serial) {
             let id = self.id(job);
             self.foreign(format!("{id}: {seq} was answered for serial {serial}, and seen with {other}"));
         }
+    }
+
+    /// Whether a job's next number may be that one: the very next, or one after a jump.
+    fn follows(&self, last: u64, seq: u64) -> bool {
+        let jumped = seq >= last.saturating_add(JUMP) || self.forgetful && seq > last;
+        seq == last + 1 || self.jumps && jumped
     }
 
     /// Somebody has seen an event: a watcher, or whoever reads history.
@@ -120,12 +133,10 @@ impl Ledger {
         self.foreign(difference);
     }
 
-    /// The store has lost what it had accepted, both numbers inclusive, as the trial allows. What nobody has seen is
-    /// not due to anybody.
+    /// The store has lost what it had accepted, both numbers inclusive, as the trial allows: it is not due to anybody.
     pub fn lost(&self, job: usize, from: u64, to: u64) {
         self.lost.fetch_add(to - from + 1, Ordering::Relaxed);
-        let Pages { answered, seen } = &mut *self.pages(job);
-        answered.retain(|seq, _| !(from..=to).contains(seq) || seen.contains_key(seq));
+        self.pages(job).answered.retain(|seq, _| !(from..=to).contains(seq));
     }
 
     /// How many answered events histories have lost.

@@ -7,12 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::{
-    tally::unix_micros,
-    trial::Floor,
-    view::{TENANTS, USERS},
-    wire::Stamp,
-};
+use crate::{tally::unix_micros, trial::Floor, view::Owners, wire::Stamp};
 
 /// How long one try may take, and all tries of an event together.
 const TRY: Duration = Duration::from_secs(20);
@@ -30,8 +25,9 @@ pub struct Style {
     pub interval: Duration,
     /// By how many characters payloads are longer than they need to be.
     pub padding: usize,
-    /// Whether the store may lose what it has accepted, so that numbers may jump and a job's state be older.
+    /// Whether the store may lose what it has accepted, so that a job's state may be older.
     pub forgetful: bool,
+    pub owners: Owners,
 }
 
 /// The publisher of one job.
@@ -45,6 +41,8 @@ pub struct Publisher {
     finished: bool,
     /// What its keys begin with.
     keys: u64,
+    /// How often the store had come back when this publisher last tried.
+    returns: u64,
 }
 
 /// A publish as it is repeated: the same bytes under the same key.
@@ -72,7 +70,7 @@ impl Publisher {
     pub fn new(job: usize, style: Style, http: reqwest::Client, floor: Arc<Floor>, seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let keys = random.u64(..);
-        Self { job, style, http, floor, random, serial: 0, finished: false, keys }
+        Self { job, style, http, floor, random, serial: 0, finished: false, keys, returns: 0 }
     }
 
     /// Publishes until publishing ends; the event under way is seen through.
@@ -104,8 +102,8 @@ impl Publisher {
             _ => ("update", json!({"status": "running", "data": text})),
         };
         self.finished = matches!(operation, "completed" | "error");
-        body["userId"] = format!("user-{}", self.job % USERS).into();
-        body["tenantId"] = format!("tenant-{}", self.job % TENANTS).into();
+        body["userId"] = format!("user-{}", self.style.owners.user_of(self.job)).into();
+        body["tenantId"] = format!("tenant-{}", self.style.owners.tenant_of(self.job)).into();
         Call {
             path: format!("/api/jobs/job-{}/{operation}", self.job),
             key: format!("{:x}-{}", self.keys, self.serial),
@@ -116,7 +114,14 @@ impl Publisher {
     async fn see_through(&mut self, call: &Call) {
         let (begun, mut pause) = (Instant::now(), PAUSES.0);
         loop {
-            match self.attempt(call).await {
+            let returns = self.floor.signal().borrow().returns;
+            let first = std::mem::replace(&mut self.returns, returns) != returns;
+            let tried = Instant::now();
+            let outcome = self.attempt(call).await;
+            if first {
+                self.note_first(call, &outcome, tried.elapsed());
+            }
+            match outcome {
                 Outcome::Answered(seq) => {
                     self.floor.ledger.answered(self.job, seq, self.serial);
                     self.floor.counts.answered.add(1);
@@ -143,6 +148,18 @@ impl Publisher {
             sleep(pause.mul_f64(0.5 + self.random.f64())).await;
             pause = (pause * 2).min(PAUSES.1);
         }
+    }
+
+    /// The first try after the store has come back: it is taken.
+    fn note_first(&self, call: &Call, outcome: &Outcome, took: Duration) {
+        if matches!(outcome, Outcome::Unknown) {
+            let path = &call.path;
+            self.floor
+                .ledger
+                .refused(format!("{path}: the first try after the store's return was in vain, {took:.1?}"));
+        }
+        self.floor.counts.slowest_first.raise(took.as_millis() as u64);
+        self.floor.first_tries.add(1);
     }
 
     async fn attempt(&mut self, call: &Call) -> Outcome {

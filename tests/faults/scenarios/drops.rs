@@ -12,7 +12,8 @@ use crate::{
     verdict::Verdict,
 };
 
-const LONG: Rhythm = Rhythm { period: Duration::from_secs(15), down: Duration::from_secs(2) };
+/// What the contract's clients see on a bad day.
+pub const LONG: Rhythm = Rhythm { period: Duration::from_secs(15), down: Duration::from_secs(2) };
 
 /// So short that every lane is down at least once in the short form.
 pub const SHORT: Rhythm = Rhythm { period: Duration::from_secs(4), down: Duration::from_secs(1) };

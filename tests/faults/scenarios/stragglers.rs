@@ -1,5 +1,5 @@
-//! One gateway is slow to reach Redis, so that events are stored later than younger ones of other jobs, while
-//! watchers lose their network. Whoever resumes by time misses none of them all the same.
+//! One gateway is slow to reach Redis, so that what it is given first is stored last, while watchers lose their network.
+//! Whoever comes back misses none of it.
 
 use std::time::Duration;
 
