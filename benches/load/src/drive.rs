@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::Error;
+use crate::error::Error;
 use crate::figure::{Figure, fault, figure};
 use crate::latency::{Histogram, micros};
 use crate::proc::thread_cpu;

@@ -12,13 +12,14 @@ use rustix::process::setpriority_process;
 use self::line::{Call, Line};
 
 use crate::answer::{Answer, answer};
+use crate::error::Error;
 use crate::frontier::Complete;
+use crate::interrupt;
 use crate::latency::{Histogram, micros};
 use crate::order::Topic;
 use crate::proc::thread_cpu;
 use crate::tally::Numbers;
 use crate::wire::numbers;
-use crate::{Error, interrupt};
 
 /// How long a call may take: long, because some servers answer a large batch only after all deliveries.
 const PATIENCE: Duration = Duration::from_secs(150);

@@ -11,22 +11,13 @@ use socket2::{Domain, Protocol, Type};
 use crate::books::Books;
 use crate::latency::micros;
 use crate::names::Names;
+use crate::over::Over;
+use crate::room::Room;
 use crate::wire::{self, Frame, Packet};
 
 const UPGRADE: &[u8] = b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: 127.0.0.1\r\n\
     Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nUser-Agent: jobcast-load\r\n\r\n";
-
-/// The room that a watcher asks for.
-#[derive(Debug, Clone, Copy)]
-pub enum Room {
-    /// One job's.
-    Job(u32),
-    /// One user's.
-    User(u32),
-    /// All jobs.
-    All,
-}
 
 /// What a watcher is to do.
 #[derive(Debug, Clone)]
@@ -58,16 +49,6 @@ pub enum Stage {
     Watching,
 }
 
-/// Why a connection is over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Over(pub &'static str);
-
-impl From<wire::Malformed> for Over {
-    fn from(malformed: wire::Malformed) -> Self {
-        Self(malformed.0)
-    }
-}
-
 /// One watcher.
 pub struct Socket {
     pub ticket: Ticket,
@@ -78,15 +59,15 @@ pub struct Socket {
     unsent: Vec<u8>,
     /// When it called connect, in microseconds; stays through refusals until it has been served.
     set_out: Option<u64>,
-    /// The number that it must have to be up to date; 0 once it is.
-    goal: u64,
+    /// How many events are still to come until it is up to date.
+    replaying: u64,
 }
 
 impl Socket {
     /// A watcher that is not connected.
     pub fn new(ticket: Ticket) -> Self {
         let (rest, unsent) = (Vec::new(), Vec::new());
-        Self { ticket, stage: Stage::Away, stream: None, rest, unsent, set_out: None, goal: 0 }
+        Self { ticket, stage: Stage::Away, stream: None, rest, unsent, set_out: None, replaying: 0 }
     }
 
     /// Begins to connect, from one of the loopback addresses, so that ports do not run short.
@@ -119,7 +100,7 @@ impl Socket {
     pub fn drop_line(&mut self) {
         self.stream = None;
         self.stage = Stage::Away;
-        self.goal = 0;
+        self.replaying = 0;
         self.rest = Vec::new();
         self.unsent = Vec::new();
     }
@@ -251,9 +232,7 @@ impl Socket {
         match packet {
             Packet::Delivery(delivery) => {
                 books.delivery(index, delivery, now)?;
-                if self.goal != 0 && delivery.seq >= self.goal {
-                    self.be_served(now, books);
-                }
+                self.replayed(now, books);
             }
             Packet::Ping => self.send_text(b"3")?,
             Packet::Gap { from, to } => books.gap(from, to),
@@ -263,18 +242,17 @@ impl Socket {
             }
             Packet::Joined if self.stage == Stage::Joining => {
                 self.stage = Stage::Subscribing;
-                let since = books.newest(index);
+                let since = books.resume(index, self.ticket.room);
                 self.send_text(&subscription(self.ticket.room, &books.names, since))?;
             }
             Packet::Answer(answer) if self.stage == Stage::Subscribing => {
-                let newest = wire::subscribed(answer).ok_or(Over("the subscription failed"))?;
+                let answer = wire::subscribed(answer).ok_or(Over("the subscription failed"))?;
                 self.stage = Stage::Watching;
                 books.watching += 1;
-                if books.newest(index).is_some_and(|own| own < newest) {
-                    self.goal = newest;
-                } else {
-                    self.be_served(now, books);
-                }
+                books.begin(index, answer.position);
+                // One more, which is done at once.
+                self.replaying = answer.replaying + 1;
+                self.replayed(now, books);
             }
             Packet::Refused => return Err(Over("put out of the namespace")),
             Packet::Closed => return Err(Over("closed by the server")),
@@ -283,21 +261,28 @@ impl Socket {
         Ok(())
     }
 
-    fn be_served(&mut self, now: u64, books: &mut Books) {
-        self.goal = 0;
-        if let Some(set_out) = self.set_out.take() {
+    /// One event less is to come.
+    fn replayed(&mut self, now: u64, books: &mut Books) {
+        if self.replaying == 0 {
+            return;
+        }
+        self.replaying -= 1;
+        if self.replaying == 0
+            && let Some(set_out) = self.set_out.take()
+        {
             books.served(now.saturating_sub(set_out));
         }
     }
 }
 
-/// The subscription to a room; `since` is the newest number that its watcher has, if it has one and it may be asked.
-fn subscription(room: Room, names: &Names, since: Option<u64>) -> Vec<u8> {
+/// The subscription to a room; `since` is where its watcher goes on, as JSON.
+fn subscription(room: Room, names: &Names, since: Option<String>) -> Vec<u8> {
     let member = match room {
-        Room::Job(job) => format!(r#""jobId":"{}""#, names.job(job)),
-        Room::User(user) => format!(r#""userId":"{}""#, names.user(user)),
-        Room::All => String::new(),
+        Room::Job(job) => Some(format!(r#""jobId":"{}""#, names.job(job))),
+        Room::User(user) => Some(format!(r#""userId":"{}""#, names.user(user))),
+        Room::All => None,
     };
-    let since = since.map(|since| format!(r#","since":{since}"#)).unwrap_or_default();
-    format!(r#"42/jobs,1["subscribe:jobs",{{{member}{since}}}]"#).into_bytes()
+    let since = since.map(|since| format!(r#""since":{since}"#));
+    let members: Vec<_> = member.into_iter().chain(since).collect();
+    format!(r#"42/jobs,1["subscribe:jobs",{{{}}}]"#, members.join(",")).into_bytes()
 }

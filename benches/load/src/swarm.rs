@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 use mio::{Events, Poll, Token};
 
 use crate::books::Books;
+use crate::error::Error;
+use crate::interrupt;
 use crate::names::Names;
-use crate::socket::{Over, Socket, Stage, Ticket};
-use crate::{Error, interrupt};
+use crate::over::Over;
+use crate::socket::{Socket, Stage, Ticket};
 
 /// Everything is read into one buffer of this size; no frame may be larger.
 const BUFFER: usize = 256 * 1024;
@@ -46,7 +48,7 @@ impl Swarm {
     /// Watchers that are not connected yet.
     pub fn new(names: Names, servers: Vec<SocketAddr>, tickets: Vec<Ticket>) -> Result<Self, Error> {
         let mut books = Books::new(names);
-        tickets.iter().for_each(|ticket| books.tally.add_watcher(ticket.jobs.clone()));
+        tickets.iter().for_each(|ticket| books.add_watcher(ticket.jobs.clone()));
         Ok(Self {
             poll: Poll::new()?,
             events: Events::with_capacity(1024),

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-/// Gaps that are remembered one by one at the most, so that a server that loses everything costs bounded memory.
-/// What is missing beyond that is still counted at the end.
-const REMEMBERED_GAPS: usize = 1_000_000;
+/// Holes that are remembered one by one at the most, so that a server that loses everything costs bounded memory. What
+/// comes late beyond that counts as repeated.
+const REMEMBERED_HOLES: usize = 1_000_000;
 
 /// The numbers that a publisher was given for one job.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -77,10 +77,9 @@ struct Row {
 pub struct Tally {
     rows: Vec<Row>,
     lines: Vec<Line>,
-    /// What was skipped and has not come since, by line.
-    missing: HashMap<usize, Vec<Range<u64>>>,
-    gaps: usize,
-    forgotten: u64,
+    /// What was skipped and has not come since, by line: lost, not there yet, or given to no event.
+    skipped: HashMap<usize, Vec<Range<u64>>>,
+    holes: usize,
     duplicated: u64,
     reordered: u64,
     strays: u64,
@@ -116,18 +115,15 @@ impl Tally {
     }
 
     fn skip(&mut self, line: usize, numbers: Range<u64>) {
-        if self.gaps >= REMEMBERED_GAPS {
-            self.forgotten += numbers.end - numbers.start;
-            return;
+        if self.holes < REMEMBERED_HOLES {
+            self.holes += 1;
+            self.skipped.entry(line).or_default().push(numbers);
         }
-        self.gaps += 1;
-        self.missing.entry(line).or_default().push(numbers);
     }
 
     fn record_old(&mut self, at: usize, seq: u64) -> Arrival {
         let line = &mut self.lines[at];
         let late = if seq < line.first {
-            // Everything before the first one counts as missing until it comes, or nobody was ever given it.
             let skipped = seq + 1..line.first;
             line.first = seq;
             if !skipped.is_empty() {
@@ -135,7 +131,7 @@ impl Tally {
             }
             true
         } else {
-            self.missing.get_mut(&at).is_some_and(|gaps| take(gaps, seq))
+            self.skipped.get_mut(&at).is_some_and(|holes| take(holes, seq))
         };
         if late {
             self.reordered += 1;
@@ -167,15 +163,10 @@ impl Tally {
         self.lines().map(|(job, _)| published.get(job as usize).map_or(0, |numbers| numbers.count)).sum()
     }
 
-    /// Compares what came with what was published, by job.
+    /// Compares what came with what was published, by job. What jumps in a job's numbers is no loss.
     pub fn verdict(&self, published: &[Numbers]) -> Verdict {
-        let ends: u64 = self
-            .lines()
-            .filter_map(|(job, line)| Some(missing_at_the_ends(line, published.get(job as usize)?)))
-            .sum();
-        let skipped: u64 = self.missing.values().flatten().map(|gap| gap.end - gap.start).sum();
         Verdict {
-            lost: ends + skipped + self.forgotten,
+            lost: self.expected(published).saturating_sub(self.delivered),
             duplicated: self.duplicated,
             reordered: self.reordered,
         }
@@ -192,21 +183,11 @@ impl Row {
     }
 }
 
-fn missing_at_the_ends(line: Line, numbers: &Numbers) -> u64 {
-    if numbers.count == 0 {
-        return 0;
-    }
-    if line.first == 0 {
-        return numbers.last - numbers.first + 1;
-    }
-    line.first.saturating_sub(numbers.first) + numbers.last.saturating_sub(line.last)
-}
-
-/// Takes one number out of the gaps, if it is in one of them.
-fn take(gaps: &mut Vec<Range<u64>>, seq: u64) -> bool {
-    let Some(at) = gaps.iter().position(|gap| gap.contains(&seq)) else { return false };
-    let gap = gaps.swap_remove(at);
-    gaps.extend([gap.start..seq, seq + 1..gap.end].into_iter().filter(|rest| !rest.is_empty()));
+/// Takes one number out of the holes, if it is in one of them.
+fn take(holes: &mut Vec<Range<u64>>, seq: u64) -> bool {
+    let Some(at) = holes.iter().position(|hole| hole.contains(&seq)) else { return false };
+    let hole = holes.swap_remove(at);
+    holes.extend([hole.start..seq, seq + 1..hole.end].into_iter().filter(|rest| !rest.is_empty()));
     true
 }
 
@@ -238,6 +219,18 @@ mod tests {
         assert_eq!(lost(&[5, 6, 7]), 2);
         assert_eq!(lost(&[]), 5);
         assert_eq!(lost(&[7]), 4);
+    }
+
+    #[test]
+    fn a_jump_is_no_loss() {
+        let mut tally = Tally::default();
+        tally.add_watcher(0..1);
+        let mut published = Numbers::default();
+        for seq in [5, 6, 1_000_006, 1_000_007] {
+            published.note(seq);
+            tally.record(0, 0, seq);
+        }
+        assert_eq!(tally.verdict(&[published]), Verdict::default());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::Instant;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
-use crate::Error;
+use crate::error::Error;
 
 /// A call under way.
 #[derive(Clone, Copy)]

@@ -1,13 +1,14 @@
 //! One job that many watch: at full speed, and at a steady pace.
 
-use crate::Error;
 use crate::drive::{cost, drive, faults};
+use crate::error::Error;
 use crate::figure::{Figure, figure, quantiles};
 use crate::frontier::Frontier;
 use crate::names::Names;
 use crate::order::Topic;
 use crate::publisher::{Pace, Plan, Publisher, Until};
-use crate::socket::{Room, Ticket};
+use crate::room::Room;
+use crate::socket::Ticket;
 use crate::stage::Stage;
 use crate::swarm::Swarm;
 

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use crate::Error;
+use crate::error::Error;
 use crate::figure::{Figure, fault, figure};
 use crate::names::Names;
 use crate::proc::memory;
-use crate::socket::{Room, Ticket};
+use crate::room::Room;
+use crate::socket::Ticket;
 use crate::stage::Stage;
 use crate::swarm::Swarm;
 

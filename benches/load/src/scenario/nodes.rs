@@ -1,12 +1,13 @@
 //! Several processes on one Redis: how the cost of an event grows with their number.
 
-use crate::Error;
 use crate::drive::{cost, faults};
+use crate::error::Error;
 use crate::figure::{Figure, figure, quantiles};
 use crate::names::Names;
 use crate::order::Topic;
 use crate::publisher::Publisher;
-use crate::socket::{Room, Ticket};
+use crate::room::Room;
+use crate::socket::Ticket;
 use crate::stage::Stage;
 use crate::swarm::Swarm;
 

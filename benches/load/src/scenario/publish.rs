@@ -1,7 +1,7 @@
 //! Nobody watches: what accepting an event costs.
 
-use crate::Error;
 use crate::drive::{cost, faults};
+use crate::error::Error;
 use crate::figure::{Figure, figure, quantiles};
 use crate::names::Names;
 use crate::order::Topic;

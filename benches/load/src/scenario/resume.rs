@@ -3,14 +3,15 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::Error;
 use crate::drive::{Measured, cost, drive, faults};
+use crate::error::Error;
 use crate::figure::{Figure, fault, figure, quantiles};
 use crate::latency::Histogram;
 use crate::names::Names;
 use crate::order::Topic;
 use crate::publisher::{Pace, Plan, Publisher, Until};
-use crate::socket::{Room, Ticket};
+use crate::room::Room;
+use crate::socket::Ticket;
 use crate::stage::Stage;
 use crate::swarm::Swarm;
 
@@ -28,19 +29,25 @@ const RETURN: Duration = Duration::from_secs(60);
 /// Watchers that are cut off one after another, all the time.
 pub struct Return {
     pub watchers: u32,
+    /// Whether they are in the rooms of so many users, and come back by position; in jobs' rooms by number without it.
+    pub users: Option<u32>,
 }
 
 impl Scenario for Return {
     fn about(&self) -> String {
         let watchers = self.watchers;
+        let (rooms, place) = match self.users {
+            Some(users) => (format!("{users} users with {JOBS} jobs"), "position"),
+            None => (format!("{JOBS} jobs"), "number"),
+        };
         format!(
-            "{watchers} watchers in the rooms of {JOBS} jobs, {RATE} events a second; every {PERIOD:?} each is cut off \
-             for {AWAY:?} and comes back with the number of the last event that it has."
+            "{watchers} watchers in the rooms of {rooms}, {RATE} events a second; every {PERIOD:?} each is cut off for \
+             {AWAY:?} and comes back with the {place} of the last event that it has."
         )
     }
 
     fn run(&self, stage: &mut Stage, knobs: Knobs) -> Result<Vec<Figure>, Error> {
-        let (mut swarm, mut publisher) = watched_jobs(stage, self.watchers)?;
+        let (mut swarm, mut publisher) = watchers_that_return(stage, self.watchers, self.users)?;
         let mut outages = Outages { began: Instant::now(), cut: 0, away: VecDeque::new() };
         let time = knobs.measured(60.0, 20.0);
         let plan = Plan { pace: Pace::Rate(RATE), batch: 1, until: Until::Elapsed(time) };
@@ -104,7 +111,7 @@ impl Scenario for ReturnAll {
     }
 
     fn run(&self, stage: &mut Stage, knobs: Knobs) -> Result<Vec<Figure>, Error> {
-        let (mut swarm, mut publisher) = watched_jobs(stage, self.watchers)?;
+        let (mut swarm, mut publisher) = watchers_that_return(stage, self.watchers, None)?;
         let mut outage =
             Outage { cut_at: Instant::now() + Duration::from_secs(2), called_at: None, over_at: None };
         let time = knobs.measured(20.0, 10.0);
@@ -143,17 +150,29 @@ impl Outage {
     }
 }
 
-/// So many watchers, spread over the jobs, that go on where they were whenever they come back.
-fn watched_jobs(stage: &Stage, watchers: u32) -> Result<(Swarm, Publisher), Error> {
+/// So many watchers, spread over the rooms of jobs or of so many users, that go on where they were whenever they come
+/// back.
+fn watchers_that_return(
+    stage: &Stage,
+    watchers: u32,
+    users: Option<u32>,
+) -> Result<(Swarm, Publisher), Error> {
     let names = Names::fresh();
-    let ticket = |n| Ticket { server: 0, room: Room::Job(n % JOBS), jobs: n % JOBS..n % JOBS + 1 };
+    let jobs_per_user = users.map(|users| JOBS / users);
+    let ticket = |n| {
+        let (room, first, count) = match (users, jobs_per_user) {
+            (Some(users), Some(each)) => (Room::User(n % users), n % users * each, each),
+            _ => (Room::Job(n % JOBS), n % JOBS, 1),
+        };
+        Ticket { server: 0, room, jobs: first..first + count }
+    };
     let mut swarm =
         Swarm::new(names.clone(), stage.addresses().to_vec(), (0..watchers).map(ticket).collect())?;
     swarm.connect_all(CONNECTING, CONNECT)?;
     swarm.books.serving = Histogram::default();
     swarm.books.resuming = true;
     swarm.faithful = true;
-    let topic = Topic { names, jobs: JOBS, jobs_per_user: None };
+    let topic = Topic { names, jobs: JOBS, jobs_per_user };
     Ok((swarm, Publisher::new(stage.addresses(), PACED_LINES, topic)?))
 }
 

@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use crate::Error;
+use crate::error::Error;
 use crate::figure::{Figure, fault, figure, quantiles};
 use crate::latency::Histogram;
 use crate::names::Names;
 use crate::proc::thread_cpu;
-use crate::socket::{Room, Ticket};
+use crate::room::Room;
+use crate::socket::Ticket;
 use crate::stage::Stage;
 use crate::swarm::Swarm;
 
