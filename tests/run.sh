@@ -33,6 +33,9 @@ fi
 step "unit, property and conformance tests"
 cargo test --locked --workspace
 
+step "fault runs, each in its short form"
+cargo test --locked --test faults
+
 step "instructions of the hot paths"
 cargo test --locked --profile cost -p jobcast-cost -- --nocapture
 
