@@ -111,7 +111,7 @@ export class ActiveWatch {
       this.#acceptLatest(latest);
       return;
     }
-    const unseen = latest.filter(({ jobId, seq }) => seq > (this.#jobs.get(jobId)?.last ?? 0));
+    const unseen = latest.filter((event) => !this.#hasAllUpTo(event));
     this.#replay = {
       missed: this.#replay?.missed ?? 0,
       recovered: answer.recovered !== false,
@@ -164,6 +164,13 @@ export class ActiveWatch {
     if (this.#live) this.#reach(job, seq);
     else job.early.add(seq);
     return true;
+  }
+
+  /** Whether nothing of a job is to come any more: another watch on this connection may have brought it. */
+  #hasAllUpTo({ jobId, seq }: JobEvent): boolean {
+    const job = this.#jobs.get(jobId);
+    if (!job) return false;
+    return seq <= job.last || (job.early.has(seq) && job.early.size >= seq - job.last);
   }
 
   #reach(job: SeenJob, seq: number): void {
