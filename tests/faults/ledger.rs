@@ -29,15 +29,15 @@ pub struct Ledger {
     lost: AtomicU64,
 }
 
-/// One job: who owns it, and its pages.
+/// One job: who owns it, and its records.
 struct Job {
     id: String,
-    pages: Mutex<Pages>,
+    records: Mutex<Records>,
 }
 
 /// What is known of a job's events by number.
 #[derive(Default)]
-struct Pages {
+struct Records {
     /// The publisher's serial of each number that it was answered.
     answered: BTreeMap<u64, u64>,
     /// Serial and digest of each event that anybody has seen.
@@ -46,7 +46,7 @@ struct Pages {
 
 impl Ledger {
     pub fn new(jobs: usize, forgetful: bool, jumps: bool) -> Self {
-        let job = |number| Job { id: format!("job-{number}"), pages: Mutex::default() };
+        let job = |number| Job { id: format!("job-{number}"), records: Mutex::default() };
         Self {
             forgetful,
             jumps,
@@ -76,18 +76,18 @@ impl Ledger {
         (job < self.jobs.len()).then_some(job)
     }
 
-    fn pages(&self, job: usize) -> MutexGuard<'_, Pages> {
-        self.jobs[job].pages.lock().unwrap_or_else(PoisonError::into_inner)
+    fn records(&self, job: usize) -> MutexGuard<'_, Records> {
+        self.jobs[job].records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A publisher was answered. Under that number stands what watchers see there, and it follows on the one before,
     /// with a jump where the store allows one.
     pub fn answered(&self, job: usize, seq: u64, serial: u64) {
-        let mut pages = self.pages(job);
-        let before = pages.answered.last_key_value().map(|(seq, _)| *seq);
-        let seen = pages.seen.get(&seq).map(|(serial, _)| *serial);
-        pages.answered.insert(seq, serial);
-        drop(pages);
+        let mut records = self.records(job);
+        let before = records.answered.last_key_value().map(|(seq, _)| *seq);
+        let seen = records.seen.get(&seq).map(|(serial, _)| *serial);
+        records.answered.insert(seq, serial);
+        drop(records);
         if let Some(last) = before.filter(|last| !self.follows(*last, seq)) {
             self.foreign(format!("{}: serial {serial} was answered {seq} after {last}", self.id(job)));
         }
@@ -109,10 +109,10 @@ impl Ledger {
             return self.foreign(format!("{who}: {} {} has no stamp", event.job, event.seq));
         };
         let (seq, now) = (event.seq, (stamp.serial, digest));
-        let mut pages = self.pages(job);
-        let before = *pages.seen.entry(seq).or_insert(now);
-        let answered = pages.answered.get(&seq).copied();
-        drop(pages);
+        let mut records = self.records(job);
+        let before = *records.seen.entry(seq).or_insert(now);
+        let answered = records.answered.get(&seq).copied();
+        drop(records);
         if before != now {
             let (id, other) = (event.job, before.0);
             self.foreign(format!("{who}: {id} {seq} has serial {}, others saw {other} there", stamp.serial));
@@ -136,7 +136,7 @@ impl Ledger {
     /// The store has lost what it had accepted, both numbers inclusive, as the trial allows: it is not due to anybody.
     pub fn lost(&self, job: usize, from: u64, to: u64) {
         self.lost.fetch_add(to - from + 1, Ordering::Relaxed);
-        self.pages(job).answered.retain(|seq, _| !(from..=to).contains(seq));
+        self.records(job).answered.retain(|seq, _| !(from..=to).contains(seq));
     }
 
     /// How many answered events histories have lost.
@@ -170,29 +170,29 @@ impl Ledger {
     /// The numbers of a job that were answered.
     pub fn numbers(&self, job: usize) -> Ranges {
         let mut numbers = Ranges::default();
-        self.pages(job).answered.keys().for_each(|seq| numbers.insert(*seq));
+        self.records(job).answered.keys().for_each(|seq| numbers.insert(*seq));
         numbers
     }
 
     /// The last number that was answered of each job; 0 where there is none.
     pub fn last_answered(&self) -> Vec<u64> {
-        let last = |job| self.pages(job).answered.last_key_value().map_or(0, |(seq, _)| *seq);
+        let last = |job| self.records(job).answered.last_key_value().map_or(0, |(seq, _)| *seq);
         (0..self.jobs.len()).map(last).collect()
     }
 
     /// Compares what watchers saw with what was answered: a serial that stands under two numbers was stored twice.
     pub fn check_serials(&self) {
         for job in 0..self.jobs.len() {
-            let pages = self.pages(job);
+            let records = self.records(job);
             let by_serial: HashMap<u64, u64> =
-                pages.answered.iter().map(|(seq, serial)| (*serial, *seq)).collect();
-            let twice: Vec<_> = pages
+                records.answered.iter().map(|(seq, serial)| (*serial, *seq)).collect();
+            let twice: Vec<_> = records
                 .seen
                 .iter()
                 .filter_map(|(seq, (serial, _))| Some((*seq, *serial, *by_serial.get(serial)?)))
                 .filter(|(seq, _, answered)| seq != answered)
                 .collect();
-            drop(pages);
+            drop(records);
             for (seq, serial, answered) in twice {
                 let id = self.id(job);
                 self.foreign(format!(

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::{tally::unix_micros, trial::Floor, view::Owners, wire::Stamp};
+use crate::{tally::unix_micros, trial::Context, view::Owners, wire::Stamp};
 
 /// How long one try may take, and all tries of an event together.
 const TRY: Duration = Duration::from_secs(20);
@@ -35,7 +35,7 @@ pub struct Publisher {
     job: usize,
     style: Style,
     http: reqwest::Client,
-    floor: Arc<Floor>,
+    context: Arc<Context>,
     random: fastrand::Rng,
     serial: u64,
     finished: bool,
@@ -67,16 +67,16 @@ enum Outcome {
 }
 
 impl Publisher {
-    pub fn new(job: usize, style: Style, http: reqwest::Client, floor: Arc<Floor>, seed: u64) -> Self {
+    pub fn new(job: usize, style: Style, http: reqwest::Client, context: Arc<Context>, seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let keys = random.u64(..);
-        Self { job, style, http, floor, random, serial: 0, finished: false, keys, returns: 0 }
+        Self { job, style, http, context, random, serial: 0, finished: false, keys, returns: 0 }
     }
 
     /// Publishes until publishing ends; the event under way is seen through.
     pub async fn run(mut self) {
         let mut due = Instant::now() + self.style.interval.mul_f64(self.random.f64());
-        let mut signal = self.floor.signal();
+        let mut signal = self.context.signal();
         loop {
             let ended = tokio::select! {
                 ended = signal.wait_for(|signal| signal.quiet) => Some(ended.is_ok()),
@@ -114,7 +114,7 @@ impl Publisher {
     async fn see_through(&mut self, call: &Call) {
         let (begun, mut pause) = (Instant::now(), PAUSES.0);
         loop {
-            let returns = self.floor.signal().borrow().returns;
+            let returns = self.context.signal().borrow().returns;
             let first = std::mem::replace(&mut self.returns, returns) != returns;
             let tried = Instant::now();
             let outcome = self.attempt(call).await;
@@ -123,8 +123,8 @@ impl Publisher {
             }
             match outcome {
                 Outcome::Answered(seq) => {
-                    self.floor.ledger.answered(self.job, seq, self.serial);
-                    self.floor.counts.answered.add(1);
+                    self.context.ledger.answered(self.job, seq, self.serial);
+                    self.context.counts.answered.add(1);
                     return;
                 }
                 // The store has lost that the job was reopened.
@@ -134,17 +134,17 @@ impl Publisher {
                 }
                 Outcome::Refused(status, answer) => {
                     let (path, serial) = (&call.path, self.serial);
-                    self.floor.ledger.refused(format!("{path}, serial {serial}: {status} {answer}"));
+                    self.context.ledger.refused(format!("{path}, serial {serial}: {status} {answer}"));
                     return;
                 }
                 Outcome::Unknown if begun.elapsed() > TRIES => {
                     let (path, serial) = (&call.path, self.serial);
-                    self.floor.ledger.refused(format!("{path}, serial {serial}: no answer in {TRIES:?}"));
+                    self.context.ledger.refused(format!("{path}, serial {serial}: no answer in {TRIES:?}"));
                     return;
                 }
                 Outcome::Unknown => {}
             }
-            self.floor.counts.repeats.add(1);
+            self.context.counts.repeats.add(1);
             sleep(pause.mul_f64(0.5 + self.random.f64())).await;
             pause = (pause * 2).min(PAUSES.1);
         }
@@ -154,12 +154,12 @@ impl Publisher {
     fn note_first(&self, call: &Call, outcome: &Outcome, took: Duration) {
         if matches!(outcome, Outcome::Unknown) {
             let path = &call.path;
-            self.floor
+            self.context
                 .ledger
                 .refused(format!("{path}: the first try after the store's return was in vain, {took:.1?}"));
         }
-        self.floor.counts.slowest_first.raise(took.as_millis() as u64);
-        self.floor.first_tries.add(1);
+        self.context.counts.slowest_first.raise(took.as_millis() as u64);
+        self.context.first_tries.add(1);
     }
 
     async fn attempt(&mut self, call: &Call) -> Outcome {
@@ -168,17 +168,17 @@ impl Publisher {
         let request = request.header("Idempotency-Key", &call.key).json(&call.body);
         let begun = Instant::now();
         let Ok(answer) = request.send().await else {
-            self.floor.counts.slowest_try.raise(begun.elapsed().as_millis() as u64);
+            self.context.counts.slowest_try.raise(begun.elapsed().as_millis() as u64);
             return Outcome::Unknown;
         };
         let (status, retry_after) = (answer.status(), answer.headers().contains_key("retry-after"));
         let text = answer.text().await;
-        self.floor.counts.slowest_try.raise(begun.elapsed().as_millis() as u64);
+        self.context.counts.slowest_try.raise(begun.elapsed().as_millis() as u64);
         let Ok(text) = text else { return Outcome::Unknown };
         if status.is_server_error() {
-            self.floor.counts.unavailable.add(1);
+            self.context.counts.unavailable.add(1);
             if status != StatusCode::SERVICE_UNAVAILABLE || !retry_after {
-                self.floor.ledger.refused(format!("{}: {status} without Retry-After: {text}", call.path));
+                self.context.ledger.refused(format!("{}: {status} without Retry-After: {text}", call.path));
             }
             return Outcome::Unknown;
         }

@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     Failure,
-    client::Home,
+    client::Endpoint,
     gateway::{Configuration, Gateway, panics},
     redis::Redis,
     scenarios::Fault,
@@ -139,10 +139,10 @@ impl Setting {
     }
 }
 
-/// A home with a door at each gateway.
-pub fn at(gateways: &[Gateway]) -> impl Fn(usize) -> Home {
-    let doors: Vec<_> = gateways.iter().map(Gateway::address).collect();
-    move |_| Home { doors: doors.clone(), ..Home::default() }
+/// Endpoints with the addresses of all gateways.
+pub fn at(gateways: &[Gateway]) -> impl Fn(usize) -> Endpoint {
+    let addresses: Vec<_> = gateways.iter().map(Gateway::address).collect();
+    move |_| Endpoint { addresses: addresses.clone(), ..Endpoint::default() }
 }
 
 /// Waits until a gateway says that it is ready, or is not. Answers how long that took.

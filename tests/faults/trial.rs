@@ -10,7 +10,7 @@ use tokio::{
 
 use crate::{
     Failure,
-    client::{Client, Home},
+    client::{Client, Endpoint},
     ledger::Ledger,
     publisher::{Publisher, Style},
     tally::{Latencies, Tally, unix_micros},
@@ -60,7 +60,7 @@ pub struct Counts {
 }
 
 /// What everybody in a trial shares.
-pub struct Floor {
+pub struct Context {
     pub ledger: Ledger,
     pub counts: Counts,
     pub latencies: Latencies,
@@ -75,7 +75,7 @@ pub struct Floor {
     signal: watch::Sender<Signal>,
 }
 
-impl Floor {
+impl Context {
     pub fn signal(&self) -> watch::Receiver<Signal> {
         self.signal.subscribe()
     }
@@ -130,7 +130,7 @@ pub struct Setup {
 
 /// A trial that runs.
 pub struct Trial {
-    pub floor: Arc<Floor>,
+    pub context: Arc<Context>,
     setup: Setup,
     watchers: JoinSet<View>,
     publishers: JoinSet<()>,
@@ -144,7 +144,7 @@ pub struct Trial {
 impl Trial {
     /// A trial without anybody in it.
     pub fn new(setup: Setup) -> Self {
-        let floor = Floor {
+        let context = Context {
             ledger: Ledger::new(setup.jobs, setup.expectation == Expectation::LostTail, setup.jumps),
             counts: Counts::default(),
             latencies: Latencies::default(),
@@ -155,7 +155,7 @@ impl Trial {
             signal: watch::Sender::default(),
         };
         Self {
-            floor: Arc::new(floor),
+            context: Arc::new(context),
             watchers: JoinSet::new(),
             publishers: JoinSet::new(),
             random: fastrand::Rng::with_seed(setup.seed),
@@ -165,27 +165,31 @@ impl Trial {
         }
     }
 
-    /// Adds so many watchers, each at its home, and waits until they are in all their rooms.
-    pub async fn watch(&mut self, clients: usize, home: impl Fn(usize) -> Home) -> Result<(), Failure> {
+    /// Adds so many watchers, each at its endpoint, and waits until they are in all their rooms.
+    pub async fn watch(
+        &mut self,
+        clients: usize,
+        endpoint: impl Fn(usize) -> Endpoint,
+    ) -> Result<(), Failure> {
         for number in 0..clients {
             let rooms = rooms(number, &self.setup);
-            self.add(format!("watcher {number}"), rooms, home(number));
+            self.add(format!("watcher {number}"), rooms, endpoint(number));
             // Not all in the same moment: that is the scenario `storm`.
             if number % 50 == 49 {
-                self.floor.settled.reaches(number as u64 - 40).await;
+                self.context.settled.reaches(number as u64 - 40).await;
             }
         }
-        let settled = timeout(SETTLING, self.floor.settled.reaches(clients as u64)).await;
+        let settled = timeout(SETTLING, self.context.settled.reaches(clients as u64)).await;
         settled.map_err(|_| {
-            let count = self.floor.settled.get();
+            let count = self.context.settled.get();
             format!("only {count} of {clients} watchers were in their rooms within {SETTLING:?}").into()
         })
     }
 
     /// Adds one watcher.
-    pub fn add(&mut self, name: String, rooms: Vec<Room>, home: Home) {
+    pub fn add(&mut self, name: String, rooms: Vec<Room>, endpoint: Endpoint) {
         let view = View::new(name, rooms, self.setup.jobs, self.setup.owners, self.begun);
-        let client = Client::new(view, home, self.floor.clone(), self.random.u64(..));
+        let client = Client::new(view, endpoint, self.context.clone(), self.random.u64(..));
         self.watchers.spawn(client.run());
     }
 
@@ -202,25 +206,25 @@ impl Trial {
         let http = http_client();
         for job in 0..jobs {
             let publisher =
-                Publisher::new(job, style.clone(), http.clone(), self.floor.clone(), self.random.u64(..));
+                Publisher::new(job, style.clone(), http.clone(), self.context.clone(), self.random.u64(..));
             self.publishers.spawn(publisher.run());
         }
     }
 
     /// Has all watchers drop their connection at once and come back at once.
     pub fn drop_all(&self) {
-        self.floor.signal.send_modify(|signal| signal.drops += 1);
+        self.context.signal.send_modify(|signal| signal.drops += 1);
     }
 
     /// The store has come back: waits until every publisher has tried again, which succeeds at the first try.
     pub async fn store_is_back(&self) -> Result<(), Failure> {
         let all = self.publishers.len() as u64;
         let mut returns = 0;
-        self.floor.signal.send_modify(|signal| {
+        self.context.signal.send_modify(|signal| {
             signal.returns += 1;
             returns = signal.returns;
         });
-        let tried = timeout(SETTLING, self.floor.first_tries.reaches(returns * all)).await;
+        let tried = timeout(SETTLING, self.context.first_tries.reaches(returns * all)).await;
         tried.map_err(|_| format!("not all publishers tried within {SETTLING:?}").into())
     }
 
@@ -228,21 +232,21 @@ impl Trial {
     pub async fn finish(mut self) -> Result<Verdict, Failure> {
         self.end_publishing().await?;
         let Setup { ref gateways, history_cap, expectation, .. } = self.setup;
-        verdict::check_histories(&self.floor.ledger, gateways, history_cap, expectation).await?;
+        verdict::check_histories(&self.context.ledger, gateways, history_cap, expectation).await?;
         self.catch_up().await;
         sleep(AFTERWARDS).await;
-        self.floor.signal.send_modify(|signal| signal.stop = true);
+        self.context.signal.send_modify(|signal| signal.stop = true);
         let mut views = Vec::new();
         while let Some(view) = self.watchers.join_next().await {
             views.push(view?);
         }
         views.sort_by(|one, other| one.name.cmp(&other.name));
-        Ok(Verdict::new(&self.floor, &views, self.late.unwrap_or(0), expectation))
+        Ok(Verdict::new(&self.context, &views, self.late.unwrap_or(0), expectation))
     }
 
     /// Ends publishing; events under way are seen through.
     pub async fn end_publishing(&mut self) -> Result<(), Failure> {
-        self.floor.signal.send_modify(|signal| signal.quiet = true);
+        self.context.signal.send_modify(|signal| signal.quiet = true);
         while let Some(ended) = self.publishers.join_next().await {
             ended?;
         }
@@ -254,12 +258,12 @@ impl Trial {
         if self.late.is_some() {
             return;
         }
-        let last = Some(Arc::new(self.floor.ledger.last_answered()));
-        self.floor.signal.send_modify(|signal| signal.last = last);
+        let last = Some(Arc::new(self.context.ledger.last_answered()));
+        self.context.signal.send_modify(|signal| signal.last = last);
         let watchers = self.watchers.len() as u64;
         // Who is late is told by what is missing.
-        let _in_time = timeout(CATCHING_UP, self.floor.caught_up.reaches(watchers)).await;
-        self.late = Some(watchers - self.floor.caught_up.get());
+        let _in_time = timeout(CATCHING_UP, self.context.caught_up.reaches(watchers)).await;
+        self.late = Some(watchers - self.context.caught_up.get());
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
     Failure,
     ledger::{Ledger, TOLD},
     ranges::Ranges,
-    trial::{Expectation, Floor, http_client},
+    trial::{Context, Expectation, http_client},
     view::{Counts, JobView, View},
     wire::{JobEvent, digest},
 };
@@ -52,8 +52,8 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    pub fn new(floor: &Floor, views: &[View], late: u64, expectation: Expectation) -> Self {
-        let (ledger, counts) = (&floor.ledger, &floor.counts);
+    pub fn new(context: &Context, views: &[View], late: u64, expectation: Expectation) -> Self {
+        let (ledger, counts) = (&context.ledger, &context.counts);
         // A store that forgets what it has accepted forgets its keys too.
         if expectation != Expectation::LostTail {
             ledger.check_serials();

@@ -59,8 +59,8 @@ pub fn all() -> Vec<Entry> {
         entry("return", JOBCAST, Return { watchers: 10_000, users: None }),
         entry("return-users", JOBCAST, Return { watchers: 10_000, users: Some(50) }),
         entry("return-all", JOBCAST, ReturnAll { watchers: 18_000 }),
-        entry("publish-single", KEEPING, Publish { jobs: 1_000, batch: 1, lines: 32 }),
-        entry("publish-batch", KEEPING, Publish { jobs: 100, batch: 1_000, lines: 4 }),
+        entry("publish-single", KEEPING, Publish { jobs: 1_000, batch: 1, connections: 32 }),
+        entry("publish-batch", KEEPING, Publish { jobs: 100, batch: 1_000, connections: 4 }),
         entry("two-nodes", SPREADING, Fanout::full_speed(1_000).on_two_nodes()),
         entry("nodes-2", SPREADING, Nodes { nodes: 2, everywhere: false }),
         entry("nodes-4", SPREADING, Nodes { nodes: 4, everywhere: false }),
@@ -68,7 +68,7 @@ pub fn all() -> Vec<Entry> {
         entry("nodes-2-all", SPREADING, Nodes { nodes: 2, everywhere: true }),
         entry("nodes-4-all", SPREADING, Nodes { nodes: 4, everywhere: true }),
         entry("nodes-8-all", SPREADING, Nodes { nodes: 8, everywhere: true }),
-        entry("burst", KEEPING, Burst { lines: 1 }),
-        entry("burst-at-once", KEEPING, Burst { lines: 10 }),
+        entry("burst", KEEPING, Burst { connections: 1 }),
+        entry("burst-at-once", KEEPING, Burst { connections: 10 }),
     ]
 }

@@ -4,7 +4,6 @@
 
 mod answer;
 mod bars;
-mod books;
 mod cli;
 mod digits;
 mod drive;
@@ -29,6 +28,7 @@ mod rows;
 mod scenario;
 mod socket;
 mod stage;
+mod stats;
 mod subject;
 mod swarm;
 mod tally;

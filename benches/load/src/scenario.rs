@@ -24,7 +24,7 @@ const CONNECTING: usize = 256;
 const CONNECT: Duration = Duration::from_secs(90);
 
 /// The publisher's connections, at the most, where a clock says when to send: enough that none is waited for.
-const PACED_LINES: usize = 256;
+const PACED_CONNECTIONS: usize = 256;
 
 /// Publishes in calls of so many events, as fast as they are answered: to warm up, and then to measure.
 fn as_fast_as_answered(

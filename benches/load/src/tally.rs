@@ -61,23 +61,23 @@ pub enum Arrival {
 
 /// One job as one watcher sees it.
 #[derive(Clone, Copy, Default)]
-struct Line {
+struct JobView {
     first: u64,
     last: u64,
 }
 
-/// The lines of one watcher: those of a range of jobs, one after another.
+/// The views of one watcher: those of a range of jobs, one after another.
 struct Row {
     start: usize,
     jobs: Range<u32>,
 }
 
-/// Keeps the books of all watchers.
+/// Counts what all watchers got.
 #[derive(Default)]
 pub struct Tally {
     rows: Vec<Row>,
-    lines: Vec<Line>,
-    /// What was skipped and has not come since, by line: lost, not there yet, or given to no event.
+    views: Vec<JobView>,
+    /// What was skipped and has not come since, by view: lost, not there yet, or given to no event.
     skipped: HashMap<usize, Vec<Range<u64>>>,
     holes: usize,
     duplicated: u64,
@@ -89,43 +89,43 @@ pub struct Tally {
 impl Tally {
     /// Adds a watcher of these jobs; the first one added is number 0.
     pub fn add_watcher(&mut self, jobs: Range<u32>) {
-        let start = self.lines.len();
-        self.lines.resize(start + jobs.len(), Line::default());
+        let start = self.views.len();
+        self.views.resize(start + jobs.len(), JobView::default());
         self.rows.push(Row { start, jobs });
     }
 
-    /// Books one delivery.
+    /// Counts one delivery.
     pub fn record(&mut self, watcher: usize, job: u32, seq: u64) -> Arrival {
-        let Some(at) = self.rows[watcher].line(job) else {
+        let Some(at) = self.rows[watcher].view(job) else {
             self.strays += 1;
             return Arrival::Stray;
         };
-        let Line { first, last } = self.lines[at];
+        let JobView { first, last } = self.views[at];
         if seq <= last {
             return self.record_old(at, seq);
         }
         if first == 0 {
-            self.lines[at].first = seq;
+            self.views[at].first = seq;
         } else if seq > last + 1 {
             self.skip(at, last + 1..seq);
         }
-        self.lines[at].last = seq;
+        self.views[at].last = seq;
         self.delivered += 1;
         Arrival::Next { after: last }
     }
 
-    fn skip(&mut self, line: usize, numbers: Range<u64>) {
+    fn skip(&mut self, view: usize, numbers: Range<u64>) {
         if self.holes < REMEMBERED_HOLES {
             self.holes += 1;
-            self.skipped.entry(line).or_default().push(numbers);
+            self.skipped.entry(view).or_default().push(numbers);
         }
     }
 
     fn record_old(&mut self, at: usize, seq: u64) -> Arrival {
-        let line = &mut self.lines[at];
-        let late = if seq < line.first {
-            let skipped = seq + 1..line.first;
-            line.first = seq;
+        let view = &mut self.views[at];
+        let late = if seq < view.first {
+            let skipped = seq + 1..view.first;
+            view.first = seq;
             if !skipped.is_empty() {
                 self.skip(at, skipped);
             }
@@ -145,7 +145,7 @@ impl Tally {
 
     /// The newest number that a watcher has of the first of its jobs; 0 for none.
     pub fn newest(&self, watcher: usize) -> u64 {
-        self.lines.get(self.rows[watcher].start).map_or(0, |line| line.last)
+        self.views.get(self.rows[watcher].start).map_or(0, |view| view.last)
     }
 
     /// How many deliveries came, repeated ones not counted.
@@ -160,7 +160,7 @@ impl Tally {
 
     /// How many deliveries there are to be of what was published: `published` by job.
     pub fn expected(&self, published: &[Numbers]) -> u64 {
-        self.lines().map(|(job, _)| published.get(job as usize).map_or(0, |numbers| numbers.count)).sum()
+        self.views().map(|(job, _)| published.get(job as usize).map_or(0, |numbers| numbers.count)).sum()
     }
 
     /// Compares what came with what was published, by job. What jumps in a job's numbers is no loss.
@@ -172,13 +172,13 @@ impl Tally {
         }
     }
 
-    fn lines(&self) -> impl Iterator<Item = (u32, Line)> + '_ {
-        self.rows.iter().flat_map(|row| row.jobs.clone().zip(self.lines[row.start..].iter().copied()))
+    fn views(&self) -> impl Iterator<Item = (u32, JobView)> + '_ {
+        self.rows.iter().flat_map(|row| row.jobs.clone().zip(self.views[row.start..].iter().copied()))
     }
 }
 
 impl Row {
-    fn line(&self, job: u32) -> Option<usize> {
+    fn view(&self, job: u32) -> Option<usize> {
         self.jobs.contains(&job).then(|| self.start + (job - self.jobs.start) as usize)
     }
 }
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn watchers_of_several_jobs_have_a_line_for_each() {
+    fn watchers_of_several_jobs_have_a_view_of_each() {
         let mut tally = Tally::default();
         tally.add_watcher(0..2);
         tally.add_watcher(1..2);

@@ -86,8 +86,9 @@ async fn begin(
 ) -> Result<(Trial, Lanes), Failure> {
     let mut trial = setting.trial(gateways, expectation);
     let (lanes, direct) = (Lanes::start(gateways, SHORT, !setting.no_proxy).await?, at(gateways));
-    let home = |number: usize| if number.is_multiple_of(2) { direct(number) } else { lanes.home(number / 2) };
-    trial.watch(setting.sizes.clients, home).await?;
+    let endpoint =
+        |number: usize| if number.is_multiple_of(2) { direct(number) } else { lanes.endpoint(number / 2) };
+    trial.watch(setting.sizes.clients, endpoint).await?;
     trial.publish();
     Ok((trial, lanes))
 }
@@ -112,9 +113,9 @@ pub fn shared_room(random: &mut fastrand::Rng) -> String {
 
 /// What comes of a trial in which masters were killed: a gateway that waits for a replica has lost nothing.
 pub async fn end(trial: Trial, waits: bool) -> Result<Verdict, Failure> {
-    let floor = trial.floor.clone();
+    let context = trial.context.clone();
     let mut verdict = trial.finish().await?;
-    let lost = floor.ledger.lost_count();
+    let lost = context.ledger.lost_count();
     let told = format!("{lost} answered events are lost from history");
     match waits && lost > 0 {
         true => verdict.complaints.push(told),

@@ -22,7 +22,7 @@ pub async fn run(setting: Setting) -> Result<Verdict, Failure> {
     let rhythm = if setting.full { LONG } else { SHORT };
     // They lose it by themselves: proxies would take three file descriptors for each.
     let lanes = Lanes::start(&gateways, rhythm, false).await?;
-    trial.watch(setting.sizes.clients, |number| lanes.home(number)).await?;
+    trial.watch(setting.sizes.clients, |number| lanes.endpoint(number)).await?;
     trial.publish();
     sleep(setting.span()).await;
     trial.finish().await

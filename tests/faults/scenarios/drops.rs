@@ -24,7 +24,7 @@ pub async fn run(setting: Setting) -> Result<Verdict, Failure> {
     let mut trial = setting.trial(&gateways, Expectation::Everything);
     let rhythm = if setting.full { LONG } else { SHORT };
     let lanes = Lanes::start(&gateways, rhythm, !setting.no_proxy).await?;
-    trial.watch(setting.sizes.clients, |number| lanes.home(number)).await?;
+    trial.watch(setting.sizes.clients, |number| lanes.endpoint(number)).await?;
     trial.publish();
     sleep(setting.span()).await;
     // Lanes go on dropping while watchers catch up.

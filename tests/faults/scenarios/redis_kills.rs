@@ -30,8 +30,8 @@ pub async fn run(setting: Setting) -> Result<Verdict, Failure> {
         }
     }
     sleep(Duration::from_secs(1)).await;
-    let floor = trial.floor.clone();
+    let context = trial.context.clone();
     let mut verdict = trial.finish().await?;
-    verdict.remarks.push(floor.first_tries_told());
+    verdict.remarks.push(context.first_tries_told());
     Ok(verdict)
 }

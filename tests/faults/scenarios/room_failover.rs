@@ -8,10 +8,10 @@ use tokio::time::sleep;
 use super::cluster::{MASTERS, end, gateways, shared_room};
 use crate::{
     Failure,
-    client::Home,
+    client::Endpoint,
     cluster::{Cluster, SOON},
     gateway::Gateway,
-    proxy::{Proxy, Weather},
+    proxy::{Condition, Proxy},
     site::Setting,
     trial::{Audience, Expectation, Trial},
     verdict::Verdict,
@@ -29,8 +29,11 @@ pub async fn run(setting: Setting) -> Result<Verdict, Failure> {
     let mut setup = setting.setup(&gateways, Expectation::LostTail);
     setup.audience = Audience::Shared;
     let mut trial = Trial::new(setup);
-    let home = |number: usize| Home { doors: vec![lanes[number % lanes.len()].address()], ..Home::default() };
-    trial.watch(setting.sizes.clients, home).await?;
+    let endpoint = |number: usize| Endpoint {
+        addresses: vec![lanes[number % lanes.len()].address()],
+        ..Endpoint::default()
+    };
+    trial.watch(setting.sizes.clients, endpoint).await?;
     trial.publish();
     for _ in 0..setting.sizes.rounds {
         sleep(Duration::from_millis(random.u64(0..1000))).await;
@@ -59,8 +62,8 @@ async fn lanes(gateways: &[Gateway]) -> Result<Vec<Proxy>, Failure> {
 /// Whoever is on the lane loses the network for a while.
 async fn outage(lane: &Proxy, mut random: fastrand::Rng) {
     sleep(Duration::from_millis(random.u64(0..AWAY / 2))).await;
-    lane.set(Weather::Refusing);
+    lane.set(Condition::Refusing);
     lane.cut();
     sleep(Duration::from_millis(random.u64(0..AWAY))).await;
-    lane.set(Weather::Fair);
+    lane.set(Condition::Normal);
 }

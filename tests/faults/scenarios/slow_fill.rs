@@ -8,7 +8,7 @@ use tokio::time::{sleep, timeout};
 use super::cluster::{MASTERS, gateways};
 use crate::{
     Failure,
-    client::{Home, Stopwatch},
+    client::{Endpoint, Stopwatch},
     cluster::Cluster,
     gateway::Gateway,
     site::{Setting, StoreKind, at},
@@ -80,20 +80,20 @@ fn watchers(
     behind: &[Room],
     stopwatch: &Arc<Stopwatch>,
 ) -> u64 {
-    let home = at(gateways);
+    let endpoint = at(gateways);
     for number in 0..setting.sizes.clients {
         let mut rooms = vec![Room::All];
         if number.is_multiple_of(2) {
             rooms.extend(behind.iter().take(5));
         }
-        let home = Home { stopwatch: Some(stopwatch.clone()), ..home(number) };
-        trial.add(format!("watcher {number}"), rooms, home);
+        let endpoint = Endpoint { stopwatch: Some(stopwatch.clone()), ..endpoint(number) };
+        trial.add(format!("watcher {number}"), rooms, endpoint);
     }
     setting.sizes.clients as u64
 }
 
 async fn settled(trial: &Trial, watchers: u64) -> Result<(), Failure> {
-    let settled = timeout(Duration::from_secs(60), trial.floor.settled.reaches(watchers)).await;
+    let settled = timeout(Duration::from_secs(60), trial.context.settled.reaches(watchers)).await;
     settled.map_err(|_| "not all watchers were in their rooms within a minute".into())
 }
 

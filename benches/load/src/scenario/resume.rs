@@ -11,11 +11,11 @@ use crate::names::Names;
 use crate::order::Topic;
 use crate::publisher::{Pace, Plan, Publisher, Until};
 use crate::room::Room;
-use crate::socket::Ticket;
+use crate::socket::Assignment;
 use crate::stage::Stage;
 use crate::swarm::Swarm;
 
-use super::{CONNECT, CONNECTING, Knobs, PACED_LINES, Scenario};
+use super::{CONNECT, CONNECTING, Knobs, PACED_CONNECTIONS, Scenario};
 
 const JOBS: u32 = 100;
 /// Events a second, over all jobs.
@@ -55,7 +55,7 @@ impl Scenario for Return {
         outages.end(&mut swarm, time)?;
         everybody_is_back(&mut swarm)?;
 
-        let returns = figure("returns", swarm.books.serving.len() as f64);
+        let returns = figure("returns", swarm.stats.serving.len() as f64);
         Ok(figures_of(returns, swarm, &publisher, &measured))
     }
 }
@@ -117,7 +117,7 @@ impl Scenario for ReturnAll {
         let time = knobs.measured(20.0, 10.0);
         let plan = Plan { pace: Pace::Rate(RATE), batch: 1, until: Until::Elapsed(time) };
         let measured = drive(stage, &mut swarm, &mut publisher, plan, |swarm| outage.go_on(swarm))?;
-        swarm.run_until(RETURN, |swarm| swarm.books.serving.len() >= u64::from(self.watchers))?;
+        swarm.run_until(RETURN, |swarm| swarm.stats.serving.len() >= u64::from(self.watchers))?;
         outage.go_on(&mut swarm);
         everybody_is_back(&mut swarm)?;
 
@@ -137,14 +137,14 @@ struct Outage {
 impl Outage {
     fn go_on(&mut self, swarm: &mut Swarm) {
         let now = Instant::now();
-        if now >= self.cut_at && swarm.books.watching == swarm.len() && self.called_at.is_none() {
+        if now >= self.cut_at && swarm.stats.watching == swarm.len() && self.called_at.is_none() {
             (0..swarm.len()).for_each(|watcher| swarm.cut(watcher));
         }
         if now >= self.cut_at + AWAY && self.called_at.is_none() {
             self.called_at = Some(now);
             swarm.call_all(usize::MAX);
         }
-        if swarm.books.serving.len() >= swarm.len() as u64 {
+        if swarm.stats.serving.len() >= swarm.len() as u64 {
             self.over_at.get_or_insert(now);
         }
     }
@@ -159,31 +159,31 @@ fn watchers_that_return(
 ) -> Result<(Swarm, Publisher), Error> {
     let names = Names::fresh();
     let jobs_per_user = users.map(|users| JOBS / users);
-    let ticket = |n| {
+    let assignment = |n| {
         let (room, first, count) = match (users, jobs_per_user) {
             (Some(users), Some(each)) => (Room::User(n % users), n % users * each, each),
             _ => (Room::Job(n % JOBS), n % JOBS, 1),
         };
-        Ticket { server: 0, room, jobs: first..first + count }
+        Assignment { server: 0, room, jobs: first..first + count }
     };
     let mut swarm =
-        Swarm::new(names.clone(), stage.addresses().to_vec(), (0..watchers).map(ticket).collect())?;
+        Swarm::new(names.clone(), stage.addresses().to_vec(), (0..watchers).map(assignment).collect())?;
     swarm.connect_all(CONNECTING, CONNECT)?;
-    swarm.books.serving = Histogram::default();
-    swarm.books.resuming = true;
+    swarm.stats.serving = Histogram::default();
+    swarm.stats.resuming = true;
     swarm.faithful = true;
     let topic = Topic { names, jobs: JOBS, jobs_per_user };
-    Ok((swarm, Publisher::new(stage.addresses(), PACED_LINES, topic)?))
+    Ok((swarm, Publisher::new(stage.addresses(), PACED_CONNECTIONS, topic)?))
 }
 
 fn everybody_is_back(swarm: &mut Swarm) -> Result<(), Error> {
     let all = swarm.len();
-    if swarm.run_until(RETURN, |swarm| swarm.books.watching == all)? {
+    if swarm.run_until(RETURN, |swarm| swarm.stats.watching == all)? {
         return Ok(());
     }
     Err(format!(
         "{} of {all} watchers are back after {RETURN:?}: {:?}",
-        swarm.books.watching, swarm.books.refused
+        swarm.stats.watching, swarm.stats.refused
     )
     .into())
 }
@@ -191,10 +191,10 @@ fn everybody_is_back(swarm: &mut Swarm) -> Result<(), Error> {
 /// What is told of watchers that came back, after what is told first; they leave.
 fn figures_of(first: Figure, mut swarm: Swarm, publisher: &Publisher, measured: &Measured) -> Vec<Figure> {
     let mut figures = vec![first];
-    figures.extend(quantiles("replay", &swarm.books.serving, &[0.5, 0.99]));
-    figures.extend(cost(measured.cpu, swarm.books.serving.len(), "returns"));
+    figures.extend(quantiles("replay", &swarm.stats.serving, &[0.5, 0.99]));
+    figures.extend(cost(measured.cpu, swarm.stats.serving.len(), "returns"));
     figures.extend(faults(&swarm, publisher));
-    figures.push(fault("refused and tried again", swarm.books.refused.values().sum()));
+    figures.push(fault("refused and tried again", swarm.stats.refused.values().sum()));
     figures.extend(measured.own_load());
     swarm.leave();
     figures

@@ -12,7 +12,7 @@ use crate::tally::{Arrival, Tally};
 use crate::wire::{Delivery, Position};
 
 /// Shared by all sockets of a swarm.
-pub struct Books {
+pub struct Stats {
     pub names: Names,
     pub tally: Tally,
     /// From the publisher's call to the watcher.
@@ -36,8 +36,8 @@ pub struct Books {
     frontier: Option<Frontier>,
 }
 
-impl Books {
-    /// Empty books for jobs of these names.
+impl Stats {
+    /// Nothing yet, for jobs of these names.
     pub fn new(names: Names) -> Self {
         Self {
             names,
@@ -81,12 +81,12 @@ impl Books {
         }
     }
 
-    /// Books that a watcher's subscription begins, in a shared room at that place.
+    /// Counts that a watcher's subscription begins, in a shared room at that place.
     pub fn begin(&mut self, watcher: usize, position: Option<Position>) {
         self.positions[watcher] = position;
     }
 
-    /// Books a delivery that came `now`.
+    /// Counts a delivery that came `now`.
     pub fn delivery(&mut self, watcher: usize, delivery: Delivery, now: u64) -> Result<(), Over> {
         if delivery.position.is_some() {
             self.positions[watcher] = delivery.position;
@@ -106,13 +106,13 @@ impl Books {
         Ok(())
     }
 
-    /// Books a notice of numbers that are no longer kept.
+    /// Counts a notice of numbers that are no longer kept.
     pub fn gap(&mut self, from: u64, to: u64) {
         self.gaps += 1;
         self.gap_numbers += (to + 1).saturating_sub(from);
     }
 
-    /// Books that a watcher is subscribed and up to date, so many microseconds after it called connect.
+    /// Counts that a watcher is subscribed and up to date, so many microseconds after it called connect.
     pub fn served(&mut self, micros: u64) {
         self.serving.record(micros);
     }
