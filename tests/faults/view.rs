@@ -80,8 +80,6 @@ impl Room {
 pub struct JobView {
     /// Whether the job's own room brings it.
     pub by_number: bool,
-    /// How many of the watcher's rooms bring it.
-    rooms: usize,
     /// The newest number seen; where the job's own room is resumed from.
     last: u64,
     /// The newest number that this connection brought.
@@ -96,6 +94,8 @@ pub struct JobView {
 #[derive(Debug)]
 struct Shared {
     position: Position,
+    /// How many events are still to be replayed by it.
+    replaying: u64,
     /// Whether the store has answered that the room's log does not reach back, or not so far, and so replays.
     rewound: bool,
 }
@@ -124,28 +124,27 @@ pub struct View {
     pub counts: Counts,
     /// Its shared rooms, by name.
     shared: BTreeMap<String, Shared>,
-    /// How many connections it has had.
-    connections: u64,
 }
 
 impl View {
     /// A watcher that has seen nothing yet, and wants all since `begun` (Unix, in milliseconds).
     pub fn new(name: String, rooms: Vec<Room>, jobs: usize, owners: Owners, begun: u64) -> Self {
         let view = |job| {
-            let bringing = rooms.iter().filter(|room| room.has(job, owners)).count();
             let by_number = rooms.contains(&Room::Job(job));
-            (bringing > 0).then(|| (job, JobView { by_number, rooms: bringing, ..JobView::default() }))
+            let watched = rooms.iter().any(|room| room.has(job, owners));
+            watched.then(|| (job, JobView { by_number, ..JobView::default() }))
         };
         let jobs = (0..jobs).filter_map(view).collect();
-        let begin = |room: &Room| (room.name(), Shared { position: Position::before(begun), rewound: false });
+        let begin = |room: &Room| {
+            (room.name(), Shared { position: Position::before(begun), replaying: 0, rewound: false })
+        };
         let shared = rooms.iter().filter(|room| room.is_shared()).map(begin).collect();
-        Self { name, rooms, jobs, counts: Counts::default(), shared, connections: 0 }
+        Self { name, rooms, jobs, counts: Counts::default(), shared }
     }
 
     /// A new connection: what it brings of a job is in order and without repeats by itself.
     pub fn connected(&mut self) {
-        self.connections += 1;
-        self.shared.values_mut().for_each(|room| room.rewound = false);
+        self.shared.values_mut().for_each(|room| (room.replaying, room.rewound) = (0, false));
         for view in self.jobs.values_mut() {
             (view.on_connection, view.rewound) = (0, false);
         }
@@ -176,6 +175,9 @@ impl View {
             return;
         }
         let name = self.rooms[room].name();
+        if let Some(shared) = self.shared.get_mut(&name) {
+            shared.replaying = answer.replaying.unwrap_or(0);
+        }
         match (answer.position, self.shared.get_mut(&name)) {
             (Some(_), Some(shared)) if unrecovered => {
                 // All that the room has kept is replayed, from its beginning perhaps.
@@ -200,12 +202,14 @@ impl View {
             return None;
         };
         let what = format!("{} {}", event.job, event.seq);
-        let repeats = self.advance(positions, self.jobs[&job].by_number, &what, ledger);
-        let repeats = repeats && self.may_repeat(job, ledger);
+        let repeats = self.may_repeat(positions, ledger);
+        self.advance(positions, self.jobs[&job].by_number, &what, ledger);
+        self.replayed(positions);
         let view = self.jobs.get_mut(&job)?;
         let known = view.got.contains(event.seq);
         let backwards = event.seq <= view.on_connection;
-        if backwards || known && !repeats && !view.rewound {
+        let rewound = view.rewound || repeats && ledger.is_forgetful();
+        if known && !repeats && !view.rewound || !known && backwards && !rewound {
             let (kind, count) = match known {
                 true => ("again", &mut self.counts.duplicated),
                 false => ("late", &mut self.counts.disordered),
@@ -226,8 +230,8 @@ impl View {
         event.stamp().map(|stamp| (job, stamp.sent))
     }
 
-    /// Keeps the places that came with something. Answers whether shared rooms brought it.
-    fn advance(&mut self, positions: &Positions, by_number: bool, what: &str, ledger: &Ledger) -> bool {
+    /// Keeps the places that came with something.
+    fn advance(&mut self, positions: &Positions, by_number: bool, what: &str, ledger: &Ledger) {
         if positions.is_empty() && !by_number {
             self.wrong(ledger, format!("{what} came without its place"));
         }
@@ -241,14 +245,23 @@ impl View {
                 self.wrong(ledger, format!("{what} came at {position} of {name}, after {before}"));
             }
         }
-        !positions.is_empty()
     }
 
-    /// Whether a shared room may bring an event of a job again: after a cut, where another room had brought it before
-    /// or the room has replayed from before the place resumed from; or where the store has lost an end of the room.
-    fn may_repeat(&self, job: usize, ledger: &Ledger) -> bool {
-        let rewound = self.shared.values().any(|room| room.rewound);
-        self.connections > 1 && (self.jobs[&job].rooms > 1 || rewound || ledger.is_forgetful())
+    /// Whether what shared rooms bring may have come before: by another room, while these replay what was asked for;
+    /// or where the store has lost an end of a room.
+    fn may_repeat(&self, positions: &Positions, ledger: &Ledger) -> bool {
+        let replays = |room: &Shared| room.replaying > 0 || room.rewound;
+        let mut rooms = positions.keys().filter_map(|name| self.shared.get(name));
+        rooms.any(|room| replays(room) || ledger.is_forgetful())
+    }
+
+    /// Rooms that replay have brought one event more.
+    fn replayed(&mut self, positions: &Positions) {
+        for name in positions.keys() {
+            if let Some(room) = self.shared.get_mut(name) {
+                room.replaying = room.replaying.saturating_sub(1);
+            }
+        }
     }
 
     pub fn gap(&mut self, gap: &Gap, positions: &Positions, ledger: &Ledger) {
@@ -256,11 +269,11 @@ impl View {
         let Some(job) = ledger.job(&gap.job).filter(|job| self.jobs.contains_key(job)) else {
             return self.wrong(ledger, format!("was told of {gap:?}, which it does not watch"));
         };
-        let shared = self.advance(positions, self.jobs[&job].by_number, &format!("{gap:?}"), ledger);
-        if shared && gap.from != gap.to {
+        let repeats = self.may_repeat(positions, ledger);
+        self.advance(positions, self.jobs[&job].by_number, &format!("{gap:?}"), ledger);
+        if !positions.is_empty() && gap.from != gap.to {
             self.wrong(ledger, format!("{gap:?} of a shared room names more than one event"));
         }
-        let repeats = shared && self.may_repeat(job, ledger);
         let Some(view) = self.jobs.get_mut(&job) else { return };
         let mut missing = Ranges::default();
         missing.insert_range(gap.from, gap.to);

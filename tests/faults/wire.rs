@@ -33,6 +33,7 @@ pub struct Answer {
     pub recovered: Option<bool>,
     /// For a shared room where the subscription begins.
     pub position: Option<Position>,
+    pub replaying: Option<u64>,
     /// For a job's room its newest event.
     latest: Option<Box<RawValue>>,
 }

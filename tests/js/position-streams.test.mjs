@@ -98,7 +98,9 @@ describeEachStoreAndCluster('streams of shared rooms', (context) => {
         const stream = await open(t, ...request);
         await stream.through(...named(published.at(-1)));
         const brought = broughtOf(stream, jobs);
-        assert.deepEqual(brought.map(named), published.map(named));
+        assert.deepEqual(brought.map(named).slice(-4), published.map(named));
+        // Servers of a cluster have clocks of their own: there it may be more, and never less.
+        if (context.kind !== 'cluster') assert.equal(brought.length, 4);
         assertRising(brought.map(({ id }) => id));
       }
     }
@@ -175,23 +177,24 @@ describeEachStoreAndCluster(
     it('name what is gone in its place, with an id', async (t) => {
       const { owner, rooms } = sharedRooms();
       const [busy, calm] = [uniqueId('busy'), uniqueId('calm')];
-      const stayed = await Promise.all(rooms.map(({ path }) => openStream(t, context.gateway, path)));
       const published = [];
       for (const jobId of [calm, busy, calm, busy, busy, busy]) {
         published.push(await api.update(jobId, { status: 'step', ...owner }));
       }
-      for (const [index, { path }] of rooms.entries()) {
-        await stayed[index].through(...named(published.at(-1)));
-        const all = broughtOf(stayed[index], [busy, calm]);
-        const back = await openStream(t, context.gateway, path, { 'last-event-id': all[0].id });
-        await back.through(...named(published.at(-1)));
-        const brought = broughtOf(back, [busy, calm]);
+      const expected = published.map(({ jobId, seq }, at) => (at === 1 ? { jobId, from: seq, to: seq } : { jobId, seq }));
+      for (const { path } of rooms) {
+        const late = await openStream(t, context.gateway, `${path}?since=${Date.parse(published[0].timestamp)}`);
+        await late.through(...named(published.at(-1)));
+        const brought = broughtOf(late, [busy, calm]);
         assert.deepEqual(
-          brought.map(({ event, id, jobId, from, to, seq }) =>
-            event === 'job:gap' ? { id, jobId, from, to } : { id, jobId, seq },
-          ),
-          all.slice(1).map(({ id, jobId, seq }, at) => (at === 0 ? { id, jobId, from: seq, to: seq } : { id, jobId, seq })),
+          brought.map(({ event, jobId, from, to, seq }) => (event === 'job:gap' ? { jobId, from, to } : { jobId, seq })),
+          expected,
         );
+        assertRising(brought.map(({ id }) => id));
+        const after = await openStream(t, context.gateway, path, { 'last-event-id': brought[1].id });
+        await after.through(...named(published.at(-1)));
+        assert.deepEqual(broughtOf(after, [busy, calm]), brought.slice(2));
+        for (const stream of [late, after]) stream.close();
       }
     });
   },

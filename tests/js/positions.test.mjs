@@ -191,8 +191,9 @@ describeEachStoreAndCluster('positions of shared rooms', (context) => {
         if (payload.jobId === jobs[0]) newest = payload.seq;
         had.add(`${payload.jobId} ${payload.seq}`);
       }
-      const once = new Set(here.map(({ payload }) => `${payload.jobId} ${payload.seq}`));
-      assert.equal(once.size, here.length, 'each once on a connection');
+      // What it has missed may come by each of its rooms; what happens while it is there comes once.
+      const live = published.slice(-6).map(({ jobId, seq }) => `${jobId} ${seq}`);
+      assert.deepEqual(here.slice(-6).map(({ payload }) => `${payload.jobId} ${payload.seq}`), live);
       for (const { room } of rooms) {
         assertRising(here.map(({ args }) => args[1]?.[room]).filter((position) => position !== undefined));
       }
@@ -226,7 +227,9 @@ describeEachStoreAndCluster('positions of shared rooms', (context) => {
         assert.equal(answer.recovered, true);
         await watcher.through(published.at(-1));
         const entries = entriesOf(watcher, room, jobs).map(({ job, seq }) => [job, seq]);
-        assert.deepEqual(entries, published.map(named));
+        assert.deepEqual(entries.slice(-4), published.map(named));
+        // Servers of a cluster have clocks of their own: there it may be more, and never less.
+        if (context.kind !== 'cluster') assert.equal(entries.length, 4);
       }
     });
   }
@@ -322,26 +325,33 @@ describeEachStoreAndCluster(
     it('name in its place each event that is gone', async (t) => {
       const { owner, rooms } = sharedRooms();
       const [busy, calm] = [uniqueId('busy'), uniqueId('calm')];
-      const stayed = await Promise.all(rooms.map(() => connect(t, context.gateway)));
-      const began = [];
-      for (const [index, { payload }] of rooms.entries()) began.push((await stayed[index].subscribe(payload)).position);
+      const [first] = await publishByTurns(api, [uniqueId('first')], owner, 1);
+      await clockPast(first.timestamp);
+      const since = Date.parse(first.timestamp) + 1;
+      // Nobody watches: a gateway may remember more than history of what it has just delivered.
       const published = [];
       for (const jobId of [busy, calm, busy, busy, calm, busy, busy]) {
         published.push(await api.update(jobId, { status: 'step', ...owner }));
       }
-      for (const [index, { room, payload }] of rooms.entries()) {
-        await stayed[index].through(published.at(-1));
-        const all = entriesOf(stayed[index], room, [busy, calm]);
-        const back = await connect(t, context.gateway);
-        const answer = await back.subscribe({ ...payload, since: began[index] });
+      const gone = new Set(sequenceNumbers(published.filter(({ jobId }) => jobId === busy).slice(0, 2)));
+      const expected = published.map(({ jobId: job, seq }) =>
+        job === busy && gone.has(seq) ? { job, gap: seq } : { job, seq },
+      );
+      for (const { room, payload } of rooms) {
+        const late = await connect(t, context.gateway);
+        const answer = await late.subscribe({ ...payload, since });
         // The room's log reaches back that far.
-        assert.deepEqual(promises(answer), { recovered: true, replaying: 5 });
-        await back.through(published.at(-1));
-        const gone = new Set(sequenceNumbers(published.filter(({ jobId }) => jobId === busy).slice(0, 2)));
-        const expected = all.map(({ job, seq, position }) =>
-          job === busy && gone.has(seq) ? { job, gap: seq, position } : { job, seq, position },
-        );
-        assert.deepEqual(entriesOf(back, room, [busy, calm]), expected);
+        assert.equal(answer.recovered, true);
+        if (context.kind !== 'cluster') assert.equal(answer.replaying, 5);
+        await late.through(published.at(-1));
+        const entries = entriesOf(late, room, [busy, calm]);
+        assert.deepEqual(entries.map(({ position, ...entry }) => entry), expected);
+        // A gap has a place like any event: whoever goes on from it gets what follows.
+        const after = await connect(t, context.gateway);
+        await after.subscribe({ ...payload, since: entries[2].position });
+        await after.through(published.at(-1));
+        assert.deepEqual(entriesOf(after, room, [busy, calm]), entries.slice(3));
+        for (const watcher of [late, after]) watcher.close();
       }
     });
 
