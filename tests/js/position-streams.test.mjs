@@ -8,7 +8,6 @@ import {
   assertPosition,
   assertProblem,
   assertRising,
-  clockPast,
   Collector,
   connect,
   entriesOf,
@@ -17,6 +16,7 @@ import {
   openStream,
   sequenceNumbers,
   sharedRooms,
+  timeAfter,
   uniqueId,
 } from './support/clients.mjs';
 import { run } from './support/processes.mjs';
@@ -90,8 +90,7 @@ describeEachStoreAndCluster('streams of shared rooms', (context) => {
     const { owner, rooms } = sharedRooms();
     const jobs = jobsOf('digits');
     const [early] = await publishByTurns(jobs, owner, 1);
-    await clockPast(early.timestamp);
-    const time = String(Date.parse(early.timestamp) + 1);
+    const time = String(await timeAfter(early.timestamp));
     const published = await publishByTurns(jobs, owner, 4);
     for (const { path } of rooms) {
       for (const request of [[path, { 'last-event-id': time }], [`${path}?since=${time}`]]) {

@@ -7,13 +7,13 @@ import {
   assertPosition,
   assertRefused,
   assertRising,
-  clockPast,
   connect,
   entriesOf,
   isBefore,
   publishUntilStopped,
   sequenceNumbers,
   sharedRooms,
+  timeAfter,
   uniqueId,
   updatesOf,
 } from './support/clients.mjs';
@@ -217,8 +217,7 @@ describeEachStoreAndCluster('positions of shared rooms', (context) => {
       const { owner, rooms } = sharedRooms();
       const jobs = jobsOf('time');
       const [before] = await publishByTurns(api, jobs, owner, 1);
-      await clockPast(before.timestamp);
-      const since = of(Date.parse(before.timestamp) + 1);
+      const since = of(await timeAfter(before.timestamp));
       const published = await publishByTurns(api, jobs, owner, 4);
       for (const { room, payload } of rooms) {
         const watcher = await join(t);
@@ -326,8 +325,7 @@ describeEachStoreAndCluster(
       const { owner, rooms } = sharedRooms();
       const [busy, calm] = [uniqueId('busy'), uniqueId('calm')];
       const [first] = await publishByTurns(api, [uniqueId('first')], owner, 1);
-      await clockPast(first.timestamp);
-      const since = Date.parse(first.timestamp) + 1;
+      const since = await timeAfter(first.timestamp);
       // Nobody watches: a gateway may remember more than history of what it has just delivered.
       const published = [];
       for (const jobId of [busy, calm, busy, busy, calm, busy, busy]) {

@@ -5,13 +5,13 @@ import { describe, it } from 'node:test';
 import { EventSource } from 'eventsource';
 import {
   assertProblem,
-  clockPast,
   Collector,
   eventually,
   numbersBetween,
   openStream,
   publishUntilStopped,
   sequenceNumbers,
+  timeAfter,
   uniqueId,
   updatesOf,
 } from './support/clients.mjs';
@@ -145,8 +145,7 @@ describeEachStore('streams', (context) => {
         const owned = { status: 'queued', userId };
         await api.update(idle, owned);
         const early = await api.update(one, owned);
-        await clockPast(early.timestamp);
-        const time = Date.parse(early.timestamp) + 1;
+        const time = await timeAfter(early.timestamp);
         const missed = [await api.progress(one, 10), await api.update(other, owned), await api.progress(one, 20)];
 
         for (const path of [userStream(userId), '/api/events']) {
