@@ -183,7 +183,8 @@ impl View {
                 // All that the room has kept is replayed, from its beginning perhaps.
                 (shared.position, shared.rewound) = (Position::START, true);
             }
-            (Some(position), Some(shared)) if position == shared.position => {}
+            // An earlier place is the same where nothing is between.
+            (Some(position), Some(shared)) if position <= shared.position => shared.position = position,
             (position, _) => self.wrong(ledger, format!("resumed in {name}, was told {position:?}")),
         }
     }
