@@ -2,18 +2,17 @@
 //! section 11). Precedence: flags, environment, file, defaults.
 
 mod parse;
+mod settings;
 mod sources;
+mod value;
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    time::Duration,
+use std::{net::SocketAddr, path::Path, time::Duration};
+
+pub use self::{settings::ConfigError, sources::Environment};
+use self::{
+    settings::{Place, Settings},
+    value::Value,
 };
-
-use bytesize::ByteSize;
-use serde::Deserialize;
-
-pub use self::sources::{ConfigError, Environment};
 use crate::{
     gateway::GatewayOptions,
     http::{CorsOptions, HttpOptions},
@@ -26,201 +25,26 @@ use crate::{
 /// The file that is read from the working directory when it is there and no other is named.
 pub const DEFAULT_FILE: &str = "config.toml";
 
-/// All that can be configured. Every value in it is possible by itself.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+/// All that can be configured. Every value in it is possible by itself, and goes with the others.
+#[derive(Debug, Clone)]
 pub struct Config {
-    server: Server,
     /// How to log.
     pub log: Log,
-    cors: Cors,
-    store: Store,
-    redis: Redis,
-    history: History,
-    auth: Auth,
-    limits: Limits,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Server {
-    #[serde(deserialize_with = "parse::text")]
-    listen: SocketAddr,
-    #[serde(deserialize_with = "parse::size::<_, 1024, 1_073_741_824>")]
-    max_payload: ByteSize,
-    #[serde(deserialize_with = "parse::size::<_, 1024, 1_073_741_824>")]
-    max_batch: ByteSize,
-    #[serde(deserialize_with = "parse::span::<_, 0, 3_600_000>")]
-    shutdown_grace: Duration,
-    #[serde(deserialize_with = "parse::span::<_, 0, 3_600_000>")]
-    drain_notice: Duration,
-    #[serde(deserialize_with = "parse::span::<_, 0, 3_600_000>")]
-    drain_window: Duration,
-    #[serde(deserialize_with = "parse::span::<_, 100, 3_600_000>")]
-    ping_interval: Duration,
-    #[serde(deserialize_with = "parse::span::<_, 100, 3_600_000>")]
-    ping_timeout: Duration,
-}
-
-impl Default for Server {
-    fn default() -> Self {
-        Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 3000)),
-            max_payload: ByteSize::kib(128),
-            max_batch: ByteSize::mib(8),
-            shutdown_grace: Duration::from_secs(10),
-            drain_notice: Duration::from_millis(500),
-            drain_window: Duration::from_secs(5),
-            ping_interval: Duration::from_secs(25),
-            ping_timeout: Duration::from_secs(20),
-        }
-    }
+    /// The options of the store.
+    pub store: StoreOptions,
+    /// The options of the gateway itself.
+    pub gateway: GatewayOptions,
+    /// The options of the server and its edges.
+    pub server: ServerOptions,
 }
 
 /// How to log.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Clone)]
 pub struct Log {
     /// For people or for machines.
-    #[serde(deserialize_with = "parse::log_format")]
     pub format: LogFormat,
     /// What is worth a line.
-    #[serde(deserialize_with = "parse::level")]
     pub level: tracing::level_filters::LevelFilter,
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Self { format: LogFormat::Text, level: tracing::level_filters::LevelFilter::INFO }
-    }
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Cors {
-    #[serde(deserialize_with = "parse::origins")]
-    origins: Vec<String>,
-    credentials: bool,
-}
-
-impl Default for Cors {
-    fn default() -> Self {
-        let CorsOptions { origins, credentials } = CorsOptions::default();
-        Self { origins, credentials }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum BackendName {
-    Embedded,
-    Redis,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Store {
-    #[serde(deserialize_with = "parse::backend")]
-    backend: BackendName,
-    #[serde(deserialize_with = "parse::path")]
-    path: PathBuf,
-}
-
-impl Default for Store {
-    fn default() -> Self {
-        Self { backend: BackendName::Embedded, path: "data".into() }
-    }
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Redis {
-    #[serde(rename = "url", deserialize_with = "parse::redis_urls")]
-    urls: Vec<String>,
-    ca_file: Option<PathBuf>,
-    #[serde(deserialize_with = "parse::key_prefix")]
-    key_prefix: String,
-    #[serde(deserialize_with = "parse::whole::<_, 0, 100>")]
-    wait_replicas: u64,
-}
-
-impl Default for Redis {
-    fn default() -> Self {
-        let RedisOptions { urls, ca_file, key_prefix, wait_replicas } =
-            RedisOptions::new("redis://127.0.0.1:6379");
-        Self { urls, ca_file, key_prefix, wait_replicas: wait_replicas.into() }
-    }
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct History {
-    #[serde(deserialize_with = "parse::whole::<_, 1, 100_000>")]
-    max_events: u64,
-    #[serde(deserialize_with = "parse::span::<_, 1_000, 31_536_000_000>")]
-    retention: Duration,
-    #[serde(deserialize_with = "parse::whole::<_, 1, 10_000_000>")]
-    room_entries: u64,
-}
-
-impl Default for History {
-    fn default() -> Self {
-        let HistoryOptions { max_events, retention, room_entries } = HistoryOptions::default();
-        Self { max_events: max_events as u64, retention, room_entries: room_entries as u64 }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum AuthMode {
-    None,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Auth {
-    #[serde(rename = "mode", deserialize_with = "parse::auth_mode")]
-    _mode: AuthMode,
-    allow_anonymous: bool,
-}
-
-impl Default for Auth {
-    fn default() -> Self {
-        Self { _mode: AuthMode::None, allow_anonymous: false }
-    }
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Limits {
-    #[serde(deserialize_with = "parse::whole::<_, 1, 1_000_000>")]
-    rooms_per_client: u64,
-    #[serde(deserialize_with = "parse::whole::<_, 1, 1_000_000>")]
-    messages_per_second: u64,
-    #[serde(deserialize_with = "parse::whole::<_, 128, 1_000_000>")]
-    outbox: u64,
-    #[serde(deserialize_with = "parse::size::<_, 1024, 1_073_741_824>")]
-    outbox_bytes: ByteSize,
-    #[serde(deserialize_with = "parse::span::<_, 1_000, 3_600_000>")]
-    behind: Duration,
-    #[serde(deserialize_with = "parse::whole::<_, 1, 1_000_000>")]
-    handshakes: u64,
-    #[serde(deserialize_with = "parse::span::<_, 100, 3_600_000>")]
-    handshake_timeout: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        let (gateway, server) = (GatewayOptions::default(), ServerOptions::default());
-        let socketio = server.socketio;
-        Self {
-            rooms_per_client: gateway.rooms_per_client as u64,
-            messages_per_second: socketio.messages_per_second.into(),
-            outbox: socketio.outbox as u64,
-            outbox_bytes: ByteSize(socketio.outbox_bytes),
-            behind: gateway.behind,
-            handshakes: socketio.handshakes as u64,
-            handshake_timeout: server.handshake_timeout,
-        }
-    }
 }
 
 /// What flags say; they win over everything else.
@@ -234,105 +58,167 @@ impl Config {
     /// Reads the file (the default one if it is there, the named one in any case) and the environment.
     ///
     /// # Errors
-    /// [`ConfigError`] says which file or variable, which key, and what would be right.
+    /// [`ConfigError`] says everything that is wrong: where it was written, which key, and what would be right.
     pub fn load(
         file: Option<&Path>,
         environment: &Environment,
         overrides: &Overrides,
     ) -> Result<Self, ConfigError> {
-        let mut config = sources::read(file, environment)?;
+        let mut settings = Settings::default();
+        sources::add_file(&mut settings, file);
+        sources::add_environment(&mut settings, environment);
         if let Some(listen) = overrides.listen {
-            config.server.listen = listen;
+            settings.add("server.listen", Place::Flag("--listen"), Value::Variable(listen.to_string()));
         }
-        let set_by = |variable: &str| match environment.contains_key(variable) {
-            true => variable.to_owned(),
-            false => file.unwrap_or(Path::new(DEFAULT_FILE)).display().to_string(),
-        };
-        let listen = || match overrides.listen {
-            Some(_) => "--listen".to_owned(),
-            None => set_by("JOBCAST_SERVER__LISTEN"),
-        };
-        config.check_listen().map_err(|problem| ConfigError::new(format!("{}: {problem}", listen())))?;
-        let origins = || set_by("JOBCAST_CORS__ORIGINS");
-        config.check_origins().map_err(|problem| ConfigError::new(format!("{}: {problem}", origins())))?;
-        Ok(config)
+        let config = Self::read(&mut settings);
+        settings.finish().map(|()| config)
     }
 
-    /// An address that only goes with other settings.
-    fn check_listen(&self) -> Result<(), String> {
-        match self.server.listen.ip().is_loopback() || self.auth.allow_anonymous {
-            true => Ok(()),
-            false => Err(format!(
-                "server.listen: with auth.mode = \"none\" anybody who reaches {} could read and publish everything; \
-                 listen on a loopback address such as 127.0.0.1, or set auth.allow_anonymous = true to mean it",
-                self.server.listen
-            )),
-        }
-    }
-
-    /// Origins that only go with other settings.
-    fn check_origins(&self) -> Result<(), &'static str> {
-        match self.cors.credentials && self.cors.origins.iter().any(|origin| origin == "*") {
-            true => Err(
-                "cors.origins: \"*\" cannot go with cors.credentials = true; name the origins, or set it to false",
+    /// Every key is named here, and nowhere else in the code.
+    fn read(settings: &mut Settings) -> Self {
+        let server = read_server(settings);
+        let formats = parse::choice(&[("text", LogFormat::Text), ("json", LogFormat::Json)]);
+        let log = Log {
+            format: settings.get("log.format", formats, LogFormat::Text),
+            level: settings.get("log.level", parse::level, tracing::level_filters::LevelFilter::INFO),
+        };
+        let store = read_store(settings);
+        let default = GatewayOptions::default();
+        let gateway = GatewayOptions {
+            rooms_per_client: settings.get(
+                "limits.rooms_per_client",
+                parse::integer(1..=1_000_000),
+                default.rooms_per_client,
             ),
-            false => Ok(()),
-        }
-    }
-
-    /// The options of the store.
-    pub fn store(&self) -> StoreOptions {
-        let backend = match self.store.backend {
-            BackendName::Redis => Backend::Redis(RedisOptions {
-                urls: self.redis.urls.clone(),
-                ca_file: self.redis.ca_file.clone(),
-                key_prefix: self.redis.key_prefix.clone(),
-                wait_replicas: u32::try_from(self.redis.wait_replicas).unwrap_or(u32::MAX),
-            }),
-            BackendName::Embedded if self.store.path.as_os_str() == ":memory:" => Backend::Memory,
-            BackendName::Embedded => Backend::Embedded(self.store.path.clone()),
+            behind: settings.get("limits.behind", parse::span(SECOND..=HOUR), default.behind),
         };
-        let History { max_events, retention, room_entries } = self.history;
-        let (max_events, room_entries) = (count(max_events), count(room_entries));
-        StoreOptions { backend, history: HistoryOptions { max_events, retention, room_entries } }
-    }
-
-    /// The options of the gateway itself.
-    pub fn gateway(&self) -> GatewayOptions {
-        GatewayOptions { rooms_per_client: count(self.limits.rooms_per_client), behind: self.limits.behind }
-    }
-
-    /// The options of the server and its edges.
-    pub fn server(&self) -> ServerOptions {
-        let (server, limits) = (&self.server, &self.limits);
-        let max_payload = count(server.max_payload.as_u64());
-        let max_batch = count(server.max_batch.as_u64());
-        let (outbox, outbox_bytes) = (count(limits.outbox), limits.outbox_bytes.as_u64());
-        ServerOptions {
-            listen: server.listen,
-            shutdown_grace: server.shutdown_grace,
-            drain_notice: server.drain_notice,
-            drain_window: server.drain_window,
-            handshake_timeout: limits.handshake_timeout,
-            cors: CorsOptions { origins: self.cors.origins.clone(), credentials: self.cors.credentials },
-            http: HttpOptions { max_payload, max_batch, outbox, outbox_bytes },
-            socketio: SocketIoOptions {
-                ping_interval: server.ping_interval,
-                ping_timeout: server.ping_timeout,
-                handshakes: count(limits.handshakes),
-                handshake_timeout: limits.handshake_timeout,
-                max_payload,
-                outbox,
-                outbox_bytes,
-                messages_per_second: u32::try_from(limits.messages_per_second).unwrap_or(u32::MAX),
-                joins_rooms: false,
-            },
-        }
+        Self { log, store, gateway, server }
     }
 }
 
-fn count(number: u64) -> usize {
-    usize::try_from(number).unwrap_or(usize::MAX)
+const MOMENT: Duration = Duration::from_millis(100);
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
+const KIB: u64 = 1024;
+const GIB: u64 = 1024 * 1024 * 1024;
+
+fn read_server(settings: &mut Settings) -> ServerOptions {
+    let default = ServerOptions::default();
+    let max_payload = settings.get("server.max_payload", parse::size(KIB..=GIB), default.http.max_payload);
+    let outbox = settings.get("limits.outbox", parse::integer(128..=1_000_000), default.http.outbox);
+    let outbox_bytes = settings.get("limits.outbox_bytes", parse::size(KIB..=GIB), default.http.outbox_bytes);
+    let handshake_timeout =
+        settings.get("limits.handshake_timeout", parse::span(MOMENT..=HOUR), default.handshake_timeout);
+    let edge = default.socketio;
+    let socketio = SocketIoOptions {
+        ping_interval: settings.get("server.ping_interval", parse::span(MOMENT..=HOUR), edge.ping_interval),
+        ping_timeout: settings.get("server.ping_timeout", parse::span(MOMENT..=HOUR), edge.ping_timeout),
+        handshakes: settings.get("limits.handshakes", parse::integer(1..=1_000_000), edge.handshakes),
+        handshake_timeout,
+        max_payload,
+        outbox,
+        outbox_bytes,
+        messages_per_second: settings.get(
+            "limits.messages_per_second",
+            parse::integer(1..=1_000_000),
+            edge.messages_per_second,
+        ),
+        joins_rooms: false,
+    };
+    let max_batch = settings.get("server.max_batch", parse::size(KIB..=GIB), default.http.max_batch);
+    let (shutdown_grace, drain_notice, drain_window) = read_stop(settings, &default);
+    ServerOptions {
+        listen: read_listen(settings, default.listen),
+        shutdown_grace,
+        drain_notice,
+        drain_window,
+        handshake_timeout,
+        cors: read_cors(settings),
+        http: HttpOptions { max_payload, max_batch, outbox, outbox_bytes },
+        socketio,
+    }
+}
+
+/// The grace of a stop, and the parts of it that are for telling others. A part that is not set is as long as its
+/// default where the grace allows it; the server sees to that.
+fn read_stop(settings: &mut Settings, default: &ServerOptions) -> (Duration, Duration, Duration) {
+    const GRACE: &str = "server.shutdown_grace";
+    let mut span = |key, default| settings.get(key, parse::span(Duration::ZERO..=HOUR), default);
+    let grace = span(GRACE, default.shutdown_grace);
+    let notice = span("server.drain_notice", default.drain_notice);
+    let window = span("server.drain_window", default.drain_window);
+    for (key, part, most, share) in [
+        ("server.drain_notice", notice, grace / 4, "a quarter"),
+        ("server.drain_window", window, grace / 2, "half"),
+    ] {
+        settings.rule(&[key, GRACE], part <= most, || {
+            let [most, part] = [most, part].map(parse::written_span);
+            format!("must be at most {share} of {GRACE}, which is {most}, got {part}")
+        });
+    }
+    (grace, notice, window)
+}
+
+fn read_listen(settings: &mut Settings, default: SocketAddr) -> SocketAddr {
+    let listen = settings.get("server.listen", parse::address, default);
+    settings.get("auth.mode", parse::choice(&[("none", ())]), ());
+    let anonymous = settings.get("auth.allow_anonymous", parse::boolean, false);
+    let keys = ["server.listen", "auth.allow_anonymous", "auth.mode"];
+    settings.rule(&keys, listen.ip().is_loopback() || anonymous, || {
+        format!(
+            "with auth.mode = \"none\" anybody who reaches {listen} could read and publish everything; listen on a \
+             loopback address such as 127.0.0.1, or set auth.allow_anonymous = true to mean it"
+        )
+    });
+    listen
+}
+
+fn read_cors(settings: &mut Settings) -> CorsOptions {
+    let default = CorsOptions::default();
+    let origins = settings.get("cors.origins", parse::origins, default.origins);
+    let credentials = settings.get("cors.credentials", parse::boolean, default.credentials);
+    let everybody = origins.iter().any(|origin| origin == "*");
+    settings.rule(&["cors.origins", "cors.credentials"], !(everybody && credentials), || {
+        "\"*\" cannot go with cors.credentials = true; name the origins, or set it to false".to_owned()
+    });
+    CorsOptions { origins, credentials }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum BackendName {
+    Embedded,
+    Redis,
+}
+
+fn read_store(settings: &mut Settings) -> StoreOptions {
+    let names = parse::choice(&[("embedded", BackendName::Embedded), ("redis", BackendName::Redis)]);
+    let name = settings.get("store.backend", names, BackendName::Embedded);
+    let path = settings.get("store.path", parse::folder, "data".into());
+    let default = RedisOptions::new("redis://127.0.0.1:6379");
+    let redis = RedisOptions {
+        urls: settings.get("redis.url", parse::redis_urls, default.urls),
+        ca_file: settings.get("redis.ca_file", parse::certificates, default.ca_file),
+        key_prefix: settings.get("redis.key_prefix", parse::key_prefix, default.key_prefix),
+        wait_replicas: settings.get("redis.wait_replicas", parse::integer(0..=100), default.wait_replicas),
+    };
+    let backend = match name {
+        BackendName::Redis => Backend::Redis(redis),
+        BackendName::Embedded if path.as_os_str() == ":memory:" => Backend::Memory,
+        BackendName::Embedded => Backend::Embedded(path),
+    };
+    let default = HistoryOptions::default();
+    let history = HistoryOptions {
+        max_events: settings.get("history.max_events", parse::integer(1..=100_000), default.max_events),
+        retention: settings.get("history.retention", parse::span(SECOND..=YEAR), default.retention),
+        room_entries: settings.get(
+            "history.room_entries",
+            parse::integer(1..=10_000_000),
+            default.room_entries,
+        ),
+    };
+    StoreOptions { backend, history }
 }
 
 #[cfg(test)]

@@ -1,12 +1,13 @@
 //! The gateway: publishers on one side, watchers on the other, the store as the only truth between them.
 
 mod catch_up;
-mod feed;
+mod fill;
 mod hub;
+mod join;
+mod live;
 mod live_edge;
 mod outlet;
 mod session;
-mod subscribe;
 
 use std::{
     fmt,
@@ -17,11 +18,11 @@ use std::{
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use self::hub::{Hub, SessionKey, Standing};
+use self::hub::{Hub, SessionKey, SessionStats};
 pub use self::{
+    join::{JobResume, Joined, Latest, Resumed, Subscription},
     outlet::{CloseReason, Delivery, Offer, Outlet},
     session::{Peer, Session},
-    subscribe::{JobResume, Joined, Latest, Resumed, Subscription},
 };
 use crate::{
     event::{Draft, EventKind, IdempotencyKey, Owner},
@@ -74,8 +75,8 @@ struct Inner {
     history_cap: usize,
     node: Arc<str>,
     connections: AtomicU64,
-    /// Bounds how many events catch-ups and fills read at once.
-    catch_up_reads: tokio::sync::Semaphore,
+    /// Bounds how many entries catch-ups and fills read at once.
+    log_reads: tokio::sync::Semaphore,
     /// Bounds how many sessions join at once: each is through before the store's patience with it ends.
     joins: tokio::sync::Semaphore,
     tasks: Tasks,
@@ -125,13 +126,12 @@ impl Gateway {
             history_cap: store.history.max_events,
             node: node.into(),
             connections: AtomicU64::new(0),
-            catch_up_reads: tokio::sync::Semaphore::new(catch_up::EVENTS_READ_AT_ONCE as usize),
+            log_reads: tokio::sync::Semaphore::new(catch_up::ENTRIES_READ_AT_ONCE as usize),
             joins: tokio::sync::Semaphore::new(JOINS),
             metrics: Metrics::new(&tasks),
             tasks,
         }));
-        gateway.0.tasks.spawn_until_stop("live", feed::follow(gateway.clone(), feed));
-        gateway.0.tasks.spawn_until_stop("hub-sweeper", feed::sweep(gateway.clone()));
+        gateway.0.tasks.spawn_until_stop("live", live::follow(gateway.clone(), feed));
         Ok(gateway)
     }
 
@@ -334,7 +334,7 @@ impl Gateway {
 
     /// How many sessions this node has, of whatever edge.
     pub fn sessions(&self) -> usize {
-        self.hub(|hub| hub.census()).sessions
+        self.hub(|hub| hub.stats()).sessions
     }
 
     /// The name of this node.
@@ -349,17 +349,16 @@ impl Gateway {
 
     /// The gateway's metrics in the text format of Prometheus, as of now.
     pub fn metrics_text(&self) -> String {
-        let census = self.hub(|hub| hub.census());
+        let stats = self.hub(|hub| hub.stats());
         let metrics = &self.0.metrics;
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        metrics.sessions.set(gauge(census.sessions));
-        metrics.rooms.set(gauge(census.rooms));
-        metrics.live_edges.set(gauge(census.edges));
-        metrics.sessions_behind.set(gauge(census.behind));
-        metrics.behind_longest.set(census.behind_since.map_or(0.0, |since| since.elapsed().as_secs_f64()));
-        metrics.outbox.set(census.waiting.try_into().unwrap_or(i64::MAX));
-        metrics.outbox_largest.set(census.most_waiting.try_into().unwrap_or(i64::MAX));
-        metrics.feed_rooms.set(gauge(self.0.store.covered_rooms().unwrap_or(census.rooms)));
+        metrics.sessions.set(gauge(stats.sessions));
+        metrics.rooms.set(gauge(stats.rooms));
+        metrics.sessions_behind.set(gauge(stats.behind));
+        metrics.behind_longest.set(stats.behind_since.map_or(0.0, |since| since.elapsed().as_secs_f64()));
+        metrics.outbox.set(stats.waiting.try_into().unwrap_or(i64::MAX));
+        metrics.outbox_largest.set(stats.most_waiting.try_into().unwrap_or(i64::MAX));
+        metrics.feed_rooms.set(gauge(self.0.store.covered_rooms().unwrap_or(stats.rooms)));
         metrics.text()
     }
 
@@ -379,7 +378,7 @@ impl Gateway {
 
     /// A session as an operator wants to know it.
     fn who(&self, key: SessionKey) -> Who<'_> {
-        Who { key, node: self.node(), standing: self.hub(|hub| hub.standing(key)) }
+        Who { key, node: self.node(), stats: self.hub(|hub| hub.session_stats(key)) }
     }
 
     /// Does something until the store lets it succeed, for as long as the caller waits.
@@ -402,15 +401,16 @@ impl Gateway {
     }
 
     /// One step of the hub, under its lock. Whoever fell behind by it is looked after from here on; what it has offered
-    /// is sent by whoever brought it ([`feed`]).
+    /// is sent by whoever brought it ([`live`]).
     fn hub<T>(&self, step: impl FnOnce(&mut Hub) -> T) -> T {
-        let (result, woken) = {
+        let (result, due) = {
             let mut hub = self.0.hub.lock().unwrap_or_else(PoisonError::into_inner);
             let result = step(&mut hub);
-            let woken = if hub.has_woken() { hub.take_woken(Instant::now()) } else { Vec::new() };
-            (result, woken)
+            let due =
+                if hub.has_catch_ups_due() { hub.take_catch_ups_due(Instant::now()) } else { Vec::new() };
+            (result, due)
         };
-        for (key, reason) in woken {
+        for (key, reason) in due {
             catch_up::start(self, key, reason);
         }
         result
@@ -421,31 +421,31 @@ impl Gateway {
 struct Who<'a> {
     key: SessionKey,
     node: &'a str,
-    standing: Option<Standing>,
+    stats: Option<SessionStats>,
 }
 
 impl Who<'_> {
     fn has_been_behind_for(&self, span: Duration) -> bool {
-        let since = self.standing.as_ref().and_then(|standing| standing.behind_since);
+        let since = self.stats.as_ref().and_then(|stats| stats.behind_since);
         since.is_some_and(|since| since.elapsed() >= span)
     }
 }
 
 impl fmt::Display for Who<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { key, node, standing } = self;
+        let Self { key, node, stats } = self;
         write!(f, "session {key:?} on {node}")?;
-        let Some(standing) = standing else { return f.write_str(", gone") };
-        if let Some(client) = &standing.client {
+        let Some(stats) = stats else { return f.write_str(", gone") };
+        if let Some(client) = &stats.client {
             write!(f, ", client {client}")?;
         }
-        for room in &standing.rooms {
+        for room in &stats.rooms {
             write!(f, ", in {room}")?;
         }
-        if let Some(since) = standing.behind_since {
-            write!(f, ", behind for {:.1?} on {} jobs", since.elapsed(), standing.jobs_behind)?;
+        if let Some(since) = stats.behind_since {
+            write!(f, ", behind for {:.1?} in {} rooms", since.elapsed(), stats.rooms_behind)?;
         }
-        write!(f, ", {} bytes and {} notices waiting", standing.waiting, standing.notices)
+        write!(f, ", {} bytes and {} notices waiting", stats.waiting, stats.notices)
     }
 }
 

@@ -74,6 +74,7 @@ fn described() -> OpenApiRouter<Arc<HttpState>> {
         .routes(routes!(jobs::list))
         .routes(routes!(events::of_job))
         .routes(routes!(events::of_user))
+        .routes(routes!(events::of_tenant))
         .routes(routes!(notices::broadcast))
         .routes(routes!(notices::emit))
         .routes(routes!(clients::list))

@@ -8,6 +8,9 @@ use serde_json::value::RawValue;
 /// How deep `data` and `result` may nest (contract, section 1).
 pub const MAX_DEPTH: usize = 128;
 
+/// The longest decimal text of a number that stands for a string, in characters: as long as an id may be.
+const MAX_DECIMAL: usize = 128;
+
 /// A JSON value that nests deeper than [`MAX_DEPTH`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must not nest deeper than {MAX_DEPTH} levels")]
@@ -109,6 +112,11 @@ impl<'a> Members<'a> {
         }
     }
 
+    /// The names of all members, also of those that are `null`.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(Name(name), _)| name.as_ref())
+    }
+
     /// The member of this name, unless absent or `null`.
     pub fn get(&self, name: &str) -> Option<&'a RawValue> {
         let last = self.0.iter().rev().find(|(Name(found), _)| found == name);
@@ -135,18 +143,44 @@ impl<'a> Members<'a> {
     /// As [`Members::text`].
     pub fn text_or_number(&self, name: &str) -> Result<Option<String>, String> {
         match self.get(name) {
-            Some(value) if kind(value) == "a number" => Ok(Some(decimal(value.get()))),
+            Some(value) if kind(value) == "a number" => match decimal(value.get()) {
+                Some(text) => Ok(Some(text)),
+                None => {
+                    Err(format!("must be a number of at most {MAX_DECIMAL} characters in decimal notation"))
+                }
+            },
             _ => self.text(name),
         }
     }
 }
 
-/// A JSON number without its exponent.
-fn decimal(number: &str) -> String {
-    match number.parse::<f64>() {
-        Ok(value) if number.contains(['e', 'E']) => value.to_string(),
-        _ => number.to_owned(),
+/// The decimal text of a JSON number: exact, without an exponent, and the same for equal numbers. `None` where it has
+/// more than [`MAX_DECIMAL`] characters.
+fn decimal(number: &str) -> Option<String> {
+    let (sign, unsigned) = number.split_at(usize::from(number.starts_with('-')));
+    let (mantissa, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = format!("{whole}{fraction}");
+    let without_leading = digits.trim_start_matches('0');
+    let significant = without_leading.trim_end_matches('0');
+    if significant.is_empty() {
+        return Some("0".to_owned());
     }
+    // How many of the significant digits stand before the point; below 0, how many zeros follow on it.
+    let leading = i64::try_from(digits.len() - without_leading.len()).ok()?;
+    let point =
+        exponent.parse::<i64>().ok()?.checked_add(i64::try_from(whole.len()).ok()?)?.checked_sub(leading)?;
+    let zeros =
+        |count: i64| usize::try_from(count).ok().filter(|count| *count <= MAX_DECIMAL).map(|n| "0".repeat(n));
+    let text = match usize::try_from(point) {
+        Ok(0) | Err(_) => format!("{sign}0.{}{significant}", zeros(point.checked_neg()?)?),
+        Ok(point) => match significant.split_at_checked(point) {
+            Some((before, "")) => format!("{sign}{before}"),
+            Some((before, after)) => format!("{sign}{before}.{after}"),
+            None => format!("{sign}{significant}{}", zeros(i64::try_from(point - significant.len()).ok()?)?),
+        },
+    };
+    Some(text).filter(|text| text.len() <= MAX_DECIMAL)
 }
 
 /// What kind of JSON value this is, in words for an error message.
@@ -196,7 +230,69 @@ mod tests {
         assert!(matches!(Members::read(b"\xff"), Err(NotAnObject::Malformed(_))));
     }
 
+    #[test]
+    fn numbers_become_their_decimal_text() {
+        let cases = [
+            ("0", "0"),
+            ("-0", "0"),
+            ("0e9999999999999999999999", "0"),
+            ("-0.0e-3", "0"),
+            ("7", "7"),
+            ("-7", "-7"),
+            ("1200", "1200"),
+            ("12345678901234567890", "12345678901234567890"),
+            ("1.5", "1.5"),
+            ("1.50", "1.5"),
+            ("1.0", "1"),
+            ("-0.25", "-0.25"),
+            ("10.01", "10.01"),
+            ("1e3", "1000"),
+            ("1E+3", "1000"),
+            ("1.5e3", "1500"),
+            ("1.2345e2", "123.45"),
+            ("12e-1", "1.2"),
+            ("1e-3", "0.001"),
+            ("0.001e3", "1"),
+            ("9007199254740993e0", "9007199254740993"),
+            ("100e-2", "1"),
+        ];
+        for (number, text) in cases {
+            assert_eq!(decimal(number).as_deref(), Some(text), "{number}");
+        }
+        assert_eq!(decimal("1e127"), Some(format!("1{}", "0".repeat(127))));
+        assert_eq!(decimal("1e-126"), Some(format!("0.{}1", "0".repeat(125))));
+        let beyond = ["1e128", "-1e127", "1e-127", "1e400", "-1e400", "1e-400", "1e9223372036854775807"];
+        let endless = ["1e-9223372036854775808", "1e99999999999999999999", "1e-99999999999999999999"];
+        for number in beyond.iter().chain(&endless) {
+            assert_eq!(decimal(number), None, "{number}");
+        }
+        assert_eq!(decimal(&"1".repeat(129)), None);
+        let members = Members::read(br#"{"jobId":1e400,"userId":1e3}"#).unwrap();
+        assert!(members.text_or_number("jobId").unwrap_err().contains("at most 128 characters"));
+        assert_eq!(members.text_or_number("userId").unwrap().as_deref(), Some("1000"));
+    }
+
     proptest! {
+        #[test]
+        fn decimal_text_is_the_number_itself(number in "-?(0|[1-9][0-9]{0,40})(\\.[0-9]{1,40})?([eE][+-]?[0-9]{1,2})?") {
+            let value: f64 = number.parse().unwrap();
+            if let Some(text) = decimal(&number) {
+                prop_assert_eq!(text.parse::<f64>().unwrap(), value, "{}", text);
+                prop_assert!(!text.contains(['e', 'E', '+']));
+                prop_assert_eq!(decimal(&text), Some(text.clone()));
+            }
+        }
+
+        #[test]
+        fn decimal_text_keeps_every_digit(integer in 1..=i64::MAX, zeros in 0..19u32) {
+            let power = 10i128.pow(zeros);
+            let (whole, rest) = (i128::from(integer) / power, i128::from(integer) % power);
+            prop_assert_eq!(decimal(&format!("{integer}e{zeros}")), Some((i128::from(integer) * power).to_string()));
+            let fraction = format!("{rest:0width$}", width = zeros as usize);
+            let expected = format!("{whole}.{fraction}").trim_end_matches('0').trim_end_matches('.').to_owned();
+            prop_assert_eq!(decimal(&format!("{integer}e-{zeros}")), Some(expected));
+        }
+
         #[test]
         fn compacting_changes_no_value(value in any_json()) {
             let pretty = serde_json::to_string_pretty(&value).unwrap();

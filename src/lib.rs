@@ -50,6 +50,8 @@ pub mod id;
 pub mod json;
 pub mod notice;
 pub mod position;
+#[doc(hidden)]
+pub mod redis;
 pub mod refusal;
 pub mod room;
 pub mod server;

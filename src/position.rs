@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
+use serde_json::value::RawValue;
+
 use crate::{
     event::{JobEvent, Seq},
     room::Room,
@@ -124,17 +126,78 @@ impl Positions {
         positions
     }
 
+    /// Where an event stands in the log of one of its rooms.
+    pub fn in_log_of(&self, room: &Room, event: &JobEvent) -> Option<Position> {
+        match room {
+            Room::Job(_) => self.job.then(|| Position::of_seq(event.seq())),
+            Room::User(_) => self.user,
+            Room::Tenant(_) => self.tenant,
+            Room::AllJobs => self.all_jobs,
+        }
+    }
+
     /// The rooms that an event is brought for, and where it stands in each.
     pub fn rooms<'a>(&'a self, event: &'a JobEvent) -> impl Iterator<Item = (Room, Position)> + 'a {
-        event.rooms().filter_map(|room| {
-            let position = match &room {
-                Room::Job(_) => self.job.then(|| Position::of_seq(event.seq())),
-                Room::User(_) => self.user,
-                Room::Tenant(_) => self.tenant,
-                Room::AllJobs => self.all_jobs,
-            };
-            position.map(|position| (room, position))
+        event.rooms().filter_map(|room| self.in_log_of(&room, event).map(|position| (room, position)))
+    }
+}
+
+/// Some of the rooms that an event reaches.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RoomSet(u8);
+
+impl RoomSet {
+    /// How many different sets there are.
+    pub const COUNT: usize = 16;
+
+    /// The set of one room.
+    pub fn of(room: &Room) -> Self {
+        Self(match room {
+            Room::Job(_) => 1,
+            Room::User(_) => 2,
+            Room::Tenant(_) => 4,
+            Room::AllJobs => 8,
         })
+    }
+
+    /// The rooms of both.
+    #[must_use]
+    pub fn with(self, other: RoomSet) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Tells sets apart: less than [`RoomSet::COUNT`].
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+
+    fn contains(self, room: &Room) -> bool {
+        self.0 & Self::of(room).0 != 0
+    }
+}
+
+impl Positions {
+    /// The second argument of an event that reaches a client by these rooms (contract, section 2): an object of shared
+    /// room and position. `None` where none of them is shared.
+    pub fn to_json(self, event: &JobEvent, rooms: RoomSet) -> Option<Box<RawValue>> {
+        write_json(self.rooms(event).filter(|(room, _)| rooms.contains(room)))
+    }
+}
+
+impl Position {
+    /// The same for a place in one room.
+    pub fn to_json(self, room: &Room) -> Option<Box<RawValue>> {
+        write_json(std::iter::once((room.clone(), self)))
+    }
+}
+
+fn write_json(positions: impl Iterator<Item = (Room, Position)>) -> Option<Box<RawValue>> {
+    let shared = positions.filter(|(room, _)| !matches!(room, Room::Job(_)));
+    // The names of rooms need no escapes.
+    let members: Vec<_> = shared.map(|(room, position)| format!("\"{room}\":\"{position}\"")).collect();
+    match members.is_empty() {
+        true => None,
+        false => RawValue::from_string(format!("{{{}}}", members.join(","))).ok(),
     }
 }
 

@@ -15,8 +15,8 @@ use self::feed::FeedSender;
 pub use self::{
     clients::{ClientRecord, ClientsPage, Connection, Directory},
     feed::{Arrival, Feed, FeedItem, Rooms},
-    redis::RedisOptions,
 };
+pub use crate::redis::RedisOptions;
 use crate::{
     event::{Draft, Gap, IdempotencyKey, JobEvent, Seq},
     id::{ClientId, JobId},

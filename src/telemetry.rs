@@ -43,9 +43,7 @@ pub struct Metrics {
     pub rooms: Gauge,
     /// Rooms that the feed covers for this node.
     pub feed_rooms: Gauge,
-    /// Jobs that have a live edge.
-    pub live_edges: Gauge,
-    /// Sessions that are behind on some job.
+    /// Sessions that are behind in some room.
     pub sessions_behind: Gauge,
     /// For how many seconds the session has been behind that has been for the longest time.
     pub behind_longest: Gauge<f64, AtomicU64>,
@@ -71,8 +69,6 @@ pub struct Metrics {
     pub store_errors: Counter,
     /// Interruptions of the feed.
     pub feed_interruptions: Counter,
-    /// Events under a number that watchers have seen on another event.
-    pub numbers_reused: Counter,
     registry: Registry,
 }
 
@@ -86,7 +82,6 @@ impl Metrics {
             sessions: Gauge::default(),
             rooms: Gauge::default(),
             feed_rooms: Gauge::default(),
-            live_edges: Gauge::default(),
             sessions_behind: Gauge::default(),
             behind_longest: Gauge::default(),
             outbox: Gauge::default(),
@@ -102,7 +97,6 @@ impl Metrics {
             publish_seconds: Histogram::new(buckets),
             store_errors: Counter::default(),
             feed_interruptions: Counter::default(),
-            numbers_reused: Counter::default(),
             registry: Registry::with_prefix("jobcast"),
         };
         metrics.register(tasks);
@@ -115,8 +109,7 @@ impl Metrics {
         registry.register("sessions", "Sessions that the hub knows", self.sessions.clone());
         registry.register("rooms", "Rooms with a session of this node", self.rooms.clone());
         registry.register("feed_rooms", "Rooms that the feed covers for this node", self.feed_rooms.clone());
-        registry.register("live_edges", "Jobs that have a live edge", self.live_edges.clone());
-        registry.register("sessions_behind", "Sessions behind on some job", self.sessions_behind.clone());
+        registry.register("sessions_behind", "Sessions behind in some room", self.sessions_behind.clone());
         registry.register("events_accepted", "Events accepted by kind", self.accepted.clone());
         registry.register("deliveries", "Events handed to sessions by edge", self.deliveries.clone());
         registry.register("catch_ups", "Catch-ups begun by reason", self.catch_ups.clone());
@@ -134,8 +127,6 @@ impl Metrics {
         registry.register_with_unit(publish.0, publish.1, Unit::Seconds, self.publish_seconds.clone());
         registry.register("store_errors", "Calls of the store that failed", self.store_errors.clone());
         registry.register("feed_interruptions", "Interruptions of the feed", self.feed_interruptions.clone());
-        let reused = "Events under a number that watchers have seen on another event";
-        registry.register("numbers_reused", reused, self.numbers_reused.clone());
         registry.register("tasks", "Tasks alive by name", tasks.alive().clone());
     }
 

@@ -33,6 +33,12 @@ impl Timestamp {
         self.0
     }
 
+    /// The moment `span` later, not after the year 9999.
+    pub fn after(self, span: Duration) -> Self {
+        let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_add(millis).min(MAX_MILLIS))
+    }
+
     /// The moment `span` earlier, not before the epoch.
     pub fn before(self, span: Duration) -> Self {
         Self(self.0.saturating_sub(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)))

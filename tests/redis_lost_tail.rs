@@ -35,6 +35,7 @@ async fn publish(gateway: &Gateway, job: &str) -> Seq {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server"]
 async fn no_number_that_was_seen_is_given_again() {
     let mut server = RedisServer::start().await;
     let (watching, publishing) = (gateway(&server).await, gateway(&server).await);
@@ -68,6 +69,7 @@ async fn no_number_that_was_seen_is_given_again() {
 }
 
 #[tokio::test]
+#[ignore = "needs redis-server"]
 async fn replicas_that_must_have_an_event_are_waited_for() {
     let server = RedisServer::start().await;
     let redis = RedisOptions { wait_replicas: 1, ..RedisOptions::new(&server.url()) };

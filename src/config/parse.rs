@@ -1,158 +1,137 @@
-//! How values are written, and what would be right where they are not.
+//! How each kind of value is written. A value that is not right is answered with what would be, in words that
+//! follow "must be".
 
-use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
+use std::{fs, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use bytesize::ByteSize;
-use serde::{Deserialize, Deserializer, de::Error};
 use tracing::level_filters::LevelFilter;
 
-use super::{AuthMode, BackendName};
-use crate::telemetry::LogFormat;
+use super::value::Value;
 
-/// Anything that is written as text.
-pub fn text<'de, D: Deserializer<'de>, T: FromStr<Err: fmt::Display>>(
-    deserializer: D,
-) -> Result<T, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    text.parse().map_err(|error| {
-        D::Error::custom(format!("{error}; got {text:?}, expected such as \"127.0.0.1:3000\""))
-    })
+/// An address and a port.
+pub fn address(value: &Value) -> Result<SocketAddr, String> {
+    let address = value.text().and_then(|text| text.parse().ok());
+    address.ok_or_else(|| "an address and a port such as \"127.0.0.1:3000\"".to_owned())
 }
 
-/// A whole number from `MIN` to `MAX`.
-pub fn whole<'de, D: Deserializer<'de>, const MIN: u64, const MAX: u64>(
-    deserializer: D,
-) -> Result<u64, D::Error> {
-    match i64::deserialize(deserializer)? {
-        number if u64::try_from(number).is_ok_and(|number| (MIN..=MAX).contains(&number)) => {
-            Ok(number.unsigned_abs())
-        }
-        number => Err(D::Error::custom(format!("must be from {MIN} to {MAX}, got {number}"))),
+/// `true` or `false`.
+pub fn boolean(value: &Value) -> Result<bool, String> {
+    value.boolean().ok_or_else(|| "a boolean, true or false".to_owned())
+}
+
+/// An integer within `bounds`.
+pub fn integer<T: TryFrom<i128>>(bounds: RangeInclusive<i128>) -> impl Fn(&Value) -> Result<T, String> {
+    move |value| {
+        let integer = value.integer().filter(|integer| bounds.contains(integer));
+        let integer = integer.and_then(|integer| T::try_from(integer).ok());
+        integer.ok_or_else(|| format!("an integer from {} to {}", bounds.start(), bounds.end()))
     }
 }
 
-/// A span of time of `MIN` to `MAX` milliseconds, written as `"10s"`, `"24h"` or `"1m 30s"`.
-pub fn span<'de, D: Deserializer<'de>, const MIN: u64, const MAX: u64>(
-    deserializer: D,
-) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let span = humantime_serde::re::humantime::parse_duration(&text).map_err(|error| {
-        D::Error::custom(format!("must be a span of time such as \"10s\" or \"24h\", got {text:?}: {error}"))
-    })?;
-    let (least, most) = (Duration::from_millis(MIN), Duration::from_millis(MAX));
-    if (least..=most).contains(&span) {
-        return Ok(span);
+/// A span of time within `bounds`, written as `"10s"`, `"24h"` or `"1m 30s"`.
+pub fn span(bounds: RangeInclusive<Duration>) -> impl Fn(&Value) -> Result<Duration, String> {
+    move |value| {
+        let span = value.text().and_then(|text| humantime::parse_duration(text).ok());
+        span.filter(|span| bounds.contains(span)).ok_or_else(|| {
+            let [least, most] = [bounds.start(), bounds.end()].map(|bound| written_span(*bound));
+            format!("a span of time such as \"10s\" or \"24h\", from {least} to {most}")
+        })
     }
-    let written = humantime_serde::re::humantime::format_duration;
-    Err(D::Error::custom(format!(
-        "must be from \"{}\" to \"{}\", got {text:?}",
-        written(least),
-        written(most)
-    )))
 }
 
-/// A number of bytes from `MIN` to `MAX`, written as `"128KiB"` or `"8MiB"`, or as a number.
-pub fn size<'de, D: Deserializer<'de>, const MIN: u64, const MAX: u64>(
-    deserializer: D,
-) -> Result<ByteSize, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let size: ByteSize = text.parse().map_err(|_| {
-        D::Error::custom(format!("must be a number of bytes such as \"128KiB\" or \"8MiB\", got {text:?}"))
-    })?;
-    if (MIN..=MAX).contains(&size.as_u64()) {
-        return Ok(size);
+/// A span of time as it is written.
+pub fn written_span(span: Duration) -> String {
+    format!("\"{}\"", humantime::format_duration(span))
+}
+
+/// A number of bytes within `bounds`, written as `"128KiB"` or `"8MiB"`, or as an integer.
+pub fn size<T: TryFrom<u64>>(bounds: RangeInclusive<u64>) -> impl Fn(&Value) -> Result<T, String> {
+    move |value| {
+        let bytes = match value.integer() {
+            Some(integer) => u64::try_from(integer).ok(),
+            None => value.text().and_then(|text| text.parse::<ByteSize>().ok()).map(|size| size.as_u64()),
+        };
+        let bytes = bytes.filter(|bytes| bounds.contains(bytes)).and_then(|bytes| T::try_from(bytes).ok());
+        bytes.ok_or_else(|| {
+            let [least, most] = [bounds.start(), bounds.end()].map(|bound| ByteSize(*bound));
+            format!("a number of bytes such as \"128KiB\" or \"8MiB\", from \"{least}\" to \"{most}\"")
+        })
     }
-    Err(D::Error::custom(format!(
-        "must be from \"{}\" to \"{}\", got {text:?}",
-        ByteSize(MIN),
-        ByteSize(MAX)
-    )))
 }
 
 /// One of a few words, each of which means a value.
-fn choice<'de, D: Deserializer<'de>, T: Copy>(deserializer: D, words: &[(&str, T)]) -> Result<T, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let meant = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
-    meant.ok_or_else(|| {
-        let right: Vec<_> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
-        D::Error::custom(format!("must be {}, got {text:?}", right.join(" or ")))
-    })
-}
-
-pub fn log_format<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LogFormat, D::Error> {
-    choice(deserializer, &[("text", LogFormat::Text), ("json", LogFormat::Json)])
-}
-
-pub fn backend<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BackendName, D::Error> {
-    choice(deserializer, &[("embedded", BackendName::Embedded), ("redis", BackendName::Redis)])
-}
-
-pub fn auth_mode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<AuthMode, D::Error> {
-    choice(deserializer, &[("none", AuthMode::None)])
-}
-
-pub fn level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LevelFilter, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    text.parse().map_err(|_| {
-        D::Error::custom(format!("must be off, error, warn, info, debug or trace, got {text:?}"))
-    })
-}
-
-pub fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    match text.is_empty() {
-        true => Err(D::Error::custom("must be a folder, or \":memory:\"; got an empty string")),
-        false => Ok(text.into()),
+pub fn choice<T: Copy>(words: &'static [(&'static str, T)]) -> impl Fn(&Value) -> Result<T, String> {
+    move |value| {
+        let meant = words.iter().find(|(word, _)| value.text() == Some(word)).map(|(_, meant)| *meant);
+        meant.ok_or_else(|| {
+            let words: Vec<_> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
+            words.join(" or ")
+        })
     }
 }
 
-/// Origins as browsers write them.
-pub fn origins<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    let origins = Vec::<String>::deserialize(deserializer)?;
-    let wrong = origins.iter().find(|origin| {
+/// What is worth a line in the log.
+pub fn level(value: &Value) -> Result<LevelFilter, String> {
+    let level = value.text().and_then(|text| text.parse().ok());
+    level.ok_or_else(|| r#""off", "error", "warn", "info", "debug" or "trace""#.to_owned())
+}
+
+/// The embedded store's folder.
+pub fn folder(value: &Value) -> Result<PathBuf, String> {
+    match value.text() {
+        Some(path) if !path.is_empty() => Ok(path.into()),
+        _ => Err("the text of a folder's path, or \":memory:\"".to_owned()),
+    }
+}
+
+/// A file that is there and has certificates.
+pub fn certificates(value: &Value) -> Result<Option<PathBuf>, String> {
+    let expected = "the path of a file with PEM certificates";
+    let path = value.text().ok_or(expected)?;
+    match fs::read_to_string(path) {
+        Ok(text) if text.contains("-----BEGIN CERTIFICATE-----") => Ok(Some(path.into())),
+        Ok(_) => Err(format!("{expected} (it has none)")),
+        Err(error) => Err(format!("{expected} ({error})")),
+    }
+}
+
+/// Origins as browsers write them; in a variable these are separated by commas.
+pub fn origins(value: &Value) -> Result<Vec<String>, String> {
+    let is_origin = |origin: &String| {
         let host = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
-        *origin != "*" && host.is_none_or(|host| host.is_empty() || host.contains(['/', ' ', '?', '#', '@']))
-    });
-    match wrong {
-        None => Ok(origins),
-        Some(wrong) => Err(D::Error::custom(format!(
-            "must be origins as browsers write them, such as \"https://app.example.com\" without a slash at the end, got {wrong:?}"
-        ))),
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "must be a URL, or an array of URLs of one cluster")]
-enum OneOrMany {
-    One(String),
-    Many(Vec<String>),
+        let is_host = |host: &str| !host.is_empty() && !host.contains(['/', ' ', '?', '#', '@']);
+        origin == "*" || host.is_some_and(is_host)
+    };
+    let origins = match value {
+        Value::Variable(text) => {
+            value.texts().or_else(|| Some(text.split(',').map(|origin| origin.trim().to_owned()).collect()))
+        }
+        _ => value.texts(),
+    };
+    origins.filter(|origins| origins.iter().all(is_origin)).ok_or_else(|| {
+        "an array of origins as browsers write them, such as \"https://app.example.com\" without a slash at the end"
+            .to_owned()
+    })
 }
 
 /// One server, or some of a cluster's; in a variable these are separated by commas.
-pub fn redis_urls<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    let urls = match OneOrMany::deserialize(deserializer)? {
+pub fn redis_urls(value: &Value) -> Result<Vec<String>, String> {
+    let urls = value.texts().or_else(|| {
         // A password may hold a comma.
-        OneOrMany::One(urls) => urls.replace(",redis", "\nredis").lines().map(str::to_owned).collect(),
-        OneOrMany::Many(urls) => urls,
-    };
-    match !urls.is_empty()
-        && urls.iter().all(|url| url.starts_with("redis://") || url.starts_with("rediss://"))
-    {
-        true => Ok(urls),
-        // Not repeated: it may hold a password.
-        false => Err(D::Error::custom(
-            "must be redis://[user:password@]host:port[/db], or rediss://… with TLS; several of one cluster as an array",
-        )),
-    }
+        value.text().map(|urls| urls.replace(",redis", "\nredis").lines().map(str::to_owned).collect())
+    });
+    let is_url = |url: &String| url.starts_with("redis://") || url.starts_with("rediss://");
+    urls.filter(|urls| !urls.is_empty() && urls.iter().all(is_url)).ok_or_else(|| {
+        "redis://[user:password@]host:port[/db], or rediss://… with TLS; an array of URLs is one cluster"
+            .to_owned()
+    })
 }
 
-pub fn key_prefix<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    let prefix = String::deserialize(deserializer)?;
+/// What comes before every key and channel.
+pub fn key_prefix(value: &Value) -> Result<String, String> {
     let allowed = |c: char| c.is_ascii_graphic() && !"{}*?[]\\".contains(c);
-    match prefix.len() <= 128 && prefix.chars().all(allowed) {
-        true => Ok(prefix),
-        false => Err(D::Error::custom(format!(
-            "must be at most 128 visible ASCII characters other than {{ }} * ? [ ] \\, got {prefix:?}"
-        ))),
-    }
+    let prefix = value.text().filter(|prefix| prefix.len() <= 128 && prefix.chars().all(allowed));
+    prefix
+        .map(str::to_owned)
+        .ok_or_else(|| "text of at most 128 visible ASCII characters other than { } * ? [ ] \\".to_owned())
 }

@@ -1,25 +1,18 @@
-//! Where values come from. Each source is checked by itself first, so that an error names the one at fault.
+//! Where settings are written: a TOML file, and environment variables.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
+    fs, io,
     path::{Path, PathBuf},
 };
 
-use config::{Config as Layers, FileFormat, Map};
-use serde::de::Error as _;
+use toml::de::{DeTable, DeValue};
 
-use super::{Config, DEFAULT_FILE};
-
-/// What is wrong with the configuration, where, and what would be right.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct ConfigError(String);
-
-impl ConfigError {
-    pub(super) fn new(problem: impl Into<String>) -> Self {
-        Self(problem.into())
-    }
-}
+use super::{
+    DEFAULT_FILE,
+    settings::{Place, Settings},
+    value::Value,
+};
 
 /// Environment variables by name.
 pub type Environment = HashMap<String, String>;
@@ -28,105 +21,66 @@ pub type Environment = HashMap<String, String>;
 const PREFIX: &str = "JOBCAST_";
 
 /// Variables with the prefix that are not keys of the server's configuration.
-const OTHERS: [&str; 4] = ["JOBCAST_URL", "JOBCAST_API_KEY", "JOBCAST_TOKEN", "JOBCAST_BIN"];
+const OTHERS: [&str; 6] = [
+    "JOBCAST_URL",
+    "JOBCAST_API_KEY",
+    "JOBCAST_TOKEN",
+    "JOBCAST_BIN",
+    "JOBCAST_REDIS_SERVER",
+    "JOBCAST_TEST_CACHE",
+];
 
-/// Keys that hold lists; in a variable their elements are separated by commas.
-const LISTS: [&str; 1] = ["cors.origins"];
-
-/// Reads a configuration from a file and the environment.
-pub fn read(file: Option<&Path>, environment: &Environment) -> Result<Config, ConfigError> {
-    let path = match file {
-        Some(path) => Some(path.to_owned()),
-        None => Some(PathBuf::from(DEFAULT_FILE)).filter(|path| path.exists()),
-    };
-    let mut layers = Layers::builder();
-    if let Some(path) = path {
-        let place = path.display().to_string();
-        let text = std::fs::read_to_string(&path)
-            .map_err(|error| ConfigError::new(format!("{place}: cannot be read: {error}")))?;
-        layers = layers.add_source(checked(config::File::from_str(&text, FileFormat::Toml), &place)?);
+/// Adds what the file says: the named one, or else the default one if it is there.
+pub fn add_file(settings: &mut Settings, file: Option<&Path>) {
+    let path = file.map_or_else(|| PathBuf::from(DEFAULT_FILE), Path::to_owned);
+    let name = path.display().to_string();
+    match fs::read_to_string(&path) {
+        Ok(text) => add_toml(settings, &name, &text),
+        Err(error) if file.is_none() && error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => settings.reject(Place::File(name), format!("cannot be read: {error}")),
     }
-    for (name, source) in variables(environment)? {
-        layers = layers.add_source(checked(source, &name)?);
-    }
-    let layers = layers.build().map_err(|error| ConfigError::new(error.to_string()))?;
-    parsed(layers).map_err(ConfigError::new)
 }
 
-/// Checks one source by itself.
-fn checked<S>(source: S, place: &str) -> Result<S, ConfigError>
-where
-    S: config::Source + Clone + Send + Sync + 'static,
-{
-    let layer = Layers::builder().add_source(source.clone()).build();
-    let layer = layer.map_err(|error| ConfigError::new(format!("{place}: {error}")))?;
-    parsed(layer).map_err(|problem| ConfigError::new(format!("{place}: {problem}")))?;
-    Ok(source)
-}
-
-/// Reads the layers; an error names the key.
-fn parsed(layers: Layers) -> Result<Config, String> {
-    serde_path_to_error::deserialize(layers).map_err(|error| {
-        let key = error.path().to_string();
-        let problem = root(error.into_inner());
-        if key == "." { problem } else { format!("{key}: {problem}") }
-    })
-}
-
-/// The error itself, without the places that the library wraps around it: the path is told already.
-fn root(error: config::ConfigError) -> String {
-    match error {
-        config::ConfigError::At { error, .. } => root(*error),
-        config::ConfigError::Type { unexpected, expected, .. } => {
-            format!("expected {expected}, got {unexpected}")
+pub(super) fn add_toml(settings: &mut Settings, file: &str, text: &str) {
+    let line = |start: usize| Place::Line(file.to_owned(), 1 + text[..start].matches('\n').count());
+    let (document, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        for error in errors {
+            // Only the message: with the line it might show a password.
+            settings.reject(line(error.span().map_or(0, |span| span.start)), error.message());
         }
-        other => other.to_string(),
+        return;
+    }
+    for (name, value) in document.get_ref() {
+        let (section, value) = (name.get_ref(), value.get_ref());
+        settings.add(section.as_ref(), line(name.span().start), value.into());
+        let DeValue::Table(keys) = value else { continue };
+        for (key, value) in keys {
+            let name = format!("{section}.{}", key.get_ref());
+            settings.add(name, line(key.span().start), value.get_ref().into());
+        }
     }
 }
 
-/// The environment as sources, in the order in which they count: `REDIS_URL` alone selects the Redis store, and
-/// the variables of single keys win over it.
-fn variables(environment: &Environment) -> Result<Vec<(String, config::Environment)>, ConfigError> {
-    let mut sources = Vec::new();
+/// Adds what variables say, in the order in which they count: `REDIS_URL` alone selects the Redis store, and the
+/// variables of single keys win over it.
+pub fn add_environment(settings: &mut Settings, environment: &Environment) {
     if let Some(url) = environment.get("REDIS_URL").filter(|url| !url.is_empty()) {
-        let keys = [("JOBCAST_REDIS__URL", url.as_str()), ("JOBCAST_STORE__BACKEND", "redis")];
-        sources.extend(keys.map(|(name, value)| ("REDIS_URL".to_owned(), source(name, value))));
+        let place = Place::Variable("REDIS_URL".to_owned());
+        settings.add("redis.url", place.clone(), Value::Variable(url.clone()));
+        settings.add("store.backend", place, Value::Variable("redis".to_owned()));
     }
-    let mut keys: Vec<_> = environment.iter().filter(|(name, _)| name.starts_with(PREFIX)).collect();
-    keys.sort();
-    for (name, value) in keys.into_iter().filter(|(name, _)| !OTHERS.contains(&name.as_str())) {
-        if !name.contains("__") {
-            let right = "a key is written as JOBCAST_SECTION__KEY, such as JOBCAST_SERVER__LISTEN";
-            return Err(ConfigError::new(format!("{name}: {right}")));
+    let sorted: BTreeMap<_, _> = environment.iter().collect();
+    for (name, value) in sorted.into_iter().filter(|(name, _)| !OTHERS.contains(&name.as_str())) {
+        let Some(key) = name.strip_prefix(PREFIX) else { continue };
+        let place = Place::Variable(name.clone());
+        match key.split_once("__") {
+            Some((section, key)) => {
+                let key = format!("{section}.{key}").to_lowercase();
+                settings.add(key, place, Value::Variable(value.clone()));
+            }
+            None => settings
+                .reject(place, "a key is written as JOBCAST_SECTION__KEY, such as JOBCAST_SERVER__LISTEN"),
         }
-        sources.push((name.clone(), source(name, value)));
-    }
-    Ok(sources)
-}
-
-fn source(name: &str, value: &str) -> config::Environment {
-    let value = list_elements(value).unwrap_or_else(|| value.to_owned());
-    let variable: Map<String, String> = [(name.to_owned(), value)].into_iter().collect();
-    let mut source = config::Environment::with_prefix("JOBCAST")
-        .prefix_separator("_")
-        .separator("__")
-        .source(Some(variable))
-        .try_parsing(true)
-        .list_separator(",");
-    for key in LISTS {
-        source = source.with_list_parse_key(key);
-    }
-    source
-}
-
-/// The elements of a list that is written as JSON, separated by commas.
-fn list_elements(value: &str) -> Option<String> {
-    let elements: Vec<String> = serde_json::from_str(value).ok()?;
-    Some(elements.join(","))
-}
-
-impl From<ConfigError> for config::ConfigError {
-    fn from(error: ConfigError) -> Self {
-        config::ConfigError::custom(error.0)
     }
 }

@@ -1,77 +1,61 @@
-//! Catching up: one task for each session that is behind, from history until it is in step again.
+//! Catching up: one task for each session that is behind, which reads the logs of its rooms until it meets their live
+//! edges.
 
 use std::time::{Duration, Instant};
 
-use futures_util::{StreamExt, stream};
-
 use super::{
     CloseReason, Gateway,
-    hub::{Need, Progress, Round, SessionKey, Want},
+    hub::{CatchUpReason, Need, Progress, SessionKey},
 };
 use crate::{
-    event::{JobEvent, Seq},
-    id::JobId,
-    store::{Entry, StoreError, Window},
+    position::Position,
+    room::Room,
+    store::{Content, LogEntry, LogPage},
     telemetry::ReasonLabel,
 };
 
-/// How many events are read from history at the same time for all who catch up or resume: so many times the largest
-/// event is what they hold in memory at the most.
-pub const EVENTS_READ_AT_ONCE: u32 = 1024;
+/// How many entries are read at the same time for all who catch up or resume: so many times the largest event is what
+/// they hold in memory at the most.
+pub const ENTRIES_READ_AT_ONCE: u32 = 1024;
 
 /// The first and the longest pause while a session has no place, or the store gives no answer.
 pub const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(250));
 
 /// Looks after a session that has fallen behind, until it is not any more, is gone, or is given up.
-pub fn start(gateway: &Gateway, key: SessionKey, reason: &'static str) {
-    gateway.0.metrics.catch_ups.get_or_create(&ReasonLabel { reason }).inc();
+pub fn start(gateway: &Gateway, key: SessionKey, reason: CatchUpReason) {
+    let label = ReasonLabel { reason: reason.as_str() };
+    gateway.0.metrics.catch_ups.get_or_create(&label).inc();
     let gateway = gateway.clone();
     gateway.0.tasks.clone().spawn_until_stop("catch-up", async move {
-        if reason == SLOW {
+        if reason == CatchUpReason::Slow {
             tracing::debug!(who = %gateway.who(key), "a session has fallen behind");
         }
         let begun = Instant::now();
         let in_time = catch_up(&gateway, key).await;
-        let seconds = gateway.0.metrics.catch_up_seconds.get_or_create(&ReasonLabel { reason }).clone();
-        seconds.observe(begun.elapsed().as_secs_f64());
+        gateway.0.metrics.catch_up_seconds.get_or_create(&label).observe(begun.elapsed().as_secs_f64());
         match in_time {
-            true => tracing::debug!(?key, reason, took = ?begun.elapsed(), "a session has caught up"),
+            true => tracing::debug!(?key, took = ?begun.elapsed(), "a session has caught up"),
             false => gateway.close(key, CloseReason::TooSlow),
         }
     });
 }
 
-/// The reason of who has no place for what is live; others read what they have asked for.
-pub const SLOW: &str = "slow";
-
-/// Says whether the session is in step, or gone, within the time that it has.
+/// Says whether the session is at the live edge of its rooms, or gone, within the time that it has.
 async fn catch_up(gateway: &Gateway, key: SessionKey) -> bool {
     let Some(outlet) = gateway.hub(|hub| hub.outlet(key)) else { return true };
     let (mut pages, mut pause) = (Pages::default(), PAUSES.0);
     let (mut since, patience) = (Instant::now(), gateway.0.options.behind);
-    let (mut told, mut round) = (false, Round::default());
+    let mut told = false;
     while let Some(need) = gateway.hub(|hub| hub.next_need(key)) {
-        let progress = if outlet.is_full() {
-            Progress { full: true, asked: false }
-        } else {
-            match need {
-                Need::Notices => gateway.hub(|hub| hub.flush_notices(key)),
-                Need::History { job, after } => {
-                    let reading = Instant::now();
-                    let page = pages.recall(gateway, key, &job, after).await;
-                    // No client is to blame for a store that does not answer.
-                    since += reading.elapsed();
-                    gateway.hub(|hub| hub.replay(key, &job, after, &page))
-                }
-                Need::Round => {
-                    if round.is_over() {
-                        round = gateway.hub(|hub| hub.begin_round(key));
-                    }
-                    let reading = Instant::now();
-                    pages.supply(gateway, &mut round).await;
-                    since += reading.elapsed();
-                    gateway.hub(|hub| hub.hand(key, &mut round))
-                }
+        let progress = match &need {
+            _ if outlet.is_full() => Progress { full: true, asked: false },
+            Need::Notices => gateway.hub(|hub| hub.flush_notices(key)),
+            Need::Log { room, after, .. } => {
+                let reading = Instant::now();
+                let page = pages.recall(gateway, room, *after).await;
+                // No client is to blame for a store that does not answer.
+                since += reading.elapsed();
+                gateway.hub(|hub| hub.replay(key, &need, &page))
             }
         };
         outlet.flush();
@@ -95,19 +79,16 @@ async fn catch_up(gateway: &Gateway, key: SessionKey) -> bool {
     true
 }
 
-/// How many events the first page has, and how many a later one has at the most.
+/// How many entries the first page has, and how many a later one has at the most.
 const PAGE: (u32, u32) = (16, 100);
 
-/// How many bytes a page should have.
+/// How many bytes of events a page should have.
 const PAGE_BYTES: usize = 256 * 1024;
 
-/// How many histories are read at once for a session that catches up by time.
-const READS_AT_ONCE: usize = 16;
-
-/// How many times as many events as before the next page has at the most.
+/// How many times as many entries as before the next page has at the most.
 const GROWTH: u32 = 4;
 
-/// Reads history page by page. How many events the next page has follows from how large they were in the last one.
+/// Reads logs page by page. How many entries the next page has follows from how large the events were in the last one.
 #[derive(Debug)]
 pub struct Pages {
     limit: u32,
@@ -120,66 +101,43 @@ impl Default for Pages {
 }
 
 impl Pages {
-    /// The events of a job after a number, oldest first; waits for the store for as long as the caller does.
-    pub async fn read(&mut self, gateway: &Gateway, job: &JobId, after: Seq) -> Vec<JobEvent> {
-        let page = gateway.retry(|| read_page(gateway, job, after, self.limit)).await;
-        self.adapt(&page);
+    /// The log of a room after a place, once not too much is being read; waits for the store for as long as the caller
+    /// does.
+    pub async fn read(&mut self, gateway: &Gateway, room: &Room, after: Position) -> LogPage {
+        let limit = self.limit.min(ENTRIES_READ_AT_ONCE);
+        let read = || async {
+            // Closed never: the semaphore lives as long as the gateway.
+            let _places = gateway.0.log_reads.acquire_many(limit).await;
+            gateway.0.store.log(room, after, limit as usize).await
+        };
+        let page = gateway.retry(read).await;
+        self.adapt(&page.entries);
         page
     }
 
     /// The same for a session that missed it live, of which most is still in memory.
-    async fn recall(&mut self, gateway: &Gateway, key: SessionKey, job: &JobId, after: Seq) -> Vec<JobEvent> {
-        let page = gateway.hub(|hub| hub.remembered(key, job, after, PAGE.1 as usize));
-        if page.is_empty() { self.read(gateway, job, after).await } else { page }
-    }
-
-    /// Reads what a round needs to go on.
-    async fn supply(&mut self, gateway: &Gateway, round: &mut Round) {
-        let limit = self.limit;
-        let read = |want: Want| async move {
-            let limit = limit.min(u32::try_from(want.limit).unwrap_or(u32::MAX));
-            let page = gateway.retry(|| read_page(gateway, &want.job, want.after, limit)).await;
-            (want, page)
-        };
-        loop {
-            let wanted = round.wanted();
-            if wanted.is_empty() {
-                return;
-            }
-            let mut pages = stream::iter(wanted).map(read).buffer_unordered(READS_AT_ONCE);
-            while let Some((want, page)) = pages.next().await {
-                self.adapt(&page);
-                round.supply(&want, page);
-            }
+    async fn recall(&mut self, gateway: &Gateway, room: &Room, after: Position) -> LogPage {
+        let entries = gateway.hub(|hub| hub.remembered(room, after, PAGE.1 as usize));
+        match entries.last().map(|entry| entry.position) {
+            Some(end) => LogPage { entries, is_last: false, end },
+            None => self.read(gateway, room, after).await,
         }
     }
 
-    fn adapt(&mut self, page: &[JobEvent]) {
-        let bytes: usize = page.iter().map(|event| event.json().get().len()).sum();
-        if let Some(average) = bytes.checked_div(page.len()) {
+    fn adapt(&mut self, entries: &[LogEntry]) {
+        let bytes: usize = entries.iter().map(size).sum();
+        if let Some(average) = bytes.checked_div(entries.len()) {
             let fitting = u32::try_from(PAGE_BYTES / average.max(1)).unwrap_or(u32::MAX);
             self.limit = fitting.clamp(1, (self.limit * GROWTH).min(PAGE.1));
         }
     }
 }
 
-async fn read_page(
-    gateway: &Gateway,
-    job: &JobId,
-    after: Seq,
-    limit: u32,
-) -> Result<Vec<JobEvent>, StoreError> {
-    read(gateway, job, Window::After { seq: after, limit: limit as usize }).await
-}
-
-/// Reads a part of a job's history, once not too much is being read.
-pub async fn read(gateway: &Gateway, job: &JobId, window: Window) -> Result<Vec<JobEvent>, StoreError> {
-    let (Window::Newest(count) | Window::After { limit: count, .. }) = window;
-    let places = u32::try_from(count).unwrap_or(u32::MAX).min(EVENTS_READ_AT_ONCE);
-    // Closed never: the semaphore lives as long as the gateway.
-    let _places = gateway.0.catch_up_reads.acquire_many(places).await;
-    let entries = gateway.0.store.history(job, window).await?;
-    Ok(entries.into_iter().filter_map(Entry::event).collect())
+fn size(entry: &LogEntry) -> usize {
+    match &entry.content {
+        Content::Event(event) => event.json().get().len(),
+        Content::Lost(gap) => gap.job.as_str().len(),
+    }
 }
 
 #[cfg(test)]
@@ -190,9 +148,11 @@ mod tests {
         timestamp::Timestamp,
     };
 
-    fn page(count: usize, bytes: usize) -> Vec<JobEvent> {
+    fn page(count: usize, bytes: usize) -> Vec<LogEntry> {
         let draft = || Draft::error("j".parse().unwrap(), &"x".repeat(bytes), Owner::default());
-        (0..count).map(|_| draft().accept(&Owner::default(), Timestamp::default(), 1)).collect()
+        let event = || draft().accept(&Owner::default(), Timestamp::default(), 1);
+        let entry = |_| LogEntry { position: Position::of_seq(1), content: Content::Event(event()) };
+        (0..count).map(entry).collect()
     }
 
     #[test]

@@ -1,62 +1,95 @@
-//! The decision at the heart: what an event means to a node that has delivered a job up to its live edge.
+//! The decision at the heart: what an entry of a room's log means to a node that has delivered the log up to its live
+//! edge.
 
-use crate::event::Seq;
+use crate::{event::JobEvent, position::Position, timestamp::Timestamp};
 
-/// What to do with an event that the feed brings.
+/// How far this node has delivered the log of a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
-    /// The node knows nothing of the job yet: deliver, and begin the live edge here.
-    First,
-    /// Delivered before: drop.
-    Duplicate,
-    /// The one that is due: deliver and advance.
-    Next,
-    /// Something between is missing: fetch the history after `after` and deliver in order.
-    Gap {
-        /// The live edge.
-        after: Seq,
-    },
+pub struct LiveEdge {
+    /// The place up to which all is delivered.
+    pub position: Position,
+    /// No event up to there has a later time.
+    pub at: Timestamp,
 }
 
-/// Decides by numbers alone. For every order in which copies arrive, following the steps delivers each number
-/// beyond the first once and in order.
-pub fn decide(live_edge: Option<Seq>, incoming: Seq) -> Step {
-    match live_edge {
-        None => Step::First,
-        Some(edge) if incoming <= edge => Step::Duplicate,
-        Some(edge) if incoming == edge + 1 => Step::Next,
-        Some(after) => Step::Gap { after },
+/// What to do with an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Delivered before: drop it.
+    Duplicate,
+    /// Deliver it, and move the edge.
+    Next,
+    /// The same; the store has lost the log and begun it anew, with positions that were given before.
+    Anew,
+}
+
+impl LiveEdge {
+    /// Decides by position. Only a log that began anew has an entry at or below the edge that is younger than all that
+    /// was delivered, for within a log times at or below a position do not exceed what was seen there.
+    pub fn decide(&self, position: Position, event: &JobEvent) -> Step {
+        match position > self.position {
+            true => Step::Next,
+            false if event.timestamp() > self.at => Step::Anew,
+            false => Step::Duplicate,
+        }
+    }
+
+    /// Moves to an entry that is delivered.
+    pub fn advance(&mut self, position: Position, event: &JobEvent) {
+        self.position = position;
+        self.at = self.at.max(event.timestamp());
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::{Draft, Owner};
     use proptest::prelude::*;
 
+    fn event(seq: u64) -> JobEvent {
+        let draft = Draft::update("j".parse().unwrap(), "s", None, Owner::default()).unwrap();
+        draft.accept(&Owner::default(), Timestamp::from_millis(seq).unwrap(), seq)
+    }
+
     proptest! {
+        /// Copies may come at any time, as long as the log comes in order.
         #[test]
-        fn any_arrival_order_delivers_each_once_in_order(
-            first in 1u64..1000,
-            arrivals in prop::collection::vec(0u64..50, 1..200),
+        fn a_log_that_comes_in_order_is_delivered_once(
+            start in 0u64..20,
+            jumps in prop::collection::vec(1u64..1000, 1..50),
+            repeats in prop::collection::vec((0usize..50, 0usize..50), 0..50),
         ) {
-            let history: Vec<Seq> = (first..first + 50).collect();
-            let (mut edge, mut delivered) = (None, Vec::new());
-            for incoming in arrivals.into_iter().map(|offset| first + offset) {
-                match decide(edge, incoming) {
+            let log: Vec<u64> = jumps.iter().scan(start, |at, jump| { *at += jump; Some(*at) }).collect();
+            let mut arrivals = log.clone();
+            for (place, copy) in repeats {
+                // A copy comes behind the first of its kind.
+                let (place, copy) = (place % arrivals.len(), copy % (place % arrivals.len() + 1));
+                arrivals.insert(place + 1, arrivals[copy]);
+            }
+            let first = Timestamp::from_millis(start).unwrap();
+            let mut edge = LiveEdge { position: Position::of_seq(start), at: first };
+            let mut delivered = Vec::new();
+            for seq in arrivals {
+                let (position, event) = (Position::of_seq(seq), event(seq));
+                match edge.decide(position, &event) {
                     Step::Duplicate => {}
-                    Step::First | Step::Next => {
-                        delivered.push(incoming);
-                        edge = Some(incoming);
-                    }
-                    Step::Gap { after } => {
-                        delivered.extend(history.iter().copied().filter(|seq| (after + 1..=incoming).contains(seq)));
-                        edge = Some(incoming);
-                    }
+                    Step::Next => { delivered.push(seq); edge.advance(position, &event); }
+                    Step::Anew => prop_assert!(false, "{seq} is no new log"),
                 }
             }
-            prop_assert!(delivered.windows(2).all(|pair| pair[1] == pair[0] + 1), "{delivered:?}");
-            prop_assert_eq!(delivered.last().copied(), edge);
+            prop_assert_eq!(delivered, log);
         }
+    }
+
+    #[test]
+    fn a_log_that_began_anew_shows_by_its_time() {
+        let mut edge = LiveEdge { position: Position::of_seq(900), at: Timestamp::from_millis(500).unwrap() };
+        let position = Position::of_seq(501);
+        assert_eq!(edge.decide(Position::of_seq(500), &event(500)), Step::Duplicate);
+        assert_eq!(edge.decide(position, &event(501)), Step::Anew);
+        edge.advance(position, &event(501));
+        assert_eq!(edge.decide(position, &event(501)), Step::Duplicate);
+        assert_eq!(edge.decide(Position::of_seq(502), &event(502)), Step::Next);
     }
 }

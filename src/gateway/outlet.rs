@@ -1,17 +1,21 @@
-//! What the core knows of an edge: something that takes deliveries for one session, or has no place for them.
+//! What the core knows of an edge: a queue that takes deliveries for one session, or has no place for them.
 
 use crate::{
     event::{Gap, JobEvent},
+    id::ClientId,
     notice::Notice,
+    position::{Position, Positions, RoomSet},
+    room::Room,
+    store::Arrival,
 };
 
 /// Something on its way to a session.
 #[derive(Debug, Clone, Copy)]
 pub enum Delivery<'a> {
-    /// A job event.
-    Event(&'a JobEvent),
-    /// Events that can no longer be had.
-    Gap(&'a Gap),
+    /// A job event, where it stands, and which of its rooms bring it.
+    Event(&'a JobEvent, &'a Positions, RoomSet),
+    /// Events that can no longer be had, the room that misses them, and where they stood there.
+    Gap(&'a Gap, &'a Room, Position),
     /// An event of a publisher's own.
     Notice(&'a Notice),
 }
@@ -20,8 +24,8 @@ impl Delivery<'_> {
     /// At least so many bytes it is on every wire.
     pub fn size(&self) -> usize {
         match self {
-            Delivery::Event(event) => event.json().get().len(),
-            Delivery::Gap(gap) => gap.job.as_str().len(),
+            Delivery::Event(event, ..) => event.json().get().len(),
+            Delivery::Gap(gap, ..) => gap.job.as_str().len(),
             Delivery::Notice(notice) => notice.data.get().len(),
         }
     }
@@ -60,20 +64,24 @@ impl CloseReason {
     }
 }
 
-/// The sending end of one session.
+/// The sending end of one session. The hub offers under its lock, so an offer puts something into a queue or refuses
+/// it, at once, and does nothing else.
 pub trait Outlet: Send + Sync + 'static {
-    /// Takes a delivery or refuses it at once; must not wait. What is taken is sent in the order of the offers, at the
-    /// latest after the next [`Outlet::flush`].
+    /// Takes a delivery or refuses it. What is taken is sent in the order of the offers, at the latest after the next
+    /// [`Outlet::flush`].
     fn offer(&self, delivery: Delivery<'_>) -> Offer;
 
-    /// Takes events as [`Outlet::offer`] takes each of them. Answers how many it took before it had no place; what is
-    /// closed takes all.
-    fn offer_all(&self, events: &[JobEvent]) -> usize {
-        events.iter().take_while(|event| self.offer(Delivery::Event(event)) != Offer::Full).count()
+    /// Takes events that the same rooms bring, as [`Outlet::offer`] takes each of them. Answers how many it took before
+    /// it had no place; what is closed takes all.
+    fn offer_all(&self, arrivals: &[Arrival], rooms: RoomSet) -> usize {
+        let offer = |arrival: &&Arrival| {
+            self.offer(Delivery::Event(&arrival.event, &arrival.positions, rooms)) != Offer::Full
+        };
+        arrivals.iter().take_while(offer).count()
     }
 
     /// Sends what was taken, as far as that goes without waiting; the rest follows by itself. It is called after the
-    /// offers that come together, so that they can leave together.
+    /// offers that come together, so that they can leave together; never under a lock of the hub.
     fn flush(&self) {}
 
     /// How many bytes wait in this process until the peer takes them.
@@ -84,6 +92,11 @@ pub trait Outlet: Send + Sync + 'static {
 
     /// Whether notices are of interest to it.
     fn takes_notices(&self) -> bool;
+
+    /// The name of the record that its client has, if it has one.
+    fn client(&self) -> Option<&ClientId> {
+        None
+    }
 
     /// Ends the connection behind it; must not wait.
     fn close(&self, reason: CloseReason);

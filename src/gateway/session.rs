@@ -1,3 +1,5 @@
+//! A session: one connected watcher, whatever the edge.
+
 use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -55,7 +57,7 @@ impl Gateway {
         if let Some(peer) = peer {
             self.0.store.directory().connect(connection, self.record(peer));
         }
-        let key = self.hub(|hub| hub.connect(outlet, client.clone()));
+        let key = self.hub(|hub| hub.connect(outlet));
         Session { gateway: self.clone(), key, connection, client }
     }
 

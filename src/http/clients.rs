@@ -1,3 +1,5 @@
+//! The directory over HTTP: who is connected, and how many are in a room.
+
 use std::sync::Arc;
 
 use axum::{Json, extract::State};

@@ -3,8 +3,9 @@
 use std::{
     convert::Infallible,
     pin::Pin,
+    str::FromStr,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -32,11 +33,13 @@ use super::{
 use crate::{
     connection::Connection,
     event::{JobEvent, Seq},
-    gateway::{CloseReason, Delivery, JobResume, Offer, Outlet, Session, Subscription},
-    id::{JobId, UserId},
+    gateway::{CloseReason, Delivery, JobResume, Joined, Latest, Offer, Outlet, Session, Subscription},
+    id::{JobId, TenantId, UserId},
+    position::RoomSet,
     refusal::Refusal,
+    room::Room,
+    store::Entry,
     telemetry::EdgeLabel,
-    timestamp::Timestamp,
 };
 
 /// How often a comment shows that an idle stream lives.
@@ -57,11 +60,12 @@ type Connected = Option<Extension<ConnectInfo<Connection>>>;
     params(
         ("jobId" = String, Path, description = "The job"),
         ("since" = Option<u64>, Query, description = "Replay the events with a larger seq first; 0 for all"),
+        ("until" = Option<String>, Query, description = "finished: the stream ends after the job's next ending, or after the replay where it is finished already"),
         ("Last-Event-ID" = Option<String>, Header, description = "As since, and before it"),
     ),
     responses(
         (status = 200, description = "The stream", content_type = "text/event-stream", body = String),
-        (status = 422, description = "An invalid job id or since", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "An invalid job id, since or until", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The store is down", body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -73,10 +77,11 @@ pub async fn of_job(
     connection: Connected,
 ) -> Result<Response, Refusal> {
     let since = resume::<Seq>(&params, &headers)?.map(JobResume::Since);
-    stream(state, connection, Subscription::Job(job, since), |event| event.seq()).await
+    let until = params.optional("until")?.unwrap_or(Until::Cut);
+    stream(state, connection, Subscription::Job(job, since), until).await
 }
 
-/// Streams the events of a user's jobs; `id` is the event's time in Unix milliseconds
+/// Streams the events of a user's jobs; `id` is the position in the user's room
 #[utoipa::path(
     get,
     path = "/api/users/{userId}/events",
@@ -84,7 +89,7 @@ pub async fn of_job(
     tag = "watching",
     params(
         ("userId" = String, Path, description = "The user"),
-        ("since" = Option<String>, Query, description = "Replay from this time first: RFC 3339 or Unix milliseconds"),
+        ("since" = Option<String>, Query, description = "Replay what came after this position first, or from this time on: RFC 3339 or Unix milliseconds"),
         ("Last-Event-ID" = Option<String>, Header, description = "As since, and before it"),
     ),
     responses(
@@ -100,18 +105,46 @@ pub async fn of_user(
     headers: HeaderMap,
     connection: Connected,
 ) -> Result<Response, Refusal> {
-    let since = resume::<Timestamp>(&params, &headers)?;
-    stream(state, connection, Subscription::User(user, since), |event| event.timestamp().millis()).await
+    let since = resume(&params, &headers)?;
+    stream(state, connection, Subscription::User(user, since), Until::Cut).await
 }
 
-/// Streams the events of all jobs; `id` is the event's time in Unix milliseconds
+/// Streams the events of a tenant's jobs; `id` is the position in the tenant's room
+#[utoipa::path(
+    get,
+    path = "/api/tenants/{tenantId}/events",
+    operation_id = "streamTenant",
+    tag = "watching",
+    params(
+        ("tenantId" = String, Path, description = "The tenant"),
+        ("since" = Option<String>, Query, description = "Replay what came after this position first, or from this time on: RFC 3339 or Unix milliseconds"),
+        ("Last-Event-ID" = Option<String>, Header, description = "As since, and before it"),
+    ),
+    responses(
+        (status = 200, description = "The stream", content_type = "text/event-stream", body = String),
+        (status = 422, description = "An invalid tenant id or since", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The store is down", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn of_tenant(
+    State(state): State<Arc<HttpState>>,
+    InPath(tenant): InPath<TenantId>,
+    params: Params,
+    headers: HeaderMap,
+    connection: Connected,
+) -> Result<Response, Refusal> {
+    let since = resume(&params, &headers)?;
+    stream(state, connection, Subscription::Tenant(tenant, since), Until::Cut).await
+}
+
+/// Streams the events of all jobs; `id` is the position in the room of all jobs
 #[utoipa::path(
     get,
     path = "/api/events",
     operation_id = "streamAll",
     tag = "watching",
     params(
-        ("since" = Option<String>, Query, description = "Replay from this time first: RFC 3339 or Unix milliseconds"),
+        ("since" = Option<String>, Query, description = "Replay what came after this position first, or from this time on: RFC 3339 or Unix milliseconds"),
         ("Last-Event-ID" = Option<String>, Header, description = "As since, and before it"),
     ),
     responses(
@@ -126,12 +159,32 @@ pub async fn all(
     headers: HeaderMap,
     connection: Connected,
 ) -> Result<Response, Refusal> {
-    let since = resume::<Timestamp>(&params, &headers)?;
-    stream(state, connection, Subscription::AllJobs(since), |event| event.timestamp().millis()).await
+    let since = resume(&params, &headers)?;
+    stream(state, connection, Subscription::AllJobs(since), Until::Cut).await
+}
+
+/// When a stream ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Until {
+    /// When either side cuts it.
+    Cut,
+    /// With the job's next ending; after the replay, where it is finished already.
+    Finished,
+}
+
+impl FromStr for Until {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "finished" => Ok(Until::Finished),
+            _ => Err("must be finished, or left out"),
+        }
+    }
 }
 
 /// Where to resume from. A browser that reconnects repeats the URL, so its `Last-Event-ID` is the newer one.
-fn resume<T: std::str::FromStr<Err: std::fmt::Display>>(
+fn resume<T: FromStr<Err: std::fmt::Display>>(
     params: &Params,
     headers: &HeaderMap,
 ) -> Result<Option<T>, Refusal> {
@@ -149,19 +202,29 @@ async fn stream(
     state: Arc<HttpState>,
     connection: Connected,
     subscription: Subscription,
-    id: fn(&JobEvent) -> u64,
+    until: Until,
 ) -> Result<Response, Refusal> {
     let metrics = state.gateway.metrics();
     let label = EdgeLabel { edge: "sse" };
     let (sender, frames) = mpsc::channel(state.options.outbox);
     let end = CancellationToken::new();
-    let deliveries = metrics.deliveries.get_or_create(&label).clone();
-    let (waiting, bound) = (Arc::default(), state.options.outbox_bytes);
-    let connection = connection.map(|Extension(ConnectInfo(connection))| connection);
-    let outlet =
-        Arc::new(StreamOutlet { sender, waiting, bound, id, deliveries, end: end.clone(), connection });
+    let outlet = Arc::new(StreamOutlet {
+        sender,
+        waiting: Arc::default(),
+        bound: state.options.outbox_bytes,
+        deliveries: metrics.deliveries.get_or_create(&label).clone(),
+        end: end.clone(),
+        connection: connection.map(|Extension(ConnectInfo(connection))| connection),
+        last: OnceLock::new(),
+    });
     let session = state.gateway.connect(outlet.clone(), None);
-    session.join(&subscription).await?.start();
+    let joined = session.join(&subscription).await?;
+    let is_over = until == Until::Finished && outlet.end_with(&joined);
+    if is_over {
+        drop(joined);
+    } else {
+        joined.start();
+    }
     let open = Open::new(metrics.connections.get_or_create(&label).clone());
     let waiting = outlet.waiting.clone();
     let draining = state.draining.clone();
@@ -172,6 +235,7 @@ async fn stream(
         end,
         leave: Box::pin(leave),
         farewell: None,
+        is_over,
         _session: session,
         _open: open,
     });
@@ -193,12 +257,17 @@ struct Streaming {
     leave: Pin<Box<dyn Future<Output = Duration> + Send>>,
     /// What it says at its end.
     farewell: Option<Event>,
+    /// Whether nothing more comes.
+    is_over: bool,
     _session: Session,
     _open: Open,
 }
 
 impl Streaming {
     async fn next(&mut self) -> Option<Event> {
+        if self.is_over {
+            return None;
+        }
         tokio::select! {
             biased;
             () = self.end.cancelled() => return None,
@@ -214,8 +283,9 @@ impl Streaming {
     }
 
     fn taken(&mut self, frame: Option<Frame>) -> Option<Event> {
-        let Some(Frame { event, bytes }) = frame else { return self.farewell.take() };
+        let Some(Frame { event, bytes, is_last }) = frame else { return self.farewell.take() };
         self.waiting.fetch_sub(bytes, Ordering::Relaxed);
+        self.is_over = is_last;
         Some(event)
     }
 }
@@ -245,10 +315,11 @@ impl Drop for Open {
     }
 }
 
-/// One delivery, and how many bytes it counts in the outbox.
+/// One delivery, how many bytes it counts in the outbox, and whether the stream ends with it.
 struct Frame {
     event: Event,
     bytes: u64,
+    is_last: bool,
 }
 
 struct StreamOutlet {
@@ -257,25 +328,48 @@ struct StreamOutlet {
     waiting: Arc<AtomicU64>,
     /// How many may wait before nothing more is taken.
     bound: u64,
-    id: fn(&JobEvent) -> u64,
     deliveries: Counter,
     end: CancellationToken,
     /// `None` where an application serves the router without connect info.
     connection: Option<Connection>,
+    /// The stream ends with the first ending that has this number or a larger one.
+    last: OnceLock<Seq>,
 }
 
 impl StreamOutlet {
+    /// Has the stream end with the job's next ending, or where it is finished with that one. Says whether nothing is to
+    /// come at all.
+    fn end_with(&self, joined: &Joined<'_>) -> bool {
+        let newest = match &joined.latest {
+            Latest::Job(Some(Entry::Event(event))) => Some(event),
+            _ => None,
+        };
+        let _only_once = self.last.set(newest.map_or(0, JobEvent::seq));
+        let replays = joined.resumed.is_some_and(|resumed| resumed.replaying > 0);
+        newest.is_some_and(|event| event.kind().is_terminal()) && !replays
+    }
+
+    fn is_last(&self, delivery: Delivery<'_>) -> bool {
+        match (delivery, self.last.get()) {
+            (Delivery::Event(event, ..), Some(last)) => event.kind().is_terminal() && event.seq() >= *last,
+            _ => false,
+        }
+    }
+
     fn event(&self, delivery: Delivery<'_>) -> Option<Event> {
         match delivery {
-            Delivery::Event(event) => {
-                let id = (self.id)(event).to_string();
-                Some(Event::default().id(id).event(event.kind().name()).data(event.json().get()))
+            Delivery::Event(event, positions, rooms) => {
+                let event_of = Event::default().event(event.kind().name()).data(event.json().get());
+                Some(event_of.id(match positions.rooms(event).find(|(room, _)| rooms == RoomSet::of(room)) {
+                    Some((Room::Job(_), _)) | None => event.seq().to_string(),
+                    Some((_, position)) => position.to_string(),
+                }))
             }
-            Delivery::Gap(gap) => Event::default()
-                .event("job:gap")
-                .json_data(gap)
-                .inspect_err(|error| tracing::error!(%error, "a gap could not be written"))
-                .ok(),
+            Delivery::Gap(gap, room, position) => {
+                let id = if matches!(room, Room::Job(_)) { gap.to.to_string() } else { position.to_string() };
+                let event = Event::default().event("job:gap").id(id).json_data(gap);
+                event.inspect_err(|error| tracing::error!(%error, "a gap could not be written")).ok()
+            }
             Delivery::Notice(_) => None,
         }
     }
@@ -292,8 +386,8 @@ impl Outlet for StreamOutlet {
         let Some(event) = self.event(delivery) else { return Offer::Taken };
         let bytes = delivery.size() as u64;
         self.waiting.fetch_add(bytes, Ordering::Relaxed);
-        place.send(Frame { event, bytes });
-        if matches!(delivery, Delivery::Event(_)) {
+        place.send(Frame { event, bytes, is_last: self.is_last(delivery) });
+        if matches!(delivery, Delivery::Event(..)) {
             self.deliveries.inc();
         }
         Offer::Taken

@@ -1,3 +1,5 @@
+//! Whether the process lives, whether the store answers, and the metrics.
+
 use std::sync::Arc;
 
 use axum::{

@@ -1,3 +1,5 @@
+//! Reading over HTTP: one job, its history, and the lists of recently active jobs.
+
 use std::sync::Arc;
 
 use axum::{Json, extract::State};

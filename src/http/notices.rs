@@ -1,3 +1,5 @@
+//! Broadcasts to all clients, and notices to one user's.
+
 use std::sync::Arc;
 
 use axum::{Json, extract::State};

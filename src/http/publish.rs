@@ -1,3 +1,5 @@
+//! Publishing over HTTP: one event, or a batch of them.
+
 use std::sync::Arc;
 
 use axum::{Json, extract::State};

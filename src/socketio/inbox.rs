@@ -77,7 +77,7 @@ impl Inbox {
     /// The inbox of a socket that is about to be let in, with a session that notices may already reach.
     pub fn new(gateway: &Gateway, peer: Peer, options: &SocketIoOptions, sending: Arc<Sending>) -> Self {
         let rate = NonZeroU32::new(options.messages_per_second).unwrap_or(NonZeroU32::MIN);
-        let outlet = Arc::new(SocketOutlet::new(sending));
+        let outlet = Arc::new(SocketOutlet::new(sending, peer.client_id.clone()));
         let session = gateway.connect(outlet.clone(), Some(peer));
         let stage = Stage::Arriving(Watcher { session, outlet });
         Self {
@@ -208,7 +208,11 @@ impl Message {
     }
 
     fn telling<'a>(&'a self, refusal: &'a RawValue) -> Packet<'a> {
-        self.answer(refusal).unwrap_or(Packet::Event { name: "exception", argument: refusal })
+        self.answer(refusal).unwrap_or(Packet::Event {
+            name: "exception",
+            argument: refusal,
+            positions: None,
+        })
     }
 }
 

@@ -4,7 +4,6 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use axum::body::Bytes;
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
-use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use socketioxide::{SendError, SocketError, TransportType, extract::SocketRef};
 
@@ -14,8 +13,12 @@ use super::{
 };
 use crate::{
     connection::{Connection, Most, Pipe, Queued},
-    event::JobEvent,
+    event::Gap,
     gateway::{CloseReason, Delivery, Offer, Outlet},
+    id::ClientId,
+    position::{Position, RoomSet},
+    room::Room,
+    store::Arrival,
 };
 
 /// What the outlets of all sockets have in common.
@@ -44,6 +47,7 @@ pub struct SocketOutlet {
     beside: OnceLock<Arc<Pipe>>,
     /// Held while something is given to socketioxide, so that nothing given later overtakes it.
     through: Mutex<()>,
+    client: ClientId,
 }
 
 /// What carries a socket.
@@ -71,9 +75,9 @@ impl Carrier {
 }
 
 impl SocketOutlet {
-    pub fn new(sending: Arc<Sending>) -> Self {
+    pub fn new(sending: Arc<Sending>, client: ClientId) -> Self {
         sending.connections.inc();
-        Self { sending, open: OnceLock::new(), beside: OnceLock::new(), through: Mutex::default() }
+        Self { sending, open: OnceLock::new(), beside: OnceLock::new(), through: Mutex::default(), client }
     }
 
     /// From now on deliveries go to this socket.
@@ -118,7 +122,8 @@ impl SocketOutlet {
         }
         let pipe = carrier.connection()?.pipe()?;
         let nothing = RawValue::NULL;
-        if !pipe.write_beside_after(Packet::Event { name: MARK, argument: nothing }.frame()) {
+        if !pipe.write_beside_after(Packet::Event { name: MARK, argument: nothing, positions: None }.frame())
+        {
             return None;
         }
         socket.emit(MARK, nothing).ok()?;
@@ -150,11 +155,32 @@ impl SocketOutlet {
         offer
     }
 
-    fn take_value(&self, name: &str, value: &impl Serialize) -> Offer {
-        match to_raw_value(value) {
-            Ok(argument) => self.take(&Packet::Event { name, argument: &argument }),
+    fn take_one(&self, arrival: &Arrival, rooms: RoomSet) -> Offer {
+        let event = &arrival.event;
+        // Only where socketioxide writes them: a frame brings its own.
+        let positions = match self.beside.get() {
+            Some(_) => None,
+            None => arrival.positions.to_json(event, rooms),
+        };
+        let (name, argument) = (event.kind().name(), event.json());
+        let packet = Packet::Event { name, argument, positions: positions.as_deref() };
+        let frame = || self.sending.frames.of(std::slice::from_ref(arrival), rooms);
+        let offer = self.take_framed(&packet, frame);
+        if offer == Offer::Taken {
+            self.sending.deliveries.inc();
+        }
+        offer
+    }
+
+    fn take_gap(&self, gap: &Gap, room: &Room, position: Position) -> Offer {
+        let positions = position.to_json(room);
+        match to_raw_value(gap) {
+            Ok(argument) => {
+                let (argument, positions) = (&*argument, positions.as_deref());
+                self.take(&Packet::Event { name: "job:gap", argument, positions })
+            }
             Err(error) => {
-                tracing::error!(%error, name, "a delivery could not be written");
+                tracing::error!(%error, "a gap could not be written");
                 Offer::Taken
             }
         }
@@ -183,32 +209,28 @@ fn outcome(sent: Result<(), SendError>) -> Offer {
 impl Outlet for SocketOutlet {
     fn offer(&self, delivery: Delivery<'_>) -> Offer {
         match delivery {
-            Delivery::Event(event) => {
-                let packet = Packet::Event { name: event.kind().name(), argument: event.json() };
-                let offer = self.take_framed(&packet, || self.sending.frames.of(std::slice::from_ref(event)));
-                if offer == Offer::Taken {
-                    self.sending.deliveries.inc();
-                }
-                offer
+            Delivery::Event(event, positions, rooms) => {
+                self.take_one(&Arrival { event: event.clone(), positions: *positions }, rooms)
             }
-            Delivery::Gap(gap) => self.take_value("job:gap", gap),
+            Delivery::Gap(gap, room, position) => self.take_gap(gap, room, position),
             Delivery::Notice(notice) => {
-                self.take(&Packet::Event { name: notice.name.as_str(), argument: &notice.data })
+                let (name, argument) = (notice.name.as_str(), &*notice.data);
+                self.take(&Packet::Event { name, argument, positions: None })
             }
         }
     }
 
-    fn offer_all(&self, events: &[JobEvent]) -> usize {
+    fn offer_all(&self, arrivals: &[Arrival], rooms: RoomSet) -> usize {
         if let Some(pipe) = self.beside.get() {
-            let offer = self.push(pipe, &self.sending.frames.of(events), events.len());
+            let offer = self.push(pipe, &self.sending.frames.of(arrivals, rooms), arrivals.len());
             if offer == Offer::Taken {
-                self.sending.deliveries.inc_by(events.len() as u64);
+                self.sending.deliveries.inc_by(arrivals.len() as u64);
             }
             if offer != Offer::Full {
-                return events.len();
+                return arrivals.len();
             }
         }
-        events.iter().take_while(|event| self.offer(Delivery::Event(event)) != Offer::Full).count()
+        arrivals.iter().take_while(|arrival| self.take_one(arrival, rooms) != Offer::Full).count()
     }
 
     fn flush(&self) {
@@ -231,6 +253,10 @@ impl Outlet for SocketOutlet {
 
     fn is_full(&self) -> bool {
         self.open.get().is_none() || self.waiting() >= self.sending.most.bytes
+    }
+
+    fn client(&self) -> Option<&ClientId> {
+        Some(&self.client)
     }
 
     fn close(&self, reason: CloseReason) {

@@ -14,13 +14,14 @@ use socketioxide::{
 };
 
 use super::NAMESPACE;
-use crate::{connection::text_frame, event::JobEvent};
+use crate::{connection::text_frame, event::JobEvent, position::RoomSet, store::Arrival};
 
 /// Something for a socket.
 #[derive(Debug, Clone, Copy)]
 pub enum Packet<'a> {
-    /// An event with one argument. Its name has no character that JSON escapes.
-    Event { name: &'a str, argument: &'a RawValue },
+    /// An event with its argument, and what follows it: where a job event stands in the shared rooms that bring it. Its
+    /// name has no character that JSON escapes.
+    Event { name: &'a str, argument: &'a RawValue, positions: Option<&'a RawValue> },
     /// The answer to a message of the client's.
     Ack { socket: &'a Arc<Socket<LocalAdapter>>, id: i64, answer: &'a RawValue },
 }
@@ -36,13 +37,15 @@ impl Packet<'_> {
     /// namespace, and an array.
     pub fn frame(&self) -> Bytes {
         match self {
-            Packet::Event { name, argument } => text_frame(&[
+            Packet::Event { name, argument, positions } => text_frame(&[
                 b"42",
                 NAMESPACE.as_bytes(),
                 b",[\"",
                 name.as_bytes(),
                 b"\",",
                 argument.get().as_bytes(),
+                if positions.is_some() { b"," } else { b"" },
+                positions.map_or("", RawValue::get).as_bytes(),
                 b"]",
             ]),
             Packet::Ack { id, answer, .. } => text_frame(&[
@@ -60,7 +63,10 @@ impl Packet<'_> {
     /// Has socketioxide send it.
     pub fn emit(&self, socket: &SocketRef) -> Result<(), SendError> {
         match self {
-            Packet::Event { name, argument } => socket.emit(name, argument),
+            Packet::Event { name, argument, positions: None } => socket.emit(name, argument),
+            Packet::Event { name, argument, positions: Some(positions) } => {
+                socket.emit(name, &(argument, positions))
+            }
             Packet::Ack { socket, id, answer } => {
                 let mut nothing = Value::Str("".into(), None);
                 match AckSender::from_message_parts(socket, &mut nothing, &Some(*id)) {
@@ -72,9 +78,10 @@ impl Packet<'_> {
     }
 }
 
-/// The frames that were made last, of whatever goes to many sockets one after the other: made once, shared by all.
+/// The frames that were made last, for each set of rooms that may bring an event: what goes to many sockets one after the
+/// other is made once, and shared by all.
 #[derive(Debug, Default)]
-pub struct Frames(Mutex<Option<Made>>);
+pub struct Frames(Mutex<[Option<Made>; RoomSet::COUNT]>);
 
 #[derive(Debug)]
 struct Made {
@@ -85,30 +92,38 @@ struct Made {
 }
 
 impl Made {
-    fn is_of(&self, events: &[JobEvent]) -> bool {
-        let same = |event: Option<&JobEvent>, made| event.is_some_and(|event| event.is_same(made));
-        self.count == events.len() && same(events.first(), &self.first) && same(events.last(), &self.last)
+    fn is_of(&self, arrivals: &[Arrival]) -> bool {
+        let same =
+            |arrival: Option<&Arrival>, made| arrival.is_some_and(|arrival| arrival.event.is_same(made));
+        self.count == arrivals.len()
+            && same(arrivals.first(), &self.first)
+            && same(arrivals.last(), &self.last)
     }
 }
 
 impl Frames {
-    /// The frames of job events that are delivered together, one after the other. Whoever shares the first and the last
-    /// of so many events with the call before shares them all: both are parts of one feed.
-    pub fn of(&self, events: &[JobEvent]) -> Bytes {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(made) = last.as_ref().filter(|made| made.is_of(events)) {
+    /// The frames of job events that are delivered together by these rooms, one after the other. Whoever shares the
+    /// rooms, and the first and the last of so many events, with a call before shares them all: both are parts of one
+    /// log.
+    pub fn of(&self, arrivals: &[Arrival], rooms: RoomSet) -> Bytes {
+        let mut made = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = &mut made[rooms.index()];
+        if let Some(made) = slot.as_ref().filter(|made| made.is_of(arrivals)) {
             return made.frames.clone();
         }
-        let frame =
-            |event: &JobEvent| Packet::Event { name: event.kind().name(), argument: event.json() }.frame();
-        let frames: Bytes = match events {
-            [event] => frame(event),
-            events => events.iter().map(frame).collect::<Vec<_>>().concat().into(),
+        let frame = |Arrival { event, positions }: &Arrival| {
+            let positions = positions.to_json(event, rooms);
+            let (name, argument) = (event.kind().name(), event.json());
+            Packet::Event { name, argument, positions: positions.as_deref() }.frame()
         };
-        *last = events.first().zip(events.last()).map(|(first, last)| Made {
-            first: first.clone(),
-            last: last.clone(),
-            count: events.len(),
+        let frames: Bytes = match arrivals {
+            [arrival] => frame(arrival),
+            arrivals => arrivals.iter().map(frame).collect::<Vec<_>>().concat().into(),
+        };
+        *slot = arrivals.first().zip(arrivals.last()).map(|(first, last)| Made {
+            first: first.event.clone(),
+            last: last.event.clone(),
+            count: arrivals.len(),
             frames: frames.clone(),
         });
         frames
@@ -118,11 +133,15 @@ impl Frames {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        position::{Position, Positions},
+        room::Room,
+    };
 
     #[test]
     fn a_frame_is_what_socketioxide_would_write() {
         let argument = RawValue::from_string(r#"{"a":1}"#.to_owned()).unwrap();
-        let frame = Packet::Event { name: "job:gap", argument: &argument }.frame();
+        let frame = Packet::Event { name: "job:gap", argument: &argument, positions: None }.frame();
         assert_eq!(&frame[..2], [0x81, 27]);
         assert_eq!(&frame[2..], br#"42/jobs,["job:gap",{"a":1}]"#);
     }
@@ -130,14 +149,20 @@ mod tests {
     #[test]
     fn one_event_has_one_frame() {
         let json = r#"{"event":"job:update","jobId":"j","status":"s","data":null,"timestamp":"2023-11-14T22:13:20.123Z","seq":7}"#;
-        let event = JobEvent::parse(json.to_owned()).unwrap();
-        let frames = Frames::default();
-        let alone = [event];
-        let (first, second) = (frames.of(&alone), frames.of(&alone.clone()));
+        let arrival = |json: String| {
+            let positions = Positions::in_room(&Room::AllJobs, Position::of_entry(5, 1));
+            Arrival { event: JobEvent::parse(json).unwrap(), positions: Positions { job: true, ..positions } }
+        };
+        let (frames, by_job) = (Frames::default(), RoomSet::of(&Room::Job("j".parse().unwrap())));
+        let by_both = by_job.with(RoomSet::of(&Room::AllJobs));
+        let alone = [arrival(json.to_owned())];
+        let (first, second) = (frames.of(&alone, by_job), frames.of(&alone.clone(), by_job));
         assert_eq!(first.as_ptr(), second.as_ptr());
         assert!(first.ends_with(br#""seq":7}]"#));
-        let other = JobEvent::parse(json.replace("\"j\"", "\"k\"")).unwrap();
+        assert!(frames.of(&alone, by_both).ends_with(br#""seq":7},{"all-jobs":"5-1"}]"#));
+        assert_eq!(first.as_ptr(), frames.of(&alone, by_job).as_ptr());
+        let other = arrival(json.replace("\"j\"", "\"k\""));
         let both = [alone[0].clone(), other.clone()];
-        assert_eq!(frames.of(&both), [first, frames.of(&[other])].concat());
+        assert_eq!(frames.of(&both, by_job), [first, frames.of(&[other], by_job)].concat());
     }
 }

@@ -9,9 +9,9 @@ use crate::{
     gateway::{JobResume, Subscription},
     id::JobId,
     json::{self, Members},
+    position::Position,
     refusal::{Code, Refusal},
     room::Room,
-    timestamp::Timestamp,
 };
 
 /// A client's request.
@@ -47,17 +47,17 @@ impl Request {
             .ok_or_else(|| Refusal::invalid("the event has no name"))?;
         let payload = arguments.next().filter(|payload| payload.get() != "null");
         match name.as_str() {
-            "subscribe:jobs" => read_members(payload)?
+            "subscribe:jobs" => read_members(payload, &SUBSCRIPTION)?
                 .map_or(Ok(Subscription::AllJobs(None)), subscription)
                 .map(Request::Subscribe),
             "unsubscribe:jobs" => {
                 // Payloads of subscriptions are welcome as they are; what only matters there is not looked at.
-                let members = read_members(payload)?;
+                let members = read_members(payload, &SUBSCRIPTION)?;
                 members.map_or(Ok(Room::AllJobs), |members| room(&members)).map(Request::Unsubscribe)
             }
             "history:jobs" => {
-                let members = read_members(payload)?.ok_or_else(|| Refusal::invalid("jobId: is required"))?;
-                history(&members)
+                let members = read_members(payload, &HISTORY)?;
+                history(&members.ok_or_else(|| Refusal::invalid("jobId: is required"))?)
             }
             other => {
                 let known = "subscribe:jobs, unsubscribe:jobs, history:jobs";
@@ -71,9 +71,21 @@ impl Request {
     }
 }
 
-fn read_members(payload: Option<&RawValue>) -> Result<Option<Members<'_>>, Refusal> {
-    let members = payload.map(Members::of).transpose();
-    members.map_err(|error| Refusal::invalid(format!("the payload {error}")))
+/// What payloads may have.
+const SUBSCRIPTION: [&str; 5] = ["jobId", "userId", "tenantId", "since", "replay"];
+const HISTORY: [&str; 3] = ["jobId", "limit", "since"];
+
+/// The ids that pick a room.
+const IDS: [&str; 3] = ["jobId", "userId", "tenantId"];
+
+fn read_members<'a>(payload: Option<&'a RawValue>, known: &[&str]) -> Result<Option<Members<'a>>, Refusal> {
+    let Some(payload) = payload else { return Ok(None) };
+    let members = Members::of(payload).map_err(|error| Refusal::invalid(format!("the payload {error}")))?;
+    if let Some(name) = members.names().find(|name| !known.contains(name)) {
+        let (name, known): (String, _) = (name.chars().take(64).collect(), known.join(", "));
+        return Err(Refusal::invalid(format!("{name}: is not known here; a payload may have {known}")));
+    }
+    Ok(Some(members))
 }
 
 /// Anything that is written as text, or as a number that stands for its decimal string, as in job events.
@@ -90,15 +102,25 @@ fn room(members: &Members<'_>) -> Result<Room, Refusal> {
     if let Some(user) = id(members, "userId")? {
         return Ok(Room::User(user));
     }
-    Ok(id(members, "tenantId")?.map_or(Room::AllJobs, Room::Tenant))
+    if let Some(tenant) = id(members, "tenantId")? {
+        return Ok(Room::Tenant(tenant));
+    }
+    // A page whose id is not loaded yet must not get everybody's jobs.
+    match members.names().find(|name| IDS.contains(name)) {
+        Some(name) => Err(Refusal::invalid(format!(
+            "{name}: is null; give an id, or leave {} out to mean all jobs",
+            IDS.join(", ")
+        ))),
+        None => Ok(Room::AllJobs),
+    }
 }
 
 fn subscription(members: Members<'_>) -> Result<Subscription, Refusal> {
     Ok(match room(&members)? {
         Room::Job(job) => Subscription::Job(job, job_resume(&members)?),
-        Room::User(user) => Subscription::User(user, time(&members)?),
-        Room::Tenant(tenant) => Subscription::Tenant(tenant, time(&members)?),
-        Room::AllJobs => Subscription::AllJobs(time(&members)?),
+        Room::User(user) => Subscription::User(user, position(&members)?),
+        Room::Tenant(tenant) => Subscription::Tenant(tenant, position(&members)?),
+        Room::AllJobs => Subscription::AllJobs(position(&members)?),
     })
 }
 
@@ -109,10 +131,11 @@ fn job_resume(members: &Members<'_>) -> Result<Option<JobResume>, Refusal> {
     Ok(since.or(newest))
 }
 
-fn time(members: &Members<'_>) -> Result<Option<Timestamp>, Refusal> {
+/// A position in a shared room, or a time: as text, or in Unix milliseconds.
+fn position(members: &Members<'_>) -> Result<Option<Position>, Refusal> {
     // `replay` counts events of one job: with other rooms it has no meaning.
     if members.get("replay").is_some() {
-        return Err(Refusal::invalid("replay: goes with a jobId only; use since with a time"));
+        return Err(Refusal::invalid("replay: goes with a jobId only; use since with a position or a time"));
     }
     id(members, "since")
 }
@@ -156,7 +179,11 @@ mod tests {
         let cases = [
             (r#"["subscribe:jobs"]"#, Subscribe(Subscription::AllJobs(None))),
             (r#"["subscribe:jobs",null]"#, Subscribe(Subscription::AllJobs(None))),
-            (r#"["subscribe:jobs",{"jobId":null}]"#, Subscribe(Subscription::AllJobs(None))),
+            (r#"["subscribe:jobs",{}]"#, Subscribe(Subscription::AllJobs(None))),
+            (
+                r#"["subscribe:jobs",{"jobId":null,"userId":"u"}]"#,
+                Subscribe(Subscription::User("u".parse().unwrap(), None)),
+            ),
             (r#"["subscribe:jobs",{"jobId":1e3}]"#, Subscribe(Subscription::Job(job("1000"), None))),
             (r#"["subscribe:jobs",{"jobId":7,"userId":"u"}]"#, Subscribe(Subscription::Job(job("7"), None))),
             (
@@ -171,12 +198,19 @@ mod tests {
                 r#"["subscribe:jobs",{"userId":"u","since":1700000000123}]"#,
                 Subscribe(Subscription::User(
                     "u".parse().unwrap(),
-                    Timestamp::from_millis(1_700_000_000_123),
+                    Some(Position::of_entry(1_700_000_000_123, 0)),
                 )),
             ),
             (
                 r#"["subscribe:jobs",{"since":"2023-11-14T22:13:20.123Z"}]"#,
-                Subscribe(Subscription::AllJobs(Timestamp::from_millis(1_700_000_000_123))),
+                Subscribe(Subscription::AllJobs(Some(Position::of_entry(1_700_000_000_123, 0)))),
+            ),
+            (
+                r#"["subscribe:jobs",{"tenantId":"t","since":"1700000000123-7"}]"#,
+                Subscribe(Subscription::Tenant(
+                    "t".parse().unwrap(),
+                    Some(Position::of_entry(1_700_000_000_123, 7)),
+                )),
             ),
             (r#"["unsubscribe:jobs",{"tenantId":"t"}]"#, Unsubscribe(Room::Tenant("t".parse().unwrap()))),
             (
@@ -196,6 +230,12 @@ mod tests {
             r#"["subscribe:jobs","x"]"#,
             r#"["subscribe:jobs",7]"#,
             r#"["subscribe:jobs",{"jobId":""}]"#,
+            r#"["subscribe:jobs",{"jobId":null}]"#,
+            r#"["subscribe:jobs",{"jobid":"j"}]"#,
+            r#"["unsubscribe:jobs",{"userId":null,"tenantId":null}]"#,
+            r#"["subscribe:jobs",{"since":true}]"#,
+            r#"["subscribe:jobs",{"userId":"u","since":{}}]"#,
+            r#"["subscribe:jobs",{"userId":"u","since":-1}]"#,
             r#"["subscribe:jobs",{"jobId":"a b"}]"#,
             r#"["subscribe:jobs",{"jobId":{}}]"#,
             r#"["subscribe:jobs",{"jobId":"j","since":-1}]"#,

@@ -5,6 +5,7 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 use crate::{
     gateway::{Joined, Latest},
     id::JobId,
+    position::Position,
     refusal::Refusal,
     room::Room,
     store::Entry,
@@ -18,6 +19,8 @@ pub struct Subscribed<'a> {
     message: String,
     latest: &'a Latest,
     #[serde(skip_serializing_if = "Option::is_none")]
+    position: Option<Position>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     recovered: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     replaying: Option<usize>,
@@ -30,6 +33,7 @@ impl<'a> Subscribed<'a> {
             room: &joined.room,
             message: format!("subscribed to {}", joined.room),
             latest: &joined.latest,
+            position: joined.position(),
             recovered: joined.resumed.map(|resumed| resumed.recovered),
             replaying: joined.resumed.map(|resumed| resumed.replaying),
         }

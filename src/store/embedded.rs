@@ -1,13 +1,18 @@
-//! The store of a single process: an ordered map on disk, one writer, group commit.
+//! The store of a single process: an ordered map on disk or in memory, one order of decisions, group commit.
 
+mod changes;
+mod committer;
+mod decider;
 mod disk;
-mod folder;
 mod index;
-mod journal;
-mod known;
+mod journal_check;
 mod kv;
 mod outage;
+mod preflight;
+mod reader;
+mod record_cache;
 mod records;
+mod sweep;
 mod writer;
 
 use std::{
@@ -17,19 +22,19 @@ use std::{
 };
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio_util::sync::CancellationToken;
 
 use self::{
-    index::ActiveJobs,
-    known::Known,
-    kv::{Kv, Order},
+    committer::Committer,
+    decider::Decider,
+    index::Index,
+    kv::Kv,
     outage::RETRY_INTERVAL,
-    records::JobRecord,
-    writer::{Request, Writer},
+    reader::Reader,
+    writer::{Outcomes, Request, Writer},
 };
 use super::{
-    Accepted, Append, AppendError, Bounds, ClientRecord, ClientsPage, Directory, Entry, FeedItem, FeedSender,
-    HistoryOptions, LogPage, LogRange, OpenError, StoreError, Window,
+    Append, Bounds, ClientRecord, ClientsPage, Directory, Entry, FeedItem, FeedSender, HistoryOptions,
+    LogPage, LogRange, OpenError, StoreError, Window,
 };
 use crate::{
     event::Seq,
@@ -47,21 +52,33 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// How many appends may wait for the writer; a publisher beyond that waits for a place.
 const QUEUE: usize = 1024;
 
-/// How often jobs and keys whose time is over are removed from disk. (They are never served, however.)
+/// How many drafts are accepted at once in memory, so that there can be places for all of them on the feed.
+const BATCH: usize = 1024;
+
+/// How often what has expired is removed. (It is never served, however.)
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The embedded store.
 #[derive(Debug)]
 pub struct Embedded {
     kv: Arc<Kv>,
-    active: Arc<Mutex<ActiveJobs>>,
+    index: Arc<Mutex<Index>>,
     history: HistoryOptions,
-    requests: mpsc::Sender<Request>,
+    writing: Writing,
     feed: FeedSender,
     /// What keeps events from being accepted.
     refusing: watch::Receiver<Option<StoreError>>,
     directory: Directory,
     tasks: Tasks,
+}
+
+/// How to reach the writer.
+#[derive(Debug, Clone)]
+enum Writing {
+    /// On threads of its own.
+    Queued(mpsc::Sender<Request>),
+    /// Directly.
+    Direct(Arc<Writer>),
 }
 
 impl Embedded {
@@ -76,63 +93,74 @@ impl Embedded {
             Some(path) => Kv::on_disk(path)?,
             None => Kv::in_memory(),
         });
-        let active = ActiveJobs::read(&kv, Timestamp::now().before(history.retention));
-        let active = Arc::new(Mutex::new(active.map_err(|error| OpenError(error.0))?));
-        let (requests, queue) = mpsc::channel(QUEUE);
+        let index = Index::read(&kv, Timestamp::now().before(history.retention));
+        let index = index.map_err(|error| OpenError(error.0))?;
+        let decider = Mutex::new(Decider::new(kv.clone(), history, index.end()));
+        let index = Arc::new(Mutex::new(index));
         let (refuse, refusing) = watch::channel(None);
-        let writer = Writer {
-            kv: kv.clone(),
-            active: active.clone(),
-            known: Known::default(),
-            history,
-            feed: feed.clone(),
-            swept: None,
-            clock: Timestamp::default(),
-            outage: None,
-            refusing: refuse,
+        let committer =
+            Committer { kv: kv.clone(), index: index.clone(), history, outage: None, refusing: refuse };
+        let writer = Arc::new(Writer { decider, committer: Mutex::new(committer), feed: feed.clone() });
+        let writing = match path {
+            Some(_) => Writing::start(&writer, tasks),
+            None => Writing::Direct(writer),
         };
-        tasks.spawn_blocking("store-writer", move || writer.run(queue));
-        tasks.spawn("store-sweeper", sweep(requests.clone(), refusing.clone(), tasks.token().clone()));
-        Ok(Arc::new(Self {
-            kv,
-            active,
-            history,
-            requests,
-            feed,
-            refusing,
-            directory: Directory::default(),
-            tasks: tasks.clone(),
-        }))
+        tasks.spawn("store-sweeper", look_after(writing.clone(), refusing.clone(), tasks.clone()));
+        let (directory, tasks) = (Directory::default(), tasks.clone());
+        Ok(Arc::new(Self { kv, index, history, writing, feed, refusing, directory, tasks }))
     }
 
-    pub async fn append(&self, appends: Vec<Append>) -> Vec<Result<Accepted, AppendError>> {
+    pub async fn append(&self, appends: Vec<Append>) -> Outcomes {
         let count = appends.len();
-        let outcome = self.write(appends).await;
-        outcome.unwrap_or_else(|error| (0..count).map(|_| Err(error.clone().into())).collect())
-    }
-
-    /// Hands the writer something to do, and waits until it is done, but not for ever: a disk may hang.
-    async fn write(&self, appends: Vec<Append>) -> Result<Vec<Result<Accepted, AppendError>>, StoreError> {
-        let (answer, answered) = oneshot::channel();
-        let done = async {
-            self.requests.send(Request::Append { appends, answer }).await.ok()?;
-            answered.await.ok()
+        let outcomes = match &self.writing {
+            Writing::Queued(queue) => {
+                ask(
+                    queue,
+                    |answer| Request::Append { appends, answer },
+                    "the disk does not take what is written",
+                )
+                .await
+            }
+            Writing::Direct(writer) => self.append_directly(writer, appends).await,
         };
-        match tokio::time::timeout(DEADLINE, done).await {
-            Ok(outcome) => outcome.ok_or_else(|| StoreError("it is closed".to_owned())),
-            Err(_) => Err(StoreError("the disk does not take what is written in time".to_owned())),
-        }
+        outcomes.unwrap_or_else(|error| (0..count).map(|_| Err(error.clone().into())).collect())
     }
 
-    /// Runs a read on a thread where it may wait for the disk.
+    async fn append_directly(
+        &self,
+        writer: &Writer,
+        mut appends: Vec<Append>,
+    ) -> Result<Outcomes, StoreError> {
+        let mut outcomes = Outcomes::new();
+        while !appends.is_empty() {
+            let rest = appends.split_off(appends.len().min(BATCH));
+            let places = tokio::time::timeout(DEADLINE, self.feed.reserve(appends.len())).await;
+            let Ok(places) = places else {
+                return Err(StoreError("watchers do not take what is accepted in time".to_owned()));
+            };
+            outcomes.extend(writer.append(std::mem::replace(&mut appends, rest), places));
+        }
+        Ok(outcomes)
+    }
+
+    /// Runs a read of one moment, on a thread where it may wait for the disk, where there is one.
     async fn read<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&Reader) -> Result<T, StoreError> + Send + 'static,
+        read: impl FnOnce(&Reader<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let expired = Timestamp::now().before(self.history.retention);
-        let reader = Reader { kv: self.kv.clone(), expired };
-        let lost = || Err(StoreError("a read was interrupted".to_owned()));
-        self.tasks.block(move || read(&reader)).await.unwrap_or_else(lost)
+        let (kv, index) = (self.kv.clone(), self.index.clone());
+        let read = move || {
+            let present = index.lock().unwrap_or_else(PoisonError::into_inner).end();
+            kv.view(|view| read(&Reader { view, expired, present }))
+        };
+        match *self.kv {
+            Kv::Memory(_) => read(),
+            Kv::Disk(_) => {
+                let lost = || Err(StoreError("a read was interrupted".to_owned()));
+                self.tasks.block(read).await.unwrap_or_else(lost)
+            }
+        }
     }
 
     pub async fn history(&self, job: &JobId, window: Window) -> Result<Vec<Entry>, StoreError> {
@@ -142,14 +170,7 @@ impl Embedded {
 
     pub async fn latest(&self, jobs: &[JobId]) -> Result<Vec<Entry>, StoreError> {
         let jobs = jobs.to_vec();
-        let read = move |reader: &Reader| {
-            let newest = |job| match reader.record(job)? {
-                Some(record) => reader.newest(job, &record),
-                None => Ok(None),
-            };
-            jobs.iter().filter_map(|job| newest(job).transpose()).collect()
-        };
-        self.read(read).await
+        self.read(move |reader| jobs.iter().filter_map(|job| reader.newest(job).transpose()).collect()).await
     }
 
     pub async fn head(
@@ -158,25 +179,22 @@ impl Embedded {
         since: Option<Seq>,
     ) -> Result<(Option<Entry>, Option<Bounds>), StoreError> {
         let job = job.clone();
-        let read = move |reader: &Reader| {
-            let Some(r) = reader.record(&job)? else { return Ok((None, None)) };
-            let holds = since.is_some_and(|since| (r.oldest.saturating_sub(1)..=r.seq).contains(&since));
-            let bounds = Bounds { first: r.first, oldest: r.oldest, newest: r.seq, holds };
-            Ok((reader.newest(&job, &r)?, Some(bounds)))
-        };
-        self.read(read).await
+        self.read(move |reader| Ok((reader.newest(&job)?, reader.head(&job, since)?))).await
     }
 
-    pub async fn log(&self, _: &Room, _: Position, _: usize) -> Result<LogPage, StoreError> {
-        Err(StoreError("not there yet".to_owned()))
+    pub async fn log(&self, room: &Room, after: Position, limit: usize) -> Result<LogPage, StoreError> {
+        let room = room.clone();
+        self.read(move |reader| reader.log(&room, after, limit)).await
     }
 
-    pub async fn log_range(&self, _: &Room) -> Result<LogRange, StoreError> {
-        Err(StoreError("not there yet".to_owned()))
+    pub async fn log_range(&self, room: &Room) -> Result<LogRange, StoreError> {
+        let room = room.clone();
+        self.read(move |reader| reader.range(&room)).await
     }
 
-    pub async fn count(&self, _: &Room, _: Position, _: Position) -> Result<usize, StoreError> {
-        Err(StoreError("not there yet".to_owned()))
+    pub async fn count(&self, room: &Room, after: Position, until: Position) -> Result<usize, StoreError> {
+        let room = room.clone();
+        self.read(move |reader| reader.count(&room, after, until)).await
     }
 
     pub async fn active(
@@ -185,23 +203,19 @@ impl Embedded {
         since: Timestamp,
         limit: usize,
     ) -> Result<Vec<JobId>, StoreError> {
-        let expired = Timestamp::now().before(self.history.retention);
-        if let Room::Job(job) = room {
-            let job = job.clone();
-            let record = self.read(move |reader| {
-                Ok(reader.record(&job)?.filter(|record| record.at >= since).map(|_| job))
-            });
-            return Ok(record.await?.into_iter().collect());
+        if let Room::AllJobs = room {
+            let oldest = Timestamp::now().before(self.history.retention).after(Duration::from_millis(1));
+            let index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+            return Ok(index.since(since.max(oldest), limit));
         }
-        let since = since.max(Timestamp::from_millis(expired.millis() + 1).unwrap_or(since));
-        let active = self.active.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(active.since(room, since, limit))
+        let room = room.clone();
+        self.read(move |reader| reader.active(&room, since, limit)).await
     }
 
     pub async fn notify(&self, notice: &Notice) -> Result<(), StoreError> {
         match self.feed.send(FeedItem::Notice(Box::new(notice.clone()))).await {
             true => Ok(()),
-            false => Err(StoreError("it is closed".to_owned())),
+            false => Err(closed()),
         }
     }
 
@@ -222,84 +236,169 @@ impl Embedded {
     }
 
     pub async fn ping(&self) -> Result<(), StoreError> {
-        if self.requests.is_closed() {
-            return Err(StoreError("it is closed".to_owned()));
-        }
+        let Writing::Queued(queue) = &self.writing else { return Ok(()) };
         let refusing = self.refusing.borrow().clone();
         match refusing {
+            _ if queue.is_closed() => Err(closed()),
             Some(error) => Err(error),
             None => {
-                self.write(Vec::new()).await?;
-                self.read(|reader| reader.kv.get(b"ping").map(|_| ())).await
+                let nothing = |answer| Request::Append { appends: Vec::new(), answer };
+                ask(queue, nothing, "the disk does not take what is written").await?;
+                self.read(|reader| reader.view.get(b"ping").map(|_| ())).await
             }
         }
     }
 }
 
-/// Asks for a sweep now and then, for an end of an outage more often, and at the stop for the writer's end.
-async fn sweep(
-    requests: mpsc::Sender<Request>,
-    mut refusing: watch::Receiver<Option<StoreError>>,
-    stopping: CancellationToken,
-) {
-    let mut due = async || {
-        let refused = refusing.borrow_and_update().is_some();
-        let (pause, request) =
-            if refused { (RETRY_INTERVAL, Request::Recover) } else { (SWEEP_INTERVAL, Request::Sweep) };
-        match tokio::time::timeout(pause, refusing.changed()).await {
-            Ok(Ok(())) => None,
-            // The writer has ended, or nothing has changed in that time.
-            Ok(Err(_)) | Err(_) => Some(request),
+impl Writing {
+    /// Starts the writer's threads.
+    fn start(writer: &Arc<Writer>, tasks: &Tasks) -> Self {
+        let (requests, queue) = mpsc::channel(QUEUE);
+        let queue = Arc::new(Mutex::new(queue));
+        for _ in 0..2 {
+            let (writer, queue) = (writer.clone(), queue.clone());
+            tasks.spawn_blocking("store-writer", move || writer.run(&queue));
         }
-    };
-    while let Some(due) = stopping.run_until_cancelled(due()).await {
-        if let Some(request) = due
-            && requests.send(request).await.is_err()
-        {
-            return;
-        }
-    }
-    // Fails only where the writer has ended already.
-    let _ = requests.send(Request::Stop).await;
-}
-
-/// Reads of one moment: what had its last event at `expired` or before is not there any more.
-struct Reader {
-    kv: Arc<Kv>,
-    expired: Timestamp,
-}
-
-impl Reader {
-    fn record(&self, job: &JobId) -> Result<Option<JobRecord>, StoreError> {
-        let bytes = self.kv.get(&records::job_key(job))?;
-        let record = bytes.map(|bytes| JobRecord::read(&bytes)).transpose()?;
-        Ok(record.filter(|record| record.at > self.expired))
+        Writing::Queued(requests)
     }
 
-    /// The newest event of a job.
-    fn newest(&self, job: &JobId, record: &JobRecord) -> Result<Option<Entry>, StoreError> {
-        match self.kv.get(&records::event_key(job, record.seq))? {
-            Some(json) => Ok(String::from_utf8(json).ok().and_then(Entry::parse)),
-            // A newer one has taken its place since the record was read.
-            None => Ok(self.history(job, Window::Newest(1))?.pop()),
-        }
-    }
-
-    fn history(&self, job: &JobId, window: Window) -> Result<Vec<Entry>, StoreError> {
-        let Some(record) = self.record(job)? else { return Ok(Vec::new()) };
-        let (from, order, limit) = match window {
-            Window::Newest(limit) => (record.oldest, Order::Descending, limit),
-            Window::After { seq, limit } => {
-                (record.oldest.max(seq.saturating_add(1)), Order::Ascending, limit)
+    /// Removes all that has expired by `now`, slice by slice.
+    async fn sweep(&self, now: Timestamp) -> Result<(), StoreError> {
+        let slice = async || match self {
+            Writing::Direct(writer) => Ok(writer.sweep(now)),
+            Writing::Queued(queue) => {
+                ask(queue, |answer| Request::Sweep { now, answer }, "the disk is busy").await
             }
         };
-        let range = records::event_key(job, from)..records::event_key(job, Seq::MAX);
-        let found = self.kv.scan(range, order, limit)?;
-        let mut entries: Vec<_> =
-            found.into_iter().filter_map(|(_, json)| Entry::parse(String::from_utf8(json).ok()?)).collect();
-        if order == Order::Descending {
-            entries.reverse();
+        while slice().await? {
+            tokio::task::yield_now().await;
         }
-        Ok(entries)
+        Ok(())
+    }
+}
+
+/// Asks the writer's threads for something, and waits until it is done, but not for ever: a disk may hang.
+async fn ask<T>(
+    queue: &mpsc::Sender<Request>,
+    request: impl FnOnce(oneshot::Sender<T>) -> Request,
+    late: &str,
+) -> Result<T, StoreError> {
+    let (answer, answered) = oneshot::channel();
+    let done = async {
+        queue.send(request(answer)).await.ok()?;
+        answered.await.ok()
+    };
+    match tokio::time::timeout(DEADLINE, done).await {
+        Ok(outcome) => outcome.ok_or_else(closed),
+        Err(_) => Err(StoreError(format!("{late} in time"))),
+    }
+}
+
+fn closed() -> StoreError {
+    StoreError("it is closed".to_owned())
+}
+
+/// Removes what has expired now and then, asks for an end of an outage more often, and at the stop for the writer's end.
+async fn look_after(writing: Writing, mut refusing: watch::Receiver<Option<StoreError>>, tasks: Tasks) {
+    let mut round = async || {
+        let refused = refusing.borrow_and_update().is_some();
+        let pause = if refused { RETRY_INTERVAL } else { SWEEP_INTERVAL };
+        if let Ok(Ok(())) = tokio::time::timeout(pause, refusing.changed()).await {
+            return;
+        }
+        match &writing {
+            Writing::Queued(queue) if refused => {
+                let _ = queue.send(Request::Recover).await;
+            }
+            writing => {
+                if let Err(error) = writing.sweep(Timestamp::now()).await {
+                    tracing::warn!(%error, "could not remove what has expired");
+                }
+            }
+        }
+    };
+    while tasks.token().run_until_cancelled(round()).await.is_some() {}
+    if let Writing::Queued(queue) = writing {
+        // Fails only where the writer has ended already.
+        let _ = queue.send(Request::Stop).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        event::{Draft, Owner},
+        store::feed,
+    };
+
+    fn draft(job: &str) -> Draft {
+        let owner = Owner { user: Some("u".parse().unwrap()), tenant: None };
+        Draft::update(job.parse().unwrap(), "s", None, owner).unwrap()
+    }
+
+    async fn fill(store: &Embedded, jobs: usize) {
+        for start in (0..jobs).step_by(1000) {
+            let append = |number: usize| Append {
+                draft: draft(&format!("job-{number}")),
+                key: Some(format!("key-{number}").parse().unwrap()),
+            };
+            let outcomes = store.append((start..start + 1000).map(append).collect()).await;
+            assert!(outcomes.iter().all(Result::is_ok));
+        }
+    }
+
+    #[tokio::test]
+    async fn all_that_has_expired_is_removed_by_one_sweep() {
+        const JOBS: usize = 20_000;
+        let folder = tempfile::tempdir().unwrap();
+        for path in [None, Some(folder.path())] {
+            let (sender, mut feed) = feed::waiting();
+            let tasks = Tasks::new();
+            tasks.spawn("drain", async move { while feed.recv().await.is_some() {} });
+            let retention = Duration::from_secs(60);
+            let history = HistoryOptions { max_events: 100, retention, room_entries: JOBS };
+            let store = Embedded::open(path, history, sender, &tasks).unwrap();
+            fill(&store, JOBS).await;
+            let kept = || store.kv.scan(vec![0]..vec![255], kv::Order::Ascending, usize::MAX).unwrap().len();
+            // An event, a job, a key, two entries, a membership, and when to look at job and key; and of two rooms.
+            assert_eq!(kept(), 8 * JOBS + 2 * 2);
+            let later = Timestamp::now().after(Duration::from_secs(61));
+            store.writing.sweep(later).await.unwrap();
+            // The keys live longer.
+            assert_eq!(kept(), 2 * JOBS);
+            store.writing.sweep(later.after(Duration::from_secs(600))).await.unwrap();
+            assert_eq!(kept(), 0);
+            drop(store);
+            assert!(tasks.stop(Duration::from_secs(10)).await);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_goes_on_is_not_removed() {
+        let (sender, _feed) = feed::waiting();
+        let history = HistoryOptions { retention: Duration::from_secs(60), ..HistoryOptions::default() };
+        let store = Embedded::open(None, history, sender, &Tasks::new()).unwrap();
+        let start = Timestamp::now();
+        let append = async |job| store.append(vec![Append { draft: draft(job), key: None }]).await;
+        append("old").await[0].as_ref().unwrap();
+        append("young").await[0].as_ref().unwrap();
+        let Writing::Direct(writer) = &store.writing else { panic!("it is in memory") };
+        // By the writer's clock half a retention goes by.
+        writer.sweep(start.after(Duration::from_secs(40)));
+        append("young").await[0].as_ref().unwrap();
+        writer.sweep(start.after(Duration::from_secs(70)));
+        let user = Room::User("u".parse().unwrap());
+        let jobs = [("old", 0), ("young", 2)];
+        for (job, events) in jobs {
+            let kept = store.history(&job.parse().unwrap(), Window::Newest(9)).await.unwrap();
+            assert_eq!(kept.len(), events, "{job}");
+        }
+        for room in [user, Room::AllJobs] {
+            assert_eq!(store.log(&room, Position::START, 9).await.unwrap().entries.len(), 1);
+            assert_eq!(store.active(&room, start, 9).await.unwrap(), ["young".parse().unwrap()]);
+        }
+        writer.sweep(start.after(Duration::from_secs(170)));
+        assert_eq!(store.kv.scan(vec![0]..vec![255], kv::Order::Ascending, 99).unwrap(), []);
     }
 }

@@ -75,6 +75,23 @@ pub struct FeedSender {
     most: usize,
 }
 
+/// Places that are kept for items.
+#[derive(Debug)]
+pub struct Places<'a> {
+    places: mpsc::PermitIterator<'a, FeedItem>,
+    waiting: &'a AtomicUsize,
+}
+
+impl Places<'_> {
+    /// Sends at once. There has to be a place.
+    pub fn send(&mut self, item: FeedItem) {
+        if let Some(place) = self.places.next() {
+            self.waiting.fetch_add(item.size(), Ordering::Relaxed);
+            place.send(item);
+        }
+    }
+}
+
 /// A feed for a store that can wait for place.
 pub fn waiting() -> (FeedSender, Feed) {
     feed(PATIENT, usize::MAX)
@@ -147,7 +164,13 @@ impl FeedSender {
         true
     }
 
-    /// The same on a thread that may block.
+    /// Waits for place for so many items; `None` where the gateway is gone.
+    pub async fn reserve(&self, count: usize) -> Option<Places<'_>> {
+        let places = self.items.reserve_many(count).await.ok()?;
+        Some(Places { places, waiting: &self.waiting })
+    }
+
+    /// Sends, and waits for place on a thread that may block.
     pub fn blocking_send(&self, item: FeedItem) -> bool {
         match self.try_send(item) {
             Ok(()) => true,

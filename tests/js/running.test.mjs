@@ -176,6 +176,29 @@ const WRONG = {
   'a level that there is not': ['[log]\nlevel = "loud"\n', 'log.level', 'loud', 'debug'],
   'an origin with a path': ['[cors]\norigins = ["http://a.example/"]\n', 'cors.origins', 'http://a.example/'],
   'what is not TOML': ['[server\n', 'line 1'],
+  'a number in place of all servers': ['server = 5\n', 'line 1', 'server', '[server]', '5'],
+  'a text in place of a truth value': ['[cors]\ncredentials = "yes"\n', 'line 2', 'cors.credentials', 'boolean', '"yes"'],
+  'a number in place of a truth value': ['[auth]\n\nallow_anonymous = 1\n', 'line 3', 'auth.allow_anonymous', 'boolean'],
+  'a truth value in place of a number': ['[history]\nmax_events = true\n', 'line 2', 'history.max_events', 'integer'],
+  'a part of an event': ['[history]\nmax_events = 50.5\n', 'line 2', 'history.max_events', 'integer', '50.5'],
+  'a number as text': ['[history]\nmax_events = "50"\n', 'line 2', 'history.max_events', 'integer', '"50"'],
+  'a truth value in place of a folder': ['[store]\npath = true\n', 'line 2', 'store.path', 'text'],
+  'a number in place of a text': ['[redis]\nkey_prefix = 5\n', 'line 2', 'redis.key_prefix', 'text', '5'],
+  'certificates that are not there': ['[redis]\nca_file = "nowhere.pem"\n', 'line 2', 'redis.ca_file', 'nowhere.pem'],
+  'a notice of more than a quarter of the grace': [
+    '[server]\nshutdown_grace = "1s"\ndrain_notice = "300ms"\n',
+    'line 3',
+    'server.drain_notice',
+    'server.shutdown_grace',
+    '"250ms"',
+  ],
+  'a window of more than half of the grace': [
+    '[server]\nshutdown_grace = "1s"\ndrain_window = "20s"\n',
+    'line 3',
+    'server.drain_window',
+    'server.shutdown_grace',
+    '"500ms"',
+  ],
 };
 
 describe('check', () => {
@@ -205,6 +228,27 @@ describe('check', () => {
       assert.ok(!existsSync(join(cwd, 'data')));
     });
   }
+
+  it('names everything that is wrong at once, each in its place', async () => {
+    const file = '[server]\nlisten = "0.0.0.0:1"\n[history]\nmax_events = true\n[sever]\nport = 1\n[log]\nlevl = "info"\n';
+    const env = { JOBCAST_CORS__CREDENTIALS: 'yes' };
+    const complaint = assertFailed(await jobcast(['check'], { cwd: folderWith({ 'config.toml': file }), env }));
+    for (const place of [
+      /line 2: server\.listen: /,
+      /line 4: history\.max_events: /,
+      /line 5: .*`sever`.*`server`/,
+      /line 8: log: .*`levl`.*`level`/,
+      /^ *JOBCAST_CORS__CREDENTIALS: cors\.credentials: .*"yes"/m,
+    ]) {
+      assert.match(complaint, place);
+    }
+    assert.equal(complaint.trimEnd().split('\n').length, 6, complaint);
+  });
+
+  it('takes numbers and truth values from variables, which are text', async () => {
+    const env = { JOBCAST_HISTORY__MAX_EVENTS: '5', JOBCAST_CORS__CREDENTIALS: 'false', JOBCAST_REDIS__KEY_PREFIX: '5' };
+    assert.equal((await jobcast(['check'], { env })).code, 0);
+  });
 
   it('names the variable that is wrong, and not the file', async () => {
     const cwd = folderWith({ 'config.toml': '[history]\nmax_events = 5\n' });

@@ -6,7 +6,7 @@ use jobcast::{
     event::{Draft, IdempotencyKey, JobEvent, Owner, Seq},
     id::{JobId, UserId},
     store::{
-        Append, AppendError, Backend, Entry, Feed, FeedItem, HistoryOptions, Position, RedisOptions, Store,
+        Accepted, Append, AppendError, Backend, Entry, Feed, FeedItem, HistoryOptions, RedisOptions, Store,
         StoreOptions, Window,
     },
     tasks::Tasks,
@@ -21,7 +21,7 @@ pub struct Subject {
     pub tasks: Tasks,
     pub options: StoreOptions,
     pub redis: Option<RedisServer>,
-    _cluster: Option<RedisCluster>,
+    cluster: Option<RedisCluster>,
     _folder: Option<tempfile::TempDir>,
 }
 
@@ -57,7 +57,7 @@ impl Subject {
         };
         let options = StoreOptions { backend, history };
         let (store, feed, tasks) = open(&options, "node").await;
-        Self { store, feed, tasks, options, redis, _cluster: cluster, _folder: folder }
+        Self { store, feed, tasks, options, redis, cluster, _folder: folder }
     }
 
     /// Closes the store and opens it anew, as after a restart of the process.
@@ -68,11 +68,17 @@ impl Subject {
         (self.store, self.feed, self.tasks) = open(&self.options, "node").await;
     }
 
-    pub async fn append(&self, draft: Draft) -> Result<Position, AppendError> {
+    /// A connection to the server of the cluster that holds a key.
+    pub async fn cluster_connection(&self, key: &str) -> redis::aio::MultiplexedConnection {
+        let cluster = self.cluster.as_ref().unwrap();
+        cluster.servers[cluster.holder(key).await].connection().await
+    }
+
+    pub async fn append(&self, draft: Draft) -> Result<Accepted, AppendError> {
         self.append_keyed(draft, None).await
     }
 
-    pub async fn append_keyed(&self, draft: Draft, key: Option<&str>) -> Result<Position, AppendError> {
+    pub async fn append_keyed(&self, draft: Draft, key: Option<&str>) -> Result<Accepted, AppendError> {
         let key = key.map(|key| key.parse::<IdempotencyKey>().unwrap());
         self.store.append(vec![Append { draft, key }]).await.pop().unwrap()
     }
@@ -85,8 +91,8 @@ impl Subject {
     pub async fn next_event(&mut self) -> JobEvent {
         loop {
             let item = tokio::time::timeout(Duration::from_secs(10), self.feed.recv()).await;
-            if let FeedItem::Event(event) = item.expect("the feed brings nothing").unwrap() {
-                return event;
+            if let FeedItem::Event(arrival) = item.expect("the feed brings nothing").unwrap() {
+                return arrival.event;
             }
         }
     }

@@ -109,7 +109,8 @@ impl Drop for RedisServer {
 }
 
 fn launch(folder: &TempDir, arguments: &[String]) -> Child {
-    Command::new("redis-server")
+    let program = std::env::var_os("JOBCAST_REDIS_SERVER").unwrap_or_else(|| "redis-server".into());
+    Command::new(program)
         .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
         .args(arguments)
         .current_dir(folder.path())

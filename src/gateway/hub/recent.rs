@@ -1,87 +1,97 @@
+//! The newest entries that this node has delivered, for those who could not take them in that moment: most of what they
+//! miss needs no reading then, so that they catch up faster than new events come.
+
 use std::collections::{HashMap, VecDeque};
 
-use crate::{
-    event::{JobEvent, Seq},
-    id::JobId,
-};
+use crate::{position::Position, room::Room, store::Arrival};
 
-/// The newest events that this node has delivered, for those who could not take them in that moment: most of what they
-/// miss needs no reading then, so that they catch up faster than new events come.
+/// How much is remembered at the most, in bytes of events.
+const CAPACITY: usize = 4 << 20;
+
+/// What an entry takes besides its event.
+const OVERHEAD: usize = 256;
+
+/// The tails of rooms' logs.
 pub struct Recent {
-    jobs: HashMap<JobId, VecDeque<JobEvent>>,
-    /// In the order in which they came; what is not in `jobs` any more is passed over.
-    order: VecDeque<(JobId, Seq)>,
+    tails: HashMap<Room, Tail>,
+    /// The rooms of the entries, in the order in which they came, those of forgotten ones too.
+    order: VecDeque<Room>,
     bytes: usize,
-    most: Most,
+    capacity: usize,
 }
 
-/// How much is remembered at the most.
-#[derive(Debug, Clone, Copy)]
-pub struct Most {
-    pub events: usize,
-    pub bytes: usize,
+/// Entries of one room's log, without a hole.
+struct Tail {
+    /// The place right before the first of them.
+    start: Position,
+    entries: VecDeque<(Position, Arrival)>,
+}
+
+impl Tail {
+    fn end(&self) -> Position {
+        self.entries.back().map_or(self.start, |(position, _)| *position)
+    }
 }
 
 impl Default for Recent {
     fn default() -> Self {
-        Self::new(Most { events: 4096, bytes: 4 << 20 })
+        Self::with_capacity(CAPACITY)
     }
 }
 
 impl Recent {
-    pub fn new(most: Most) -> Self {
-        Self { jobs: HashMap::new(), order: VecDeque::new(), bytes: 0, most }
+    pub fn with_capacity(capacity: usize) -> Self {
+        Self { tails: HashMap::new(), order: VecDeque::new(), bytes: 0, capacity }
     }
 
-    /// Remembers an event. What is remembered of a job has no hole: where this one does not follow, it is a beginning.
-    pub fn push(&mut self, event: &JobEvent) {
-        let (job, seq) = (event.job(), event.seq());
-        if self.last(job).is_some_and(|last| last + 1 != seq) {
-            self.forget(job);
+    /// Remembers an entry that follows on `previous` in a room's log. Where that is not the last one that is remembered,
+    /// the entry is a beginning.
+    pub fn push(&mut self, room: &Room, previous: Position, position: Position, arrival: &Arrival) {
+        if self.tails.get(room).is_some_and(|tail| tail.end() != previous) {
+            self.forget(room);
         }
-        self.jobs.entry(job.clone()).or_default().push_back(event.clone());
-        self.order.push_back((job.clone(), seq));
-        self.bytes += size(event);
-        while self.order.len() > self.most.events || self.bytes > self.most.bytes {
-            let Some((job, seq)) = self.order.pop_front() else { return };
-            self.drop_oldest(&job, seq);
-        }
-    }
-
-    /// Forgets everything.
-    pub fn clear(&mut self) {
-        *self = Self::new(self.most);
-    }
-
-    fn last(&self, job: &JobId) -> Option<Seq> {
-        Some(self.jobs.get(job)?.back()?.seq())
-    }
-
-    fn drop_oldest(&mut self, job: &JobId, seq: Seq) {
-        let Some(events) = self.jobs.get_mut(job) else { return };
-        if let Some(event) = events.pop_front_if(|event| event.seq() == seq) {
-            self.bytes -= size(&event);
-        }
-        if events.is_empty() {
-            self.jobs.remove(job);
+        let tail = match self.tails.get_mut(room) {
+            Some(tail) => tail,
+            None => {
+                self.tails.entry(room.clone()).or_insert(Tail { start: previous, entries: VecDeque::new() })
+            }
+        };
+        tail.entries.push_back((position, arrival.clone()));
+        self.order.push_back(room.clone());
+        self.bytes += size(arrival);
+        while (self.bytes > self.capacity || self.order.len() > self.capacity / OVERHEAD)
+            && let Some(room) = self.order.pop_front()
+        {
+            self.drop_oldest(&room);
         }
     }
 
-    /// Forgets a job.
-    pub fn forget(&mut self, job: &JobId) {
-        let events = self.jobs.remove(job).unwrap_or_default();
-        self.bytes -= events.iter().map(size).sum::<usize>();
+    fn drop_oldest(&mut self, room: &Room) {
+        let Some(tail) = self.tails.get_mut(room) else { return };
+        if let Some((position, arrival)) = tail.entries.pop_front() {
+            tail.start = position;
+            self.bytes -= size(&arrival);
+        }
+        if tail.entries.is_empty() {
+            self.tails.remove(room);
+        }
     }
 
-    /// The events of a job after a number, `limit` at the most; empty where the next one is not remembered.
-    pub fn after(&self, job: &JobId, seq: Seq, limit: usize) -> Vec<JobEvent> {
-        let Some(events) = self.jobs.get(job) else { return Vec::new() };
-        let skipped = events.front().and_then(|first| (seq + 1).checked_sub(first.seq()));
-        let skipped = skipped.and_then(|skipped| usize::try_from(skipped).ok()).unwrap_or(usize::MAX);
-        events.iter().skip(skipped).take(limit).cloned().collect()
+    /// Forgets a room.
+    pub fn forget(&mut self, room: &Room) {
+        if let Some(tail) = self.tails.remove(room) {
+            self.bytes -= tail.entries.iter().map(|(_, arrival)| size(arrival)).sum::<usize>();
+        }
+    }
+
+    /// The entries of a room after a place, `limit` at the most; none where the next one is not remembered.
+    pub fn after(&self, room: &Room, after: Position, limit: usize) -> Vec<(Position, Arrival)> {
+        let Some(tail) = self.tails.get(room).filter(|tail| tail.start <= after) else { return Vec::new() };
+        let passed = tail.entries.partition_point(|(position, _)| *position <= after);
+        tail.entries.iter().skip(passed).take(limit).cloned().collect()
     }
 }
 
-fn size(event: &JobEvent) -> usize {
-    event.json().get().len()
+fn size(arrival: &Arrival) -> usize {
+    arrival.event.json().get().len() + OVERHEAD
 }

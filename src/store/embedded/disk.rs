@@ -10,11 +10,11 @@ use std::{
     sync::{PoisonError, RwLock},
 };
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot};
 
 use super::{
-    folder,
     kv::{Fault, Order, Pairs, Writes},
+    preflight,
 };
 use crate::store::{OpenError, StoreError};
 
@@ -42,6 +42,32 @@ struct Opened {
     entries: Keyspace,
 }
 
+/// The folder as it was at one moment.
+pub struct View<'a> {
+    path: &'a Path,
+    snapshot: Snapshot,
+    entries: &'a Keyspace,
+}
+
+impl View<'_> {
+    pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let value =
+            self.snapshot.get(self.entries, key).map_err(|error| failed("read", self.path, &error))?;
+        Ok(value.map(|value| value.to_vec()))
+    }
+
+    pub fn scan(&self, range: Range<Vec<u8>>, order: Order, limit: usize) -> Result<Pairs, StoreError> {
+        let found = self.snapshot.range(self.entries, range);
+        let pair =
+            |guard: fjall::Guard| guard.into_inner().map(|(key, value)| (key.to_vec(), value.to_vec()));
+        let found: fjall::Result<Pairs> = match order {
+            Order::Ascending => found.take(limit).map(pair).collect(),
+            Order::Descending => found.rev().take(limit).map(pair).collect(),
+        };
+        found.map_err(|error| failed("read", self.path, &error))
+    }
+}
+
 impl Disk {
     /// Opens or creates the folder.
     ///
@@ -53,20 +79,17 @@ impl Disk {
     }
 
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.with(|opened| Ok(opened.entries.get(key)?.map(|value| value.to_vec())))
+        let opened = self.opened.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(Opened { entries, .. }) = &*opened else { return Err(self.closed()) };
+        let value = entries.get(key).map_err(|error| failed("read", &self.path, &error))?;
+        Ok(value.map(|value| value.to_vec()))
     }
 
-    pub fn scan(&self, range: Range<Vec<u8>>, order: Order, limit: usize) -> Result<Pairs, StoreError> {
-        self.with(|Opened { db, entries }| {
-            // Without a snapshot a scan may see one part of a commit and miss another.
-            let found = db.snapshot().range(entries, range);
-            let pair =
-                |guard: fjall::Guard| guard.into_inner().map(|(key, value)| (key.to_vec(), value.to_vec()));
-            match order {
-                Order::Ascending => found.take(limit).map(pair).collect(),
-                Order::Descending => found.rev().take(limit).map(pair).collect(),
-            }
-        })
+    /// Reads the folder as it is at one moment.
+    pub fn view<T>(&self, read: impl FnOnce(View<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let opened = self.opened.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(Opened { db, entries }) = &*opened else { return Err(self.closed()) };
+        read(View { path: &self.path, snapshot: db.snapshot(), entries })
     }
 
     pub fn commit(&self, writes: Writes) -> Result<(), Fault> {
@@ -88,20 +111,12 @@ impl Disk {
     /// # Errors
     /// What still stands against it. Nothing is lost by trying again.
     pub fn reopen(&self, room: u64) -> Result<(), StoreError> {
-        folder::probe(&self.path, room).map_err(|error| refused(&self.path, &error))?;
+        preflight::probe(&self.path, room).map_err(|error| refused(&self.path, &error))?;
         let mut opened = self.opened.write().unwrap_or_else(PoisonError::into_inner);
         // The old one has to go first: it holds the folder's lock.
         *opened = None;
         *opened = Some(open(&self.path)?);
         Ok(())
-    }
-
-    fn with<T>(&self, read: impl FnOnce(&Opened) -> fjall::Result<T>) -> Result<T, StoreError> {
-        let opened = self.opened.read().unwrap_or_else(PoisonError::into_inner);
-        match &*opened {
-            Some(opened) => read(opened).map_err(|error| failed("read", &self.path, &error)),
-            None => Err(self.closed()),
-        }
     }
 
     fn closed(&self) -> StoreError {
@@ -111,7 +126,7 @@ impl Disk {
     fn fault(&self, error: &fjall::Error) -> Fault {
         match (error, io_error(error)) {
             // Something failed in the background. Trying tells whether it still would, and why.
-            (fjall::Error::Poisoned, _) => match folder::probe(&self.path, ROOM_TO_FLUSH) {
+            (fjall::Error::Poisoned, _) => match preflight::probe(&self.path, ROOM_TO_FLUSH) {
                 Ok(()) => Fault::passing(failed("write", &self.path, error), ROOM_TO_FLUSH),
                 Err(cause) => Fault::passing(refused(&self.path, &cause), ROOM_TO_FLUSH),
             },
@@ -126,7 +141,7 @@ impl Disk {
 }
 
 fn open(path: &Path) -> Result<Opened, StoreError> {
-    folder::prepare(path).map_err(StoreError)?;
+    preflight::prepare(path).map_err(StoreError)?;
     let open = || {
         let db = Database::builder(path).cache_size(READ_CACHE).open()?;
         let options = || KeyspaceCreateOptions::default().max_memtable_size(WRITE_BUFFER);

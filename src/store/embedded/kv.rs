@@ -1,3 +1,5 @@
+//! An ordered map from bytes to bytes, on disk or in memory.
+
 use std::{
     collections::BTreeMap,
     ops::Range,
@@ -5,7 +7,7 @@ use std::{
     sync::{PoisonError, RwLock},
 };
 
-use super::disk::Disk;
+use super::disk::{self, Disk};
 use crate::store::{OpenError, StoreError};
 
 /// An ordered map from bytes to bytes with atomic, durable commits.
@@ -14,6 +16,12 @@ pub enum Kv {
     Disk(Disk),
     /// In memory.
     Memory(RwLock<BTreeMap<Vec<u8>, Vec<u8>>>),
+}
+
+/// The map as it was at one moment.
+pub enum View<'a> {
+    Disk(disk::View<'a>),
+    Memory(&'a BTreeMap<Vec<u8>, Vec<u8>>),
 }
 
 /// The way a scan goes.
@@ -70,25 +78,20 @@ impl Kv {
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         match self {
             Kv::Disk(disk) => disk.get(key),
-            Kv::Memory(map) => Ok(map.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned()),
+            Kv::Memory(_) => self.view(|view| view.get(key)),
         }
     }
 
-    /// The first `limit` pairs of a range, in the order asked for.
+    /// See [`View::scan`].
     pub fn scan(&self, range: Range<Vec<u8>>, order: Order, limit: usize) -> Result<Pairs, StoreError> {
-        if range.is_empty() {
-            return Ok(Vec::new());
-        }
+        self.view(|view| view.scan(range, order, limit))
+    }
+
+    /// Reads the map as it is at one moment.
+    pub fn view<T>(&self, read: impl FnOnce(&View<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
         match self {
-            Kv::Disk(disk) => disk.scan(range, order, limit),
-            Kv::Memory(map) => {
-                let map = map.read().unwrap_or_else(PoisonError::into_inner);
-                let found = map.range(range).map(|(key, value)| (key.clone(), value.clone()));
-                Ok(match order {
-                    Order::Ascending => found.take(limit).collect(),
-                    Order::Descending => found.rev().take(limit).collect(),
-                })
-            }
+            Kv::Disk(disk) => disk.view(|view| read(&View::Disk(view))),
+            Kv::Memory(map) => read(&View::Memory(&map.read().unwrap_or_else(PoisonError::into_inner))),
         }
     }
 
@@ -114,6 +117,32 @@ impl Kv {
         match self {
             Kv::Disk(disk) => disk.reopen(room),
             Kv::Memory(_) => Ok(()),
+        }
+    }
+}
+
+impl View<'_> {
+    pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        match self {
+            View::Disk(view) => view.get(key),
+            View::Memory(map) => Ok(map.get(key).cloned()),
+        }
+    }
+
+    /// The first `limit` pairs of a range, in the order asked for.
+    pub fn scan(&self, range: Range<Vec<u8>>, order: Order, limit: usize) -> Result<Pairs, StoreError> {
+        if range.is_empty() || limit == 0 {
+            return Ok(Vec::new());
+        }
+        match self {
+            View::Disk(view) => view.scan(range, order, limit),
+            View::Memory(map) => {
+                let found = map.range(range).map(|(key, value)| (key.clone(), value.clone()));
+                Ok(match order {
+                    Order::Ascending => found.take(limit).collect(),
+                    Order::Descending => found.rev().take(limit).collect(),
+                })
+            }
         }
     }
 }

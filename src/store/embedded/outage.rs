@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::kv::Fault;
-use crate::{store::StoreError, timestamp::Timestamp};
+use crate::store::StoreError;
 
 /// How long to wait before trying again to write to a disk that refused.
 pub const RETRY_INTERVAL: Duration = Duration::from_secs(1);
@@ -15,20 +15,18 @@ pub const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 pub struct Outage {
     fault: Fault,
     began: Instant,
-    /// The time of the oldest event that the failed commit held: it may turn up.
-    pub since: Timestamp,
 }
 
 impl Outage {
     /// Begins with a commit that failed. Says so in the log, once, and to whoever follows `told`.
-    pub fn begin(fault: Fault, since: Timestamp, told: &watch::Sender<Option<StoreError>>) -> Self {
+    pub fn begin(fault: Fault, told: &watch::Sender<Option<StoreError>>) -> Self {
         let error = &fault.error;
         match fault.reopen_with {
             Some(_) => tracing::error!(%error, "cannot write: no event is accepted until that is over"),
             None => tracing::error!(%error, "cannot write: no event is accepted any more"),
         }
         told.send_replace(Some(fault.error.clone()));
-        Self { fault, began: Instant::now(), since }
+        Self { fault, began: Instant::now() }
     }
 
     /// What those are told who ask for what cannot be done now.

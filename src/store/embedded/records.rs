@@ -1,20 +1,33 @@
-//! What the embedded store keeps, and under which keys. The first byte of a key names its table; identifiers
-//! have no zero byte, so one ends each of them, and numbers are big-endian, so that keys sort by them.
+//! What the embedded store keeps, and under which keys. The first byte of a key names its table. Identifiers and rooms
+//! have no byte below two, so a zero ends each of them. Numbers are big-endian, so that keys sort by them.
+
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::index::Standing;
 use crate::{
-    event::{IdempotencyKey, Owner, Seq},
+    event::{IdempotencyKey, Owner, Seq, rooms},
     id::{JobId, TenantId, UserId},
+    position::Position,
+    room::Room,
     store::StoreError,
     timestamp::Timestamp,
 };
 
+/// Job and number → event.
 const EVENT: u8 = b'e';
+/// Job → [`JobRecord`].
 const JOB: u8 = b'j';
+/// Job and idempotency key → [`KeyRecord`].
 const KEY: u8 = b'k';
-const KEY_EXPIRY: u8 = b'x';
+/// Room and position → [`LogEntry`].
+const LOG: u8 = b'l';
+/// Room, first number of a job and job → nothing.
+const MEMBER: u8 = b'm';
+/// Room → [`RoomRecord`].
+const ROOM: u8 = b'r';
+/// Time and another key → nothing: when to look whether that has expired.
+const EXPIRY: u8 = b'x';
 
 /// What is known of a job beside its events.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,32 +40,44 @@ pub struct JobRecord {
     pub oldest: Seq,
     /// The newest event's time.
     pub at: Timestamp,
+    /// When to look whether it has expired.
+    pub due: Timestamp,
     /// Whether the newest state is a finished one.
     pub finished: bool,
-    user: Option<UserId>,
-    tenant: Option<TenantId>,
+    pub user: Option<UserId>,
+    pub tenant: Option<TenantId>,
 }
 
 impl JobRecord {
-    pub fn new(first: Seq, oldest: Seq, seq: Seq, at: Timestamp, finished: bool, owner: &Owner) -> Self {
-        Self { seq, first, oldest, at, finished, user: owner.user.clone(), tenant: owner.tenant.clone() }
-    }
-
     pub fn owner(&self) -> Owner {
         Owner { user: self.user.clone(), tenant: self.tenant.clone() }
     }
+}
 
-    /// Where the job stands in the index of active jobs.
-    pub fn standing(&self) -> Standing {
-        Standing { owner: self.owner(), at: self.at }
+/// What is known of a room beside its log. It is written when the log begins and when it is trimmed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoomRecord {
+    /// Milliseconds and number of the last place that was trimmed.
+    start: (u64, u64),
+    /// The index of the first entry after that.
+    pub first: u64,
+    /// When to look which entries have expired.
+    pub due: Timestamp,
+}
+
+impl RoomRecord {
+    pub fn new(due: Timestamp) -> Self {
+        Self { start: (0, 0), first: 1, due }
     }
 
-    pub fn read(bytes: &[u8]) -> Result<Self, StoreError> {
-        read(bytes)
+    /// The last place that was trimmed.
+    pub fn start(&self) -> Position {
+        Position::of_entry(self.start.0, self.start.1)
     }
 
-    pub fn write(&self) -> Vec<u8> {
-        write(self)
+    pub fn trim(&mut self, last: Position, entries: u64) {
+        self.start = (last.millis(), last.number());
+        self.first += entries;
     }
 }
 
@@ -65,29 +90,61 @@ pub struct KeyRecord {
     pub expires: Timestamp,
 }
 
-impl KeyRecord {
-    pub fn read(bytes: &[u8]) -> Result<Self, StoreError> {
-        read(bytes)
-    }
-
-    pub fn write(&self) -> Vec<u8> {
-        write(self)
-    }
-}
-
-fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError> {
+pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError> {
     serde_json::from_slice(bytes)
         .map_err(|error| StoreError(format!("it holds an unreadable record: {error}")))
 }
 
-fn write<T: Serialize>(record: &T) -> Vec<u8> {
+pub fn write<T: Serialize>(record: &T) -> Vec<u8> {
     serde_json::to_vec(record).expect("records can always be written")
+}
+
+/// An entry in the log of a shared room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogEntry {
+    /// Counts the entries of the room, so that it is known how many there are.
+    pub index: u64,
+    pub seq: Seq,
+    pub job: JobId,
+}
+
+impl LogEntry {
+    pub fn read(bytes: &[u8]) -> Result<Self, StoreError> {
+        let parts = || {
+            let job = std::str::from_utf8(bytes.get(16..)?).ok()?.parse().ok()?;
+            Some(Self { index: number(bytes, 0)?, seq: number(bytes, 8)?, job })
+        };
+        parts().ok_or_else(|| StoreError("it holds an unreadable log".to_owned()))
+    }
+
+    pub fn write(&self) -> Vec<u8> {
+        [&self.index.to_be_bytes(), &self.seq.to_be_bytes(), self.job.as_str().as_bytes()].concat()
+    }
+}
+
+fn number(bytes: &[u8], from: usize) -> Option<u64> {
+    Some(u64::from_be_bytes(bytes.get(from..from + 8)?.try_into().ok()?))
 }
 
 fn key(table: u8, text: &str) -> Vec<u8> {
     let mut key = Vec::with_capacity(text.len() + 18);
     key.push(table);
     key.extend_from_slice(text.as_bytes());
+    key.push(0);
+    key
+}
+
+/// All keys that begin with a key that ends in a zero.
+fn below(mut start: Vec<u8>) -> Range<Vec<u8>> {
+    let mut end = start.clone();
+    end.pop();
+    end.push(1);
+    start.shrink_to_fit();
+    start..end
+}
+
+/// The next key in order.
+fn next(mut key: Vec<u8>) -> Vec<u8> {
     key.push(0);
     key
 }
@@ -108,26 +165,92 @@ pub fn idempotency_key(job: &JobId, name: &IdempotencyKey) -> Vec<u8> {
     key
 }
 
-/// Sorts an idempotency key by the time at which it ends.
-pub fn expiry_key(expires: Timestamp, idempotency_key: &[u8]) -> Vec<u8> {
-    [&[KEY_EXPIRY], expires.millis().to_be_bytes().as_slice(), idempotency_key].concat()
+pub fn room_key(room: &Room) -> Vec<u8> {
+    key(ROOM, &room.to_string())
 }
 
-/// The expiry keys of all idempotency keys that end at `now` or before.
-pub fn expired_keys(now: Timestamp) -> std::ops::Range<Vec<u8>> {
-    vec![KEY_EXPIRY]..expiry_key(now, &[u8::MAX])
+pub fn log_key(room: &Room, position: Position) -> Vec<u8> {
+    let mut key = key(LOG, &room.to_string());
+    key.extend_from_slice(&position.millis().to_be_bytes());
+    key.extend_from_slice(&position.number().to_be_bytes());
+    key
 }
 
-/// The idempotency key that an expiry key stands for.
-pub fn key_of_expiry(expiry: &[u8]) -> Vec<u8> {
-    expiry[9..].to_vec()
+/// The entries of a room after a place.
+pub fn log_after(room: &Room, after: Position) -> Range<Vec<u8>> {
+    next(log_key(room, after))..below(key(LOG, &room.to_string())).end
+}
+
+/// The entries of a room after a place and up to another.
+pub fn log_between(room: &Room, after: Position, until: Position) -> Range<Vec<u8>> {
+    next(log_key(room, after))..next(log_key(room, until))
+}
+
+/// The place that a key of a log stands for.
+pub fn position_of_key(key: &[u8]) -> Position {
+    let places = key.len().checked_sub(16).map(|start| (number(key, start), number(key, start + 8)));
+    match places {
+        Some((Some(millis), Some(number))) => Position::of_entry(millis, number),
+        _ => Position::START,
+    }
+}
+
+/// Says that a job, whose first number is given, belongs to a room.
+pub fn member_key(room: &Room, first: Seq, job: &JobId) -> Vec<u8> {
+    let mut key = key(MEMBER, &room.to_string());
+    key.extend_from_slice(&first.to_be_bytes());
+    key.extend_from_slice(job.as_str().as_bytes());
+    key
+}
+
+/// The jobs of a room by their first numbers.
+pub fn members(room: &Room) -> Range<Vec<u8>> {
+    below(key(MEMBER, &room.to_string()))
+}
+
+pub fn job_of_member(room: &Room, key: &[u8]) -> Option<JobId> {
+    std::str::from_utf8(key.get(room.to_string().len() + 10..)?).ok()?.parse().ok()
+}
+
+/// The rooms that have a list of their jobs on disk, where a job has this owner.
+pub fn owner_rooms<'a>(job: &'a JobId, owner: &'a Owner) -> impl Iterator<Item = Room> + 'a {
+    rooms(job, owner).filter(|room| matches!(room, Room::User(_) | Room::Tenant(_)))
+}
+
+/// Says when to look whether what stands under another key has expired.
+pub fn expiry_key(due: Timestamp, target: &[u8]) -> Vec<u8> {
+    [&[EXPIRY], due.millis().to_be_bytes().as_slice(), target].concat()
+}
+
+/// What is due at `now` or before, after a key that was looked at.
+pub fn due(after: Option<&[u8]>, now: Timestamp) -> Range<Vec<u8>> {
+    after.map_or(vec![EXPIRY], |key| next(key.to_vec()))..expiry_key(now, &[u8::MAX])
+}
+
+/// What an expiry key stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expiry {
+    Key(Vec<u8>),
+    Job(JobId),
+    Room(Room),
+}
+
+/// When to look, and at what.
+pub fn expiry_of_key(key: &[u8]) -> Option<(Timestamp, Expiry)> {
+    let target = key.get(9..)?;
+    let name = || std::str::from_utf8(target.get(1..target.len().checked_sub(1)?)?).ok();
+    let expiry = match target.first()? {
+        &KEY => Expiry::Key(target.to_vec()),
+        &JOB => Expiry::Job(name()?.parse().ok()?),
+        &ROOM => Expiry::Room(name()?.parse().ok()?),
+        _ => return None,
+    };
+    Some((Timestamp::from_millis(number(key, 1)?)?, expiry))
 }
 
 /// The keys of all jobs after the one named.
-pub fn jobs_after(job: Option<&JobId>) -> std::ops::Range<Vec<u8>> {
-    // A key that ends in a one comes right after the one that ends in a zero.
-    let start = job.map_or(vec![JOB], |job| [&[JOB], job.as_str().as_bytes(), &[1]].concat());
-    start..vec![JOB + 1]
+pub fn jobs_after(job: Option<&JobId>) -> Range<Vec<u8>> {
+    job.map_or(vec![JOB], |job| next(job_key(job)))..vec![JOB + 1]
 }
 
 /// The job that a job's key stands for.
@@ -155,6 +278,39 @@ mod tests {
             prop_assert_eq!(job_of_key(&job_key(&a)), Some(a.clone()));
             prop_assert_eq!(jobs_after(Some(&a)).contains(&job_key(&b)), job_key(&b) > job_key(&a));
             prop_assert!(jobs_after(None).contains(&job_key(&a)));
+        }
+
+        #[test]
+        fn log_keys_sort_by_position_within_their_room(
+            a: (u64, u64), b: (u64, u64), user in "[a-z:.]{1,9}", other in "[a-z:.]{1,9}"
+        ) {
+            let [at, after] = [a, b].map(|(millis, number)| Position::of_entry(millis, number));
+            let [room, other] = [user, other].map(|user| Room::User(user.parse().unwrap()));
+            let key = log_key(&room, at);
+            prop_assert_eq!(position_of_key(&key), at);
+            prop_assert_eq!(log_after(&room, after).contains(&key), at > after);
+            prop_assert_eq!(log_between(&room, Position::START, after).contains(&key), at > Position::START && at <= after);
+            prop_assert_eq!(log_after(&other, Position::START).contains(&key), room == other && at > Position::START);
+        }
+
+        #[test]
+        fn entries_members_and_expiries_read_back(index: u64, seq: u64, millis in 0u64..253_402_300_799_999, id in "[a-z:.]{1,9}") {
+            let job: JobId = id.parse().unwrap();
+            let entry = LogEntry { index, seq, job: job.clone() };
+            prop_assert_eq!(LogEntry::read(&entry.write()), Ok(entry));
+            let room = Room::Tenant(id.parse().unwrap());
+            let member = member_key(&room, seq, &job);
+            prop_assert!(members(&room).contains(&member));
+            prop_assert_eq!(job_of_member(&room, &member), Some(job.clone()));
+            let due_at = Timestamp::from_millis(millis).unwrap();
+            let name = idempotency_key(&job, &"k".parse().unwrap());
+            for (target, expiry) in
+                [(job_key(&job), Expiry::Job(job)), (room_key(&room), Expiry::Room(room)), (name.clone(), Expiry::Key(name))]
+            {
+                let key = expiry_key(due_at, &target);
+                prop_assert_eq!(expiry_of_key(&key), Some((due_at, expiry)));
+                prop_assert!(due(None, due_at).contains(&key) && !due(Some(&key), due_at).contains(&key));
+            }
         }
     }
 }

@@ -1,356 +1,166 @@
-use std::{
-    collections::{HashMap, hash_map::Entry},
-    sync::{Arc, Mutex, PoisonError},
-};
+//! All that writes. On disk two threads take turns: while one waits for the disk to sync a group of requests, the other
+//! decides the next. In memory there is nothing to wait for, so each caller writes for itself.
 
-use tokio::sync::{mpsc, oneshot, watch};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{
-    index::{ActiveJobs, Change, Standing},
-    known::Known,
-    kv::{Fault, Kv, Order, Writes},
-    outage::Outage,
-    records::{self, JobRecord, KeyRecord},
-};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{changes::Pending, committer::Committer, decider::Decider};
 use crate::{
-    event::{Draft, JobEvent, Seq},
-    id::JobId,
-    position::Positions,
-    store::{
-        Accepted, Append, AppendError, Arrival, FeedItem, FeedSender, HistoryOptions, IDEMPOTENCY_LIFETIME,
-        Rooms, StoreError,
-    },
+    store::{Accepted, Append, AppendError, FeedItem, FeedSender, StoreError, feed::Places},
     timestamp::Timestamp,
 };
 
+/// How many requests share one commit. Publishers wait together for the disk, so that the more of them there
+/// are, the less each of them costs.
+const GROUP: usize = 256;
+
+/// What became of each of several drafts.
+pub type Outcomes = Vec<Result<Accepted, AppendError>>;
+
 /// What the writer is asked to do.
+#[derive(Debug)]
 pub enum Request {
     /// Accept drafts.
-    Append { appends: Vec<Append>, answer: oneshot::Sender<Vec<Result<Accepted, AppendError>>> },
-    /// Remove what has expired.
-    Sweep,
+    Append { appends: Vec<Append>, answer: oneshot::Sender<Outcomes> },
+    /// Remove a slice of what has expired by now, and say whether there may be more.
+    Sweep { now: Timestamp, answer: oneshot::Sender<bool> },
     /// Try whether the disk takes writes again.
     Recover,
     /// Take no more requests, finish those that wait, and end.
     Stop,
 }
 
-/// How many requests share one commit. Publishers wait together for the disk, so that the more of them there
-/// are, the less each of them costs.
-const GROUP: usize = 256;
+/// Requests that are committed together, and who is answered then.
+#[derive(Default)]
+struct Group {
+    pending: Pending,
+    appends: Vec<(oneshot::Sender<Outcomes>, Outcomes)>,
+    sweeps: Vec<(oneshot::Sender<bool>, bool)>,
+}
 
-/// How many jobs and keys one sweep looks at, so that it never holds publishers up for long.
-const SWEEP: usize = 2000;
-
-/// The only one that writes. Being alone, it reads and decides without locks, and the order of its commits is
-/// the order of history and feed.
+/// Writes. Whoever decides holds the decider, and takes the committer before letting go of it, so that groups are
+/// committed in the order in which they were decided.
+#[derive(Debug)]
 pub struct Writer {
-    pub kv: Arc<Kv>,
-    pub active: Arc<Mutex<ActiveJobs>>,
-    pub known: Known,
-    pub history: HistoryOptions,
+    pub decider: Mutex<Decider>,
+    pub committer: Mutex<Committer>,
     pub feed: FeedSender,
-    /// Up to where the last sweep looked.
-    pub swept: Option<JobId>,
-    /// The time of the newest event.
-    pub clock: Timestamp,
-    /// Where the disk takes no writes.
-    pub outage: Option<Outage>,
-    /// What keeps events from being accepted, for those who ask.
-    pub refusing: watch::Sender<Option<StoreError>>,
 }
 
-/// Writes that are not committed yet, over what is.
-struct Pending<'a> {
-    kv: &'a Kv,
-    writes: Writes,
-    events: Vec<JobEvent>,
-    jobs: HashMap<JobId, Touched>,
-}
-
-/// A job that changes.
-struct Touched {
-    /// Where it stood before.
-    before: Option<Standing>,
-    /// What is known of it from now on.
-    record: Option<JobRecord>,
-}
-
-impl Pending<'_> {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        match self.writes.get(key) {
-            Some(pending) => Ok(pending.clone()),
-            None => self.kv.get(key),
-        }
-    }
-
-    /// Changes what is known of a job.
-    fn touch(&mut self, job: &JobId, before: Option<&JobRecord>, record: Option<JobRecord>) {
-        match self.jobs.entry(job.clone()) {
-            Entry::Occupied(mut touched) => touched.get_mut().record = record,
-            Entry::Vacant(place) => {
-                place.insert(Touched { before: before.map(JobRecord::standing), record });
-            }
-        }
-    }
-
-    fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
-        self.writes.insert(key, Some(value));
-    }
-
-    fn remove(&mut self, key: Vec<u8>) {
-        self.writes.insert(key, None);
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Writer {
-    /// Works until it is told to stop, or nobody is left who could ask for anything.
-    pub fn run(mut self, mut queue: mpsc::Receiver<Request>) {
-        let mut group = Vec::with_capacity(GROUP);
-        while queue.blocking_recv_many(&mut group, GROUP) > 0 {
-            if group.iter().any(|request| matches!(request, Request::Stop)) {
-                queue.close();
+    /// Accepts drafts at once. `places` are for their events on the feed.
+    pub fn append(&self, appends: Vec<Append>, mut places: Option<Places<'_>>) -> Outcomes {
+        let mut decider = lock(&self.decider);
+        let mut pending = Pending::default();
+        let accept = |append| decider.accept(&mut pending, append);
+        let outcomes = appends.into_iter().map(accept).collect();
+        let decided = decider.finish(pending);
+        let tell = |item| {
+            if let Some(places) = &mut places {
+                places.send(item);
             }
-            // First, for what turns up by it counts for all that is accepted in this group.
-            if group.iter().any(|request| matches!(request, Request::Recover)) {
-                self.recover();
+        };
+        let committed = lock(&self.committer).commit(decided, tell);
+        answered(outcomes, &committed)
+    }
+
+    /// Removes a slice of what has expired by now at once, and says whether there may be more.
+    pub fn sweep(&self, now: Timestamp) -> bool {
+        let mut decider = lock(&self.decider);
+        let mut pending = Pending::default();
+        let more = sweep(&mut decider, &mut pending, now);
+        let decided = decider.finish(pending);
+        lock(&self.committer).commit(decided, |_| {}).is_ok() && more
+    }
+
+    /// Works on one of the threads until it is told to stop, or nobody is left who could ask for anything.
+    pub fn run(&self, queue: &Mutex<mpsc::Receiver<Request>>) {
+        let mut requests = Vec::with_capacity(GROUP);
+        loop {
+            let mut queue = lock(queue);
+            if queue.blocking_recv_many(&mut requests, GROUP) == 0 {
+                return;
             }
-            self.serve(group.drain(..));
+            let mut decider = lock(&self.decider);
+            // First, for what turns up by it counts for all that is decided in this group.
+            let recovering = requests.iter().any(|request| matches!(request, Request::Recover));
+            let recovered = recovering.then(|| self.recover(&mut decider));
+            let mut group = Group::default();
+            group.decide(&mut decider, &mut queue, &mut requests);
+            let mut committer = recovered.unwrap_or_else(|| lock(&self.committer));
+            // What has come while the group before this one was synced goes along.
+            requests.extend(std::iter::from_fn(|| queue.try_recv().ok()).take(GROUP));
+            group.decide(&mut decider, &mut queue, &mut requests);
+            let Group { pending, appends, sweeps } = group;
+            let decided = decider.finish(pending);
+            drop(decider);
+            drop(queue);
+            let committed = committer.commit(decided, |item| self.tell(item));
+            // Whoever asked may have gone; what is committed stays.
+            for (answer, outcomes) in appends {
+                let _ = answer.send(answered(outcomes, &committed));
+            }
+            for (answer, more) in sweeps {
+                let _ = answer.send(more && committed.is_ok());
+            }
         }
     }
 
-    fn serve(&mut self, group: impl ExactSizeIterator<Item = Request>) {
-        let (kv, count) = (self.kv.clone(), group.len());
-        let (writes, events, jobs) =
-            (Writes::new(), Vec::with_capacity(count), HashMap::with_capacity(count));
-        let mut pending = Pending { kv: &kv, writes, events, jobs };
-        let mut answers = Vec::with_capacity(count);
-        for request in group {
-            match request {
-                Request::Append { appends, answer } => {
-                    let accept = |append| self.accept(&mut pending, append);
-                    answers.push((answer, appends.into_iter().map(accept).collect::<Vec<_>>()));
-                }
-                Request::Recover | Request::Stop => {}
-                Request::Sweep => {
-                    if let Err(error) = self.sweep(&mut pending, Timestamp::now()) {
-                        tracing::warn!(%error, "could not remove what has expired");
-                    }
-                }
-            }
+    /// Ends an outage, if it can be ended by now. By then the last group that was decided before has failed.
+    fn recover(&self, decider: &mut Decider) -> MutexGuard<'_, Committer> {
+        let mut committer = lock(&self.committer);
+        if committer.recover(|item| self.tell(item)) {
+            decider.reset();
         }
-        let committed = self.commit(pending);
-        for (answer, outcome) in answers {
-            let outcome = match &committed {
-                Ok(()) => outcome,
-                Err(error) => outcome.into_iter().map(|_| Err(error.clone().into())).collect(),
-            };
-            // The publisher may have gone; what is committed stays.
-            let _ = answer.send(outcome);
-        }
-    }
-
-    /// Writes what is pending, and sends its events on their way: before the answers, so that a publisher that was
-    /// answered finds its event there.
-    fn commit(&mut self, pending: Pending<'_>) -> Result<(), StoreError> {
-        let Pending { mut writes, events, jobs, kv } = pending;
-        // Once for each job, however many events it has got.
-        for (job, touched) in &jobs {
-            writes.insert(records::job_key(job), touched.record.as_ref().map(JobRecord::write));
-        }
-        if writes.is_empty() {
-            return Ok(());
-        }
-        if let Some(outage) = &self.outage {
-            return Err(outage.error().clone());
-        }
-        if let Err(fault) = kv.commit(writes) {
-            return Err(self.fail(fault, &events));
-        }
-        self.note(jobs);
-        for event in events {
-            self.tell(FeedItem::Event(Arrival { event, positions: Positions::JOB }));
-        }
-        Ok(())
-    }
-
-    /// Follows what has been committed.
-    fn note(&mut self, jobs: HashMap<JobId, Touched>) {
-        let mut active = self.active.lock().unwrap_or_else(PoisonError::into_inner);
-        for (job, Touched { before, record }) in jobs {
-            let after = record.as_ref().map(JobRecord::standing);
-            active.apply(&Change { job: job.clone(), before, after });
-            self.known.note(job, record);
-        }
+        committer
     }
 
     /// Sends something on the feed. A closed one means that the gateway is gone: events are in history all the same.
     fn tell(&self, item: FeedItem) {
         let _there = self.feed.blocking_send(item);
     }
+}
 
-    fn fail(&mut self, fault: Fault, events: &[JobEvent]) -> StoreError {
-        let error = fault.error.clone();
-        let since = events.iter().map(JobEvent::timestamp).min().unwrap_or_else(Timestamp::now);
-        self.outage = Some(Outage::begin(fault, since, &self.refusing));
-        error
-    }
-
-    /// Ends an outage, if it can be ended by now.
-    fn recover(&mut self) {
-        let Some(mut outage) = self.outage.take() else { return };
-        let Some(room) = outage.reopen_with() else {
-            self.outage = Some(outage);
-            return;
-        };
-        let expired = Timestamp::now().before(self.history.retention);
-        self.known = Known::default();
-        let active = self.kv.reopen(room).and_then(|()| ActiveJobs::read(&self.kv, expired));
-        match active {
-            Ok(active) => *self.active.lock().unwrap_or_else(PoisonError::into_inner) = active,
-            Err(error) => {
-                outage.goes_on(error, &self.refusing);
-                self.outage = Some(outage);
-                return;
+impl Group {
+    fn decide(
+        &mut self,
+        decider: &mut Decider,
+        queue: &mut mpsc::Receiver<Request>,
+        requests: &mut Vec<Request>,
+    ) {
+        for request in requests.drain(..) {
+            match request {
+                Request::Append { appends, answer } => {
+                    let accept = |append| decider.accept(&mut self.pending, append);
+                    self.appends.push((answer, appends.into_iter().map(accept).collect()));
+                }
+                Request::Sweep { now, answer } => {
+                    self.sweeps.push((answer, sweep(decider, &mut self.pending, now)));
+                }
+                // In the middle of a group it is too late; it is asked for again.
+                Request::Recover => {}
+                Request::Stop => queue.close(),
             }
         }
-        // The commit that failed may be there now. Its events were never sent: watchers get them as after any
-        // other interruption.
-        self.tell(FeedItem::Interrupted(Rooms::All));
-        self.tell(FeedItem::Restored(Rooms::All));
-        outage.end(&self.refusing);
-    }
-
-    fn accept(&mut self, pending: &mut Pending<'_>, append: Append) -> Result<Accepted, AppendError> {
-        let Append { draft, key } = append;
-        let at = self.tick();
-        let key = key.map(|key| (records::idempotency_key(draft.job(), &key), draft.fingerprint()));
-        if let Some((key, fingerprint)) = &key
-            && let Some(position) = repeated(pending, key, fingerprint, at)?
-        {
-            return Ok(position);
-        }
-        let event = self.store(pending, &draft, at)?;
-        let position = Accepted { seq: event.seq(), timestamp: event.timestamp(), repeated: false };
-        if let Some((key, fingerprint)) = key {
-            remember(pending, key, fingerprint, &position, at);
-        }
-        pending.events.push(event);
-        Ok(position)
-    }
-
-    /// The time, which never runs backwards here, whatever the system's clock does.
-    fn tick(&mut self) -> Timestamp {
-        self.clock = self.clock.max(Timestamp::now());
-        self.clock
-    }
-
-    fn store(
-        &self,
-        pending: &mut Pending<'_>,
-        draft: &Draft,
-        at: Timestamp,
-    ) -> Result<JobEvent, AppendError> {
-        let job = draft.job();
-        let known = match self.record(pending, job)? {
-            Some(record) if record.at <= at.before(self.history.retention) => {
-                self.forget(pending, job, &record)?;
-                None
-            }
-            other => other,
-        };
-        let owner = known.as_ref().map(JobRecord::owner).unwrap_or_default();
-        if known.as_ref().is_some_and(|record| record.finished) && draft.kind().needs_open_job() {
-            return Err(AppendError::JobFinished);
-        }
-        let owner = owner.joined(draft.owner()).ok_or(AppendError::OwnerMismatch)?;
-        let seq = known.as_ref().map_or(at.millis(), |record| record.seq + 1);
-        let at = known.as_ref().map_or(at, |record| record.at.max(at));
-        let event = draft.accept(&owner, at, seq);
-        let oldest = self.trim(pending, job, known.as_ref().map_or(seq, |record| record.oldest), seq);
-        let first = known.as_ref().map_or(seq, |record| record.first);
-        let record = JobRecord::new(first, oldest, seq, at, draft.kind().is_terminal(), &owner);
-        pending.put(records::event_key(job, seq), event.json().get().as_bytes().to_vec());
-        pending.touch(job, known.as_ref(), Some(record));
-        Ok(event)
-    }
-
-    /// What is known of a job, as of the end of what is pending.
-    fn record(&self, pending: &Pending<'_>, job: &JobId) -> Result<Option<JobRecord>, StoreError> {
-        if let Some(touched) = pending.jobs.get(job) {
-            return Ok(touched.record.clone());
-        }
-        if let Some(record) = self.known.get(job) {
-            return Ok(Some(record.clone()));
-        }
-        pending.kv.get(&records::job_key(job))?.map(|bytes| JobRecord::read(&bytes)).transpose()
-    }
-
-    /// Removes what the cap leaves no place for, and says which number is the oldest then.
-    fn trim(&self, pending: &mut Pending<'_>, job: &JobId, oldest: Seq, newest: Seq) -> Seq {
-        let cap = Seq::try_from(self.history.max_events).unwrap_or(Seq::MAX);
-        let keep_from = (newest + 1).saturating_sub(cap).max(oldest);
-        for seq in oldest..keep_from {
-            pending.remove(records::event_key(job, seq));
-        }
-        keep_from
-    }
-
-    fn forget(&self, pending: &mut Pending<'_>, job: &JobId, record: &JobRecord) -> Result<(), StoreError> {
-        for seq in record.oldest..=record.seq {
-            pending.remove(records::event_key(job, seq));
-        }
-        pending.touch(job, Some(record), None);
-        Ok(())
-    }
-
-    fn sweep(&mut self, pending: &mut Pending<'_>, now: Timestamp) -> Result<(), StoreError> {
-        let expired = now.before(self.history.retention);
-        let found = self.kv.scan(records::jobs_after(self.swept.as_ref()), Order::Ascending, SWEEP)?;
-        // From the beginning again, once the end is reached.
-        self.swept = found.get(SWEEP - 1).and_then(|(key, _)| records::job_of_key(key));
-        for (key, _) in found {
-            let Some(job) = records::job_of_key(&key) else { continue };
-            if let Some(record) = self.record(pending, &job)?.filter(|record| record.at <= expired) {
-                self.forget(pending, &job, &record)?;
-            }
-        }
-        for (expiry, _) in self.kv.scan(records::expired_keys(now), Order::Ascending, SWEEP)? {
-            pending.remove(records::key_of_expiry(&expiry));
-            pending.remove(expiry);
-        }
-        Ok(())
     }
 }
 
-/// The first answer under this key, if the key still counts.
-fn repeated(
-    pending: &Pending<'_>,
-    key: &[u8],
-    fingerprint: &str,
-    now: Timestamp,
-) -> Result<Option<Accepted>, AppendError> {
-    let Some(bytes) = pending.get(key)? else { return Ok(None) };
-    let record = KeyRecord::read(&bytes)?;
-    if record.expires <= now {
-        return Ok(None);
-    }
-    if record.fingerprint != fingerprint {
-        return Err(AppendError::IdempotencyConflict);
-    }
-    Ok(Some(Accepted { seq: record.seq, timestamp: record.timestamp, repeated: true }))
+fn sweep(decider: &mut Decider, pending: &mut Pending, now: Timestamp) -> bool {
+    decider.sweep(pending, now).unwrap_or_else(|error| {
+        tracing::warn!(%error, "could not remove what has expired");
+        false
+    })
 }
 
-fn remember(
-    pending: &mut Pending<'_>,
-    key: Vec<u8>,
-    fingerprint: String,
-    position: &Accepted,
-    now: Timestamp,
-) {
-    let lifetime = IDEMPOTENCY_LIFETIME.as_millis() as u64;
-    let expires = Timestamp::from_millis(now.millis() + lifetime).unwrap_or(now);
-    let record = KeyRecord { fingerprint, seq: position.seq, timestamp: position.timestamp, expires };
-    pending.put(records::expiry_key(expires, &key), Vec::new());
-    pending.put(key, record.write());
+/// What publishers are told, once it is known whether the group is committed.
+fn answered(outcomes: Outcomes, committed: &Result<(), StoreError>) -> Outcomes {
+    match committed {
+        Ok(()) => outcomes,
+        Err(error) => outcomes.into_iter().map(|_| Err(error.clone().into())).collect(),
+    }
 }

@@ -7,8 +7,9 @@ use crate::{
 
 /// Names under one prefix, so that two gateways with different prefixes never meet.
 ///
-/// A job's state and its channel carry the name of its history list as their hash tag, another room's index and its
-/// channel the name of the room: so in a cluster they share a slot, and one script may touch them.
+/// A job's state carries the name of its history list as its hash tag, what belongs to another room the name of the room:
+/// so in a cluster they share a slot, and one script may touch them. Channels have the names of keys: that of a job its
+/// state's, that of another room its log's.
 #[derive(Debug, Clone)]
 pub struct Keys {
     prefix: String,
@@ -24,33 +25,62 @@ impl Keys {
     }
 
     pub fn state(&self, job: &JobId) -> String {
-        self.of_job("state", job)
+        format!("{}{{{}}}", self.states(), self.history(job))
+    }
+
+    fn states(&self) -> String {
+        format!("{}jobcast:state:", self.prefix)
+    }
+
+    /// The log of a shared room.
+    pub fn log(&self, room: &Room) -> String {
+        format!("{}{{{room}}}", self.logs())
+    }
+
+    fn logs(&self) -> String {
+        format!("{}jobcast:log:", self.prefix)
+    }
+
+    /// Where a cluster notes what was logged of each job in a shared room.
+    pub fn logged(&self, room: &Room) -> String {
+        format!("{}jobcast:logged:{{{room}}}", self.prefix)
+    }
+
+    /// The index of a shared room's active jobs.
+    pub fn active(&self, room: &Room) -> String {
+        format!("{}jobcast:active:{{{room}}}", self.prefix)
+    }
+
+    /// Where a server that is no cluster notes as what it ran when it wrote last.
+    pub fn run(&self) -> String {
+        format!("{}jobcast:run", self.prefix)
     }
 
     pub fn channel(&self, room: &Room) -> String {
         match room {
-            Room::Job(job) => self.of_job("feed", job),
-            other => format!("{}{{{other}}}", self.channels()),
+            Room::Job(job) => self.state(job),
+            shared => self.log(shared),
         }
+    }
+
+    /// The room of a channel; that of broadcasts has none.
+    pub fn room_of(&self, channel: &str) -> Option<Room> {
+        let tag = |rest: &str| rest.strip_prefix('{')?.strip_suffix('}').map(str::to_owned);
+        if let Some(rest) = channel.strip_prefix(&self.logs()) {
+            return tag(rest)?.parse().ok();
+        }
+        let history = tag(channel.strip_prefix(&self.states())?)?;
+        let job = history.strip_prefix(&self.prefix)?.strip_prefix("job-history:")?;
+        Some(Room::Job(job.parse().ok()?))
     }
 
     pub fn broadcast_channel(&self) -> String {
         format!("{}jobcast:feed:broadcast", self.prefix)
     }
 
-    /// The index of a room's active jobs; the job's own room has none.
-    pub fn active(&self, room: &Room) -> String {
-        format!("{}{{{room}}}", self.indexes())
-    }
-
-    /// What comes before the names of rooms other than a job's in the names of their indexes.
-    pub fn indexes(&self) -> String {
-        format!("{}jobcast:active:", self.prefix)
-    }
-
-    /// What comes before the names of rooms other than a job's in the names of their channels.
-    pub fn channels(&self) -> String {
-        format!("{}jobcast:feed:", self.prefix)
+    /// What the names of keys begin with that show that a server takes writes.
+    pub fn probes(&self) -> String {
+        format!("{}jobcast:probe:", self.prefix)
     }
 
     pub fn client(&self, client: &ClientId) -> String {
@@ -72,20 +102,6 @@ impl Keys {
     pub fn node(&self, node: &str) -> String {
         format!("{}jobcast:node:{node}", self.prefix)
     }
-
-    /// The gateways that live.
-    pub fn nodes(&self) -> String {
-        format!("{}jobcast:nodes", self.prefix)
-    }
-
-    /// The gateways that have told one run of a server what their watchers have seen.
-    pub fn told(&self, run: &str) -> String {
-        format!("{}jobcast:told:{run}", self.prefix)
-    }
-
-    fn of_job(&self, table: &str, job: &JobId) -> String {
-        format!("{}jobcast:{table}:{{{}}}", self.prefix, self.history(job))
-    }
 }
 
 #[cfg(test)]
@@ -98,8 +114,10 @@ mod tests {
         let job: JobId = "j".parse().unwrap();
         assert_eq!(keys.history(&job), "p:job-history:j");
         assert_eq!(keys.state(&job), "p:jobcast:state:{p:job-history:j}");
-        assert_eq!(keys.channel(&Room::Job(job)), "p:jobcast:feed:{p:job-history:j}");
-        assert_eq!(keys.channel(&Room::AllJobs), "p:jobcast:feed:{all-jobs}");
-        assert_eq!(keys.active(&Room::AllJobs), "p:jobcast:active:{all-jobs}");
+        assert_eq!(keys.log(&Room::AllJobs), "p:jobcast:log:{all-jobs}");
+        for room in [Room::Job(job), Room::AllJobs, Room::User("u".parse().unwrap())] {
+            assert_eq!(keys.room_of(&keys.channel(&room)), Some(room));
+        }
+        assert_eq!(keys.room_of(&keys.broadcast_channel()), None);
     }
 }

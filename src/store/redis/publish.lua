@@ -1,22 +1,29 @@
--- Accepts events of one job: checks, numbers, keeps and publishes them in one step, so that the order on the job's
--- channel is the order of its history.
+-- Accepts events of one job: checks, numbers, keeps and publishes them in one step. So the order on the channels is the
+-- order of the job's history and of the rooms' logs.
 --
--- KEYS: 1 history list, 2 state hash, of one slot. In a cluster a slot may be on its way to another server, which
--- takes calls for keys that do not exist yet only if they name one; so the state is named by ARGV too.
--- ARGV: 1 the state hash, 2 the job's channel, 3 what comes before the rooms' indexes and 4 before their channels
---       (empty where these are in other slots, so that the caller has to reach the rooms), 5 the job's id,
---       6 a number that watchers have seen (0 for none); then for each event: its JSON up to its owner, userId,
---       tenantId (empty where the draft names none), 'needs_open' if a finished job refuses it, '1' if the job is
---       finished after it, its idempotency key (empty for none), and the fingerprint of its body.
--- Answers for each event 'word seq timestamp userId tenantId', where word is ok or repeated, or only a word: finished,
--- owner or conflict.
+-- KEYS: 1 history list, 2 state hash, which is also the name of the job's channel. Where the shared rooms are on the same
+-- server: 3 the run that the server wrote last as, then of each room its log, which is also the name of its channel, and
+-- its index of active jobs: all jobs, then the user and the tenant whom ARGV names. A server of a cluster that is taking
+-- over the slot gets the state at the end of ARGV.
+-- ARGV: 1 the job, 2 the user and 3 the tenant whose rooms are among the keys (empty for none), then for each event: its
+-- JSON up to its owner, userId, tenantId (empty where the draft names none), 'needs_open' if a finished job refuses it,
+-- '1' if the job is finished after it, its idempotency key (empty for none), and the fingerprint of its body; at last the
+-- server's run.
+-- Answers 'before at', the number before the first event (0 for none) and its time; then for each event
+-- 'word seq timestamp userId tenantId', where word is ok or repeated, or only a word: finished, owner or conflict.
+-- Answers only 'rooms userId tenantId', and accepts nothing, where the job is of others than those whom ARGV names.
 --
--- What is the same for all calls of a gateway stands before this: MAX_EVENTS and RETENTION in ms (of history), for how
--- long an idempotency key counts in ms (KEY_LIFETIME), and how many jobs an index keeps (MAX_JOBS).
+-- Besides what room.lua asks for, there stand before this: MAX_EVENTS (of a history), and for how long an idempotency key
+-- counts in ms (KEY_LIFETIME).
 
-local history, state, channel = KEYS[1], ARGV[1], ARGV[2]
-local indexes, channels, job, seen = ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
-local FIRST_EVENT, FIELDS = 7, 7
+local run = table.remove(ARGV)
+if #KEYS == 1 then KEYS[2] = table.remove(ARGV) end
+local history, state, job = KEYS[1], KEYS[2], ARGV[1]
+local its_rooms = #KEYS > 2
+local FIRST_EVENT, FIELDS = 4, 7
+
+-- By how much a number jumps where the state was written by another run of the server: by far more than can have been lost.
+local JUMP = 1048576
 
 -- A time in Unix milliseconds as text (days to a date as in Howard Hinnant's civil_from_days).
 local function rfc3339(milliseconds)
@@ -36,33 +43,31 @@ local function rfc3339(milliseconds)
     floor(rest / 60000) % 60, floor(rest / 1000) % 60, rest % 1000)
 end
 
--- A whole number as text. What is handed to a command as a number is written with all that a fraction might need,
--- which takes longer than the command.
-local function text(number) return string.format('%d', number) end
+-- The number of an entry; nil for what another program wrote.
+local function seq_of(entry)
+  local seq = tonumber(string.match(entry, '"seq":(%d+)}$') or nil)
+  return seq and seq < LARGEST and seq or nil
+end
 
--- What is private stays for up to a thousandth longer than it must, so that it need not be renewed at every event. What
--- a state says counts no longer than the history for all that.
-local STAYS = RETENTION + math.floor(RETENTION / 1000)
-
-local known = redis.call('HMGET', state, 'seq', 'user', 'tenant', 'finished', 'at', 'expires')
-local clock = redis.call('TIME')
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local known = redis.call('HMGET', state, 'seq', 'user', 'tenant', 'finished', 'at', 'expires', 'run', 'indexed')
 local ends = known[5] and known[5] + RETENTION or tonumber(known[6] or nil)
 if ends and ends <= now then
   -- Only its idempotency keys have kept it.
-  redis.call('HDEL', state, 'seq', 'user', 'tenant', 'finished', 'at', 'first', 'broken')
+  redis.call('HDEL', state, 'seq', 'user', 'tenant', 'finished', 'at', 'first', 'run', 'indexed')
   known = {}
 end
 local last, user, tenant = tonumber(known[1] or nil), known[2] or '', known[3] or ''
+local before, before_at = last or 0, known[5] or 0
 local finished = known[4] or '0'
 -- A server's clock may be set back, or another server's be behind it: within a job time does not run backwards.
 local at = math.max(now, tonumber(known[5] or 0))
 local timestamp = rfc3339(at)
-local fresh = not last
+local fresh, new_run = not last, known[7] ~= run
 if fresh then
-  -- The state may have been evicted while the history lives: go on from there.
-  local newest = redis.call('LINDEX', history, '0')
-  last = newest and tonumber(string.match(newest, '"seq":(%d+)}$') or nil)
+  -- The state may have been evicted while the history lives.
+  for _, entry in ipairs(redis.call('LRANGE', history, '0', '-1')) do
+    last = math.max(last or 0, seq_of(entry) or 0)
+  end
 end
 
 -- The first answer under an idempotency key, or nil where the key does not count any more.
@@ -92,13 +97,21 @@ local function remember(key, fingerprint, seq, time)
     'keys:' .. text(newest), key, 'keys:oldest', text(oldest), 'keys:newest', text(newest))
 end
 
-local events, answers, keyed, broken = {}, {}, false, nil
+local events, seqs, owners, answers, keyed = {}, {}, {}, {}, {}
 
 local function answer(word, seq, time) return table.concat({word, seq, time, user, tenant}, ' ') end
 
+-- The next number. The first of a job is the time; where the end of the history may have been lost it jumps.
+local function next_number()
+  if not last or last == 0 then return at end
+  if #events > 0 or not new_run then return last + 1 end
+  local number = math.max(last + JUMP, at)
+  return number < LARGEST and number or at
+end
+
 local function accept(head, its_user, its_tenant, needs_open, finishes, key, fingerprint)
   if key ~= '' then
-    local first = first_answer(key)
+    local first = keyed[key] or first_answer(key)
     if first then
       if first.fingerprint ~= fingerprint then return 'conflict' end
       -- A write, so that whoever waits for replicas waits for the first one too.
@@ -114,36 +127,32 @@ local function accept(head, its_user, its_tenant, needs_open, finishes, key, fin
   if user == '' then user = its_user end
   if tenant == '' then tenant = its_tenant end
 
-  -- A number that somebody has seen is never given again, whatever became of the end of the history.
-  local number = math.max(last and last + 1 or at, seen + 1)
-  if fresh then
-    redis.call('HSET', state, 'first', text(number))
-    fresh = false
-  end
-  if last and number ~= last + 1 then broken = number end
+  local number = next_number()
   last, finished = number, finishes
-  local seq = text(number)
-
-  local event = {head}
-  if user ~= '' then event[#event + 1] = ',"userId":"' .. user .. '"' end
-  if tenant ~= '' then event[#event + 1] = ',"tenantId":"' .. tenant .. '"' end
-  event[#event + 1] = ',"timestamp":"' .. timestamp .. '","seq":' .. seq .. '}'
-  events[#events + 1] = table.concat(event)
-  if key ~= '' then
-    remember(key, fingerprint, seq, timestamp)
-    keyed = true
-  end
+  local seq, event = text(number), head
+  if user ~= '' then event = event .. ',"userId":"' .. user .. '"' end
+  if tenant ~= '' then event = event .. ',"tenantId":"' .. tenant .. '"' end
+  local place = #events + 1
+  events[place] = event .. ',"timestamp":"' .. timestamp .. '","seq":' .. seq .. '}'
+  seqs[place], owners[place] = seq, {user, tenant}
+  if key ~= '' then keyed[key] = {seq = seq, timestamp = timestamp, fingerprint = fingerprint} end
   return answer('ok', seq, timestamp)
 end
 
+answers[1] = text(before) .. ' ' .. before_at
 for place = FIRST_EVENT, #ARGV, FIELDS do
   answers[#answers + 1] = accept(unpack(ARGV, place, place + FIELDS - 1))
 end
 if #events == 0 then return answers end
+if its_rooms and ((user ~= '' and user ~= ARGV[2]) or (tenant ~= '' and tenant ~= ARGV[3])) then
+  return {table.concat({'rooms', user, tenant}, ' ')}
+end
 
 local renew = tonumber(known[6] or 0) < now + RETENTION
+local found_owner = user ~= (known[2] or '') or tenant ~= (known[3] or '')
+local index = its_rooms and (found_owner or at - (known[8] or 0) >= INDEX_PAUSE)
 local moment = text(at)
-local changes = {'seq', text(last), 'at', moment}
+local changes = {'seq', seqs[#seqs], 'at', moment}
 local function change(field, value, before)
   if value == before then return end
   changes[#changes + 1] = field
@@ -152,11 +161,15 @@ end
 change('user', user, known[2] or '')
 change('tenant', tenant, known[3] or '')
 change('finished', finished, known[4] or '0')
+change('run', run, known[7])
+if fresh then change('first', seqs[1]) end
 if renew then change('expires', text(now + STAYS)) end
-if broken then change('broken', text(broken)) end
+if index then change('indexed', moment) end
 redis.call('HSET', state, unpack(changes))
-if renew or keyed then
-  local stays = math.max(STAYS, keyed and KEY_LIFETIME or 0)
+for key, first in pairs(keyed) do remember(key, first.fingerprint, first.seq, first.timestamp) end
+local any_key = next(keyed) ~= nil
+if renew or any_key then
+  local stays = math.max(STAYS, any_key and KEY_LIFETIME or 0)
   if stays > redis.call('PTTL', state) then redis.call('PEXPIRE', state, text(stays)) end
 end
 local length
@@ -166,14 +179,53 @@ end
 if length > MAX_EVENTS then redis.call('LTRIM', history, '0', text(MAX_EVENTS - 1)) end
 redis.call('PEXPIRE', history, text(RETENTION))
 
-for _, event in ipairs(events) do redis.call('SPUBLISH', channel, event) end
-if indexes ~= '' then
-  local rooms = {'all-jobs'}
-  if user ~= '' then rooms[#rooms + 1] = 'user:' .. user end
-  if tenant ~= '' then rooms[#rooms + 1] = 'tenant:' .. tenant end
-  for _, room in ipairs(rooms) do
-    reach(indexes .. '{' .. room .. '}', channels .. '{' .. room .. '}', job, moment, RETENTION, STAYS, MAX_JOBS, renew,
-      events)
+if not its_rooms then
+  for _, event in ipairs(events) do redis.call('SPUBLISH', state, 'j - - - ' .. event) end
+  return answers
+end
+
+-- From when on ids go on: above what was seen before the server ran as what it is now. A room that this job has been in
+-- since then has such an id already.
+local from = at
+if new_run or found_owner then
+  local noted = redis.call('GET', KEYS[3])
+  local noted_run, floor, expires = string.match(noted or '', '^(%S+) (%d+) (%d+)$')
+  if noted_run and noted_run ~= run then floor = text(now + AHEAD) end
+  floor = floor or '0'
+  if noted_run ~= run or expires - now < RETENTION then
+    local note = table.concat({run, floor, text(now + STAYS)}, ' ')
+    redis.call('SET', KEYS[3], note, 'PX', text(STAYS + AHEAD))
+  end
+  from = math.max(at, tonumber(floor))
+end
+
+local all_jobs, user_log, tenant_log = KEYS[4], nil, nil
+if user ~= '' then user_log = KEYS[6] end
+if tenant ~= '' then tenant_log = KEYS[#KEYS - 1] end
+for place, event in ipairs(events) do
+  local seq, owner = seqs[place], owners[place]
+  local entry, in_user, in_tenant = seq .. ' ' .. job, '-', '-'
+  if owner[1] ~= '' then in_user = add(user_log, from, entry) end
+  if owner[2] ~= '' then in_tenant = add(tenant_log, from, entry) end
+  local message = table.concat({'j', in_user, in_tenant, add(all_jobs, from, entry), event}, ' ')
+  redis.call('SPUBLISH', state, message)
+  if owner[1] ~= '' then redis.call('SPUBLISH', user_log, message) end
+  if owner[2] ~= '' then redis.call('SPUBLISH', tenant_log, message) end
+  redis.call('SPUBLISH', all_jobs, message)
+  if is_trimmed_at(place) then
+    trim(all_jobs, ALL_JOBS_ENTRIES)
+    if user_log then trim(user_log, ROOM_ENTRIES) end
+    if tenant_log then trim(tenant_log, ROOM_ENTRIES) end
+  end
+end
+if index then
+  for room = 4, #KEYS, 2 do
+    local log = KEYS[room]
+    if log == all_jobs or log == user_log or log == tenant_log then
+      touch(KEYS[room + 1], job, at)
+      redis.call('PEXPIRE', KEYS[room + 1], text(STAYS + 2 * INDEX_PAUSE))
+      redis.call('PEXPIRE', log, text(STAYS + 2 * INDEX_PAUSE))
+    end
   end
 end
 return answers

@@ -1,25 +1,24 @@
 //! Publishing: events of one job step by step in their order, those of different jobs side by side; and in a cluster,
-//! then, the rooms whose indexes and channels are on other servers.
+//! then, the rooms whose logs and channels are on other servers.
 
 use std::collections::VecDeque;
 
 use indexmap::IndexMap;
-use redis::Value;
 
-use super::{
-    PIPELINE, Redis,
-    call::Call,
-    link::{self, Reply},
-};
+use super::{PIPELINE, Redis, message};
 use crate::{
-    event::{JobEvent, Owner, rooms},
+    event::{JobEvent, Owner, Seq},
     id::JobId,
+    redis::{Command, Error, Reply, Value},
     room::Room,
-    store::{Accepted, Append, AppendError, Entry, MAX_ACTIVE_JOBS, StoreError, Window},
+    store::{Accepted, Append, AppendError, StoreError},
 };
 
 /// How many events of one job the server accepts in one step, in which it serves nobody else.
 const STEP: usize = 64;
+
+/// How often an event is sent again because its job is of others than expected.
+const ATTEMPTS: usize = 3;
 
 impl Redis {
     /// Accepts events: those of one job step by step in their order, those of different jobs side by side.
@@ -62,86 +61,142 @@ impl Redis {
     ) -> Vec<Result<Vec<Result<Accepted, AppendError>>, StoreError>> {
         let drafts = |places: &Vec<usize>| places.iter().map(|place| &appends[*place]).collect::<Vec<_>>();
         let steps: Vec<Vec<&Append>> = steps.iter().map(drafts).collect();
-        let mut answers = Vec::with_capacity(steps.len());
+        let mut stored = Vec::with_capacity(steps.len());
         for steps in steps.chunks(PIPELINE) {
-            let calls = steps.iter().map(|step| self.publish_call(step)).collect();
-            for (step, reply) in steps.iter().zip(self.link.send(calls).await) {
-                answers.push(reply.and_then(|reply| self.answers(step, reply)));
+            let calls = steps.iter().map(|step| self.publish_call(step, &self.likely_owner(step))).collect();
+            for (step, reply) in steps.iter().zip(self.client.send(calls).await) {
+                let answer = self.stored(step, reply).await;
+                stored.push(answer.map_err(|error| self.note(error)));
             }
         }
-        if self.link.servers().is_cluster() {
-            let stored = steps.iter().zip(&answers);
-            let stored: Vec<_> =
-                stored.filter_map(|(step, answers)| Some((step, answers.as_ref().ok()?))).collect();
-            if let Err(error) = self.reach_rooms(&stored).await {
+        if self.client.is_cluster() {
+            let told = steps.iter().zip(&stored);
+            let told: Vec<_> =
+                told.filter_map(|(step, stored)| Some((step, stored.as_ref().ok()?))).collect();
+            if let Err(error) = self.log_in_rooms(&told).await {
                 // They are in history, but not everybody has been told: only a repetition makes that good.
-                answers
+                let error = self.note(error);
+                stored
                     .iter_mut()
-                    .filter(|answers| answers.is_ok())
-                    .for_each(|answers| *answers = Err(error.clone()));
+                    .filter(|stored| stored.is_ok())
+                    .for_each(|stored| *stored = Err(error.clone()));
             }
         }
-        let outcomes = |answers: Vec<Answer>| answers.into_iter().map(Answer::outcome).collect();
-        answers.into_iter().map(|answers| answers.map(outcomes)).collect()
+        if stored.iter().any(Result::is_ok) {
+            self.refusals.accepted();
+        }
+        let outcomes = |stored: Stored| stored.answers.into_iter().map(Answer::outcome).collect();
+        stored.into_iter().map(|stored| stored.map(outcomes)).collect()
     }
 
-    /// The answers to one step, unless too few replicas have them yet.
-    fn answers(&self, step: &[&Append], reply: Reply) -> Result<Vec<Answer>, StoreError> {
-        let answers = Answer::read_all(reply.value, step.len())?;
-        if reply.replicated { Ok(answers) } else { Err(link::not_replicated()) }
+    /// Notes that Redis refused something, if so.
+    fn note(&self, error: Error) -> StoreError {
+        let refused = error.is_refusal();
+        let error = StoreError::from(error);
+        if refused {
+            self.refusals.refused(&error);
+        }
+        error
     }
 
-    /// Tells the rooms other than the jobs' own, whose indexes and channels are in other slots of a cluster.
-    async fn reach_rooms(&self, stored: &[(&Vec<&Append>, &Vec<Answer>)]) -> Result<(), StoreError> {
-        let mut calls = Vec::new();
-        for (step, answers) in stored {
+    /// Whose the job of a step is, as far as can be told.
+    fn likely_owner(&self, step: &[&Append]) -> Owner {
+        if self.client.is_cluster() {
+            return Owner::default();
+        }
+        let known = self.owners.of(step[0].draft.job());
+        step.iter().map(|append| append.draft.owner()).fold(known, |known, named| Owner {
+            user: known.user.or_else(|| named.user.clone()),
+            tenant: known.tenant.or_else(|| named.tenant.clone()),
+        })
+    }
+
+    /// What became of a step. Where the job was of others than expected it is sent again.
+    async fn stored(&self, step: &[&Append], reply: Result<Reply, Error>) -> Result<Stored, Error> {
+        let job = step[0].draft.job();
+        let mut answer: Vec<String> = reply?.read()?;
+        for _ in 0..ATTEMPTS {
+            let Some(owner) = answer.first().and_then(|first| rooms_of(first)) else { break };
+            self.owners.learn(job, &owner);
+            answer = self.client.ask(self.publish_call(step, &owner)).await?;
+        }
+        let stored = Stored::read(&answer, step.len()).ok_or_else(|| Error::Answer(format!("{answer:?}")))?;
+        if let (Some(owner), false) = (stored.owner(), self.client.is_cluster()) {
+            self.owners.learn(job, owner);
+        }
+        Ok(stored)
+    }
+
+    /// Logs events in the shared rooms of a cluster, whose logs and channels are in other slots than their jobs.
+    async fn log_in_rooms(&self, stored: &[(&Vec<&Append>, &Stored)]) -> Result<(), Error> {
+        let mut logged = Vec::new();
+        for (step, stored) in stored {
             let mut events: Vec<JobEvent> = Vec::with_capacity(step.len());
-            for (append, answer) in step.iter().zip(*answers) {
+            for (append, answer) in step.iter().zip(&stored.answers) {
                 match answer {
-                    Answer::Accepted(position, owner) if !position.repeated => {
-                        events.push(append.draft.accept(owner, position.timestamp, position.seq));
+                    Answer::Accepted(accepted, owner) if !accepted.repeated => {
+                        events.push(append.draft.accept(owner, accepted.timestamp, accepted.seq));
                     }
                     // The first call may have ended before it got here.
-                    Answer::Accepted(position, _) => {
-                        let window = Window::After { seq: position.seq - 1, limit: 1 };
-                        let found = self.history(append.draft.job(), window).await?.into_iter();
-                        events.extend(
-                            found.filter_map(Entry::event).filter(|event| event.seq() == position.seq),
-                        );
+                    Answer::Accepted(accepted, _) => {
+                        let before = accepted.seq.saturating_sub(1);
+                        let again = self.events_after(append.draft.job(), before, 1).await?;
+                        if again.first().is_some_and(|event| event.seq() == accepted.seq) {
+                            logged.extend(in_rooms(again, before, accepted.timestamp.millis()));
+                        }
                     }
                     Answer::Refused(_) => {}
                 }
             }
-            calls.extend(self.reach_calls(&events));
+            logged.extend(in_rooms(events, stored.before, stored.before_at));
         }
-        self.link.ask_all::<Value>(calls).await.map(|_| ())
+        let replies = self.client.send(logged.iter().map(|run| self.log_call(run)).collect()).await;
+        for (run, reply) in logged.into_iter().zip(replies) {
+            if let Some(last) = reply?.read::<Option<Seq>>()? {
+                self.heal(run, last).await?;
+            }
+        }
+        Ok(())
     }
 
-    /// Calls that tell the rooms of one job's events.
-    fn reach_calls(&self, events: &[JobEvent]) -> Vec<Call> {
-        let Some(newest) = events.last() else { return Vec::new() };
-        let others = rooms(newest.job(), newest.owner()).filter(|room| !matches!(room, Room::Job(_)));
-        let call = |room: Room| {
-            let call = self.reach.call(&[&self.keys.active(&room)]);
-            let call = call.arg(self.keys.channel(&room)).arg(newest.job().as_str());
-            let call = call.arg(newest.timestamp().millis()).arg(self.retention()).arg(MAX_ACTIVE_JOBS);
-            events.iter().fold(call, |call, event| call.arg(event.json().get())).durable()
+    /// Logs what a room's log lacks of a job after a number.
+    async fn heal(&self, run: Run, last: Seq) -> Result<(), Error> {
+        let Some(job) = run.events.first().map(JobEvent::job) else { return Ok(()) };
+        let mut events = self.events_after(job, last, self.history.max_events).await?;
+        events.retain(|event| event.rooms().any(|room| room == run.room));
+        for events in events.chunks(STEP) {
+            let run = Run { room: run.room.clone(), events: events.to_vec(), before: 0, before_at: 0 };
+            self.client.ask::<Value>(self.log_call(&run)).await?;
+        }
+        Ok(())
+    }
+
+    fn log_call(&self, run: &Run) -> Command {
+        let Run { room, events, before, before_at } = run;
+        let (log, logged, active) = (self.keys.log(room), self.keys.logged(room), self.keys.active(room));
+        let job = events.first().map_or("", |event| event.job().as_str());
+        let (before_id, after_id) = message::around_id(room);
+        let call = self.room_log.call(&[&log, &logged, &active]).arg(job).arg(self.history.entries_of(room));
+        let call = call.arg(*before).arg(*before_at).arg(before_id).arg(after_id);
+        let event = |call: Command, event: &JobEvent| {
+            call.arg(event.seq()).arg(event.timestamp().millis()).arg(event.json().get())
         };
-        others.map(call).collect()
+        events.iter().fold(call, event).publishes().tells_run()
     }
 
-    fn publish_call(&self, step: &[&Append]) -> Call {
+    fn publish_call(&self, step: &[&Append], owner: &Owner) -> Command {
         let job = step[0].draft.job();
-        let (history, state) = (self.keys.history(job), self.keys.state(job));
-        // In a cluster the rooms have slots of their own.
-        let (indexes, channels) = match self.link.servers().is_cluster() {
-            true => (String::new(), String::new()),
-            false => (self.keys.indexes(), self.keys.channels()),
-        };
-        let call = self.publish.call(&[&history, &state]).arg(&state);
-        let call = call.arg(self.keys.channel(&Room::Job(job.clone()))).arg(indexes).arg(channels);
-        let call = call.arg(job.as_str()).arg(0);
-        let call = step.iter().fold(call, |call, append| with_draft(call, append)).durable();
+        let mut keys = vec![self.keys.history(job), self.keys.state(job)];
+        if !self.client.is_cluster() {
+            let (user, tenant) = (owner.user.clone().map(Room::User), owner.tenant.clone().map(Room::Tenant));
+            keys.push(self.keys.run());
+            for room in [Some(Room::AllJobs), user, tenant].into_iter().flatten() {
+                keys.extend([self.keys.log(&room), self.keys.active(&room)]);
+            }
+        }
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let call = self.publish.call(&keys).arg(job.as_str());
+        let call = with_draft(with_owner(call, owner), step).publishes().tells_run();
         match step.iter().all(|append| append.key.is_some()) {
             true => call,
             false => call.once(),
@@ -149,23 +204,79 @@ impl Redis {
     }
 }
 
-/// Adds what `publish.lua` wants to know of an event.
-fn with_draft(call: Call, append: &Append) -> Call {
-    let Append { draft, key, .. } = append;
-    let (owner, kind) = (draft.owner(), draft.kind());
-    let call = call
-        .arg(draft.head())
-        .arg(owner.user.as_ref().map_or("", |id| id.as_str()))
+/// Events of one job that follow on one another in a room.
+struct Run {
+    room: Room,
+    events: Vec<JobEvent>,
+    /// The number before the first of them in the job's history, and its time; 0 where the room has nothing before.
+    before: Seq,
+    before_at: u64,
+}
+
+/// Events of one job, by the shared rooms that they reach.
+fn in_rooms(events: Vec<JobEvent>, before: Seq, before_at: u64) -> Vec<Run> {
+    let Some(newest) = events.last() else { return Vec::new() };
+    let run = |room: Room| {
+        let reach = |event: &&JobEvent| event.rooms().any(|other| other == room);
+        let reached: Vec<JobEvent> = events.iter().filter(reach).cloned().collect();
+        let (before, before_at) = if reached.len() == events.len() { (before, before_at) } else { (0, 0) };
+        Run { room, events: reached, before, before_at }
+    };
+    newest.rooms().filter(|room| !matches!(room, Room::Job(_))).map(run).collect()
+}
+
+fn with_owner(call: Command, owner: &Owner) -> Command {
+    call.arg(owner.user.as_ref().map_or("", |id| id.as_str()))
         .arg(owner.tenant.as_ref().map_or("", |id| id.as_str()))
-        .arg(if kind.needs_open_job() { "needs_open" } else { "" })
-        .arg(u8::from(kind.is_terminal()));
-    match key {
-        Some(key) => call.arg(key.as_str()).arg(draft.fingerprint()),
-        None => call.arg("").arg(""),
+}
+
+/// Adds what `publish.lua` wants to know of events.
+fn with_draft(call: Command, step: &[&Append]) -> Command {
+    step.iter().fold(call, |call, Append { draft, key }| {
+        let kind = draft.kind();
+        let call = with_owner(call.arg(draft.head()), draft.owner())
+            .arg(if kind.needs_open_job() { "needs_open" } else { "" })
+            .arg(u8::from(kind.is_terminal()));
+        match key {
+            Some(key) => call.arg(key.as_str()).arg(draft.fingerprint()),
+            None => call.arg("").arg(""),
+        }
+    })
+}
+
+/// Whose rooms `publish.lua` asks for, if that is its answer.
+fn rooms_of(answer: &str) -> Option<Owner> {
+    let (user, tenant) = answer.strip_prefix("rooms ")?.split_once(' ')?;
+    Some(Owner { user: user.parse().ok(), tenant: tenant.parse().ok() })
+}
+
+/// What `publish.lua` answers for a step.
+struct Stored {
+    /// The number before the first event, and its time.
+    before: Seq,
+    before_at: u64,
+    answers: Vec<Answer>,
+}
+
+impl Stored {
+    fn read(answers: &[String], count: usize) -> Option<Self> {
+        let (first, answers) = answers.split_first()?;
+        let (before, before_at) = first.split_once(' ')?;
+        let answers: Vec<Answer> =
+            answers.iter().map(|answer| Answer::read(answer)).collect::<Option<_>>()?;
+        let (before, before_at) = (before.parse().ok()?, before_at.parse().ok()?);
+        (answers.len() == count).then_some(Self { before, before_at, answers })
+    }
+
+    fn owner(&self) -> Option<&Owner> {
+        self.answers.iter().rev().find_map(|answer| match answer {
+            Answer::Accepted(_, owner) => Some(owner),
+            Answer::Refused(_) => None,
+        })
     }
 }
 
-/// What `publish.lua` answers for one event.
+/// What it answers for one event.
 enum Answer {
     /// Where it stands, and whose it is.
     Accepted(Accepted, Owner),
@@ -173,13 +284,6 @@ enum Answer {
 }
 
 impl Answer {
-    fn read_all(answer: Value, count: usize) -> Result<Vec<Self>, StoreError> {
-        let answers: Vec<String> = redis::from_redis_value(answer)?;
-        let read: Option<Vec<Self>> = answers.iter().map(|answer| Self::read(answer)).collect();
-        let unexpected = || StoreError(format!("redis: unexpected answer {answers:?}"));
-        read.filter(|read| read.len() == count).ok_or_else(unexpected)
-    }
-
     fn read(answer: &str) -> Option<Self> {
         let words: Vec<&str> = answer.split(' ').collect();
         Some(match words.as_slice() {

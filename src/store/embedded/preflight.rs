@@ -6,7 +6,9 @@ use std::{
     path::Path,
 };
 
-use super::journal::{self, Found};
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::journal_check::{self, Found};
 
 /// The file by which writing is tried.
 const PROBE: &str = "probe";
@@ -91,7 +93,7 @@ fn check(path: &Path) -> io::Result<Option<String>> {
     let mut written = false;
     for name in &journals {
         let journal = path.join(name);
-        match journal::examine(&journal)? {
+        match journal_check::examine(&journal)? {
             Found::Whole(bytes) => written |= bytes > 0,
             Found::CutShort(bytes) => {
                 written |= bytes > 0;
@@ -110,7 +112,10 @@ fn check(path: &Path) -> io::Result<Option<String>> {
             true => Some("its journal (*.jnl)".to_owned()),
             false => missing_tree(&folder, &trees, written)?,
         };
-        return Ok(missing.map(|missing| format!("{missing} is missing")));
+        return match missing {
+            Some(missing) => Ok(Some(format!("{missing} is missing"))),
+            None => damaged_manifest(&folder, &trees),
+        };
     }
     if written || !trees.is_empty() {
         return Ok(Some(format!("{VERSION} is missing, or cut short")));
@@ -140,6 +145,37 @@ fn missing_tree(trees: &Path, names_of_trees: &[String], written: bool) -> io::R
         [false, _] => Some(format!("{TREES}/{META}/{CURRENT}")),
         [true, false] => Some(format!("the tree beside {TREES}/{META}")),
     })
+}
+
+/// A tree whose manifest is not the one that was written: the engine would take what it does not name for left-overs,
+/// and delete it. The file `current` has the manifest's number, its checksum, and a byte for the kind of that.
+fn damaged_manifest(trees: &Path, names_of_trees: &[String]) -> io::Result<Option<String>> {
+    for name in names_of_trees {
+        let current = match fs::read(trees.join(name).join(CURRENT)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            other => other?,
+        };
+        let Some((number, checksum)) = current_manifest(&current) else {
+            return Ok(Some(format!("{TREES}/{name}/{CURRENT} cannot be read")));
+        };
+        let manifest = format!("v{number}");
+        let whole = match fs::read(trees.join(name).join(&manifest)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => false,
+            other => xxh3_128(&other?) == checksum,
+        };
+        if !whole {
+            return Ok(Some(format!("{TREES}/{name}/{manifest} is not what {TREES}/{name}/{CURRENT} says")));
+        }
+    }
+    Ok(None)
+}
+
+/// The number and the checksum of the manifest that counts.
+fn current_manifest(current: &[u8]) -> Option<(u64, u128)> {
+    let (number, rest) = current.split_at_checked(8)?;
+    let (checksum, kind) = rest.split_at_checked(16)?;
+    let number = u64::from_le_bytes(number.try_into().ok()?);
+    (kind == [0]).then_some((number, u128::from_le_bytes(checksum.try_into().ok()?)))
 }
 
 fn names(folder: &Path) -> io::Result<Vec<String>> {

@@ -3,12 +3,12 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use redis::Value;
 use tokio::sync::watch;
 
-use super::{call::Call, keys::Keys, link::Link};
+use super::keys::Keys;
 use crate::{
     id::ClientId,
+    redis::{Client, Command, Error, FromRedisValue, Reply, Value},
     room::Room,
     store::{ClientRecord, ClientsPage, Directory, StoreError, clients::Changes},
     timestamp::Timestamp,
@@ -30,7 +30,7 @@ const CHUNK: usize = 200;
 #[derive(Debug)]
 pub struct SharedDirectory {
     pub directory: Directory,
-    link: Link,
+    client: Client,
     keys: Keys,
     node: String,
     /// The version of the directory that is written.
@@ -38,9 +38,9 @@ pub struct SharedDirectory {
 }
 
 impl SharedDirectory {
-    pub fn new(link: Link, keys: Keys, node: &str) -> Self {
+    pub fn new(client: Client, keys: Keys, node: &str) -> Self {
         let written = watch::Sender::new(0);
-        Self { directory: Directory::followed(), link, keys, node: node.to_owned(), written }
+        Self { directory: Directory::followed(), client, keys, node: node.to_owned(), written }
     }
 
     /// Follows the directory until it is dropped.
@@ -65,8 +65,8 @@ impl SharedDirectory {
     /// Renews this node's lease, and takes some of what crashed nodes left out of the index: from where it was
     /// left off last time. Answers where to go on.
     async fn renew(&self, swept: Option<ClientId>) -> Result<Option<ClientId>, StoreError> {
-        let call = Call::on("SETEX", &self.keys.node(&self.node)).arg(LEASE.as_secs()).arg(1);
-        self.link.ask::<Value>(call).await?;
+        let call = Command::on("SETEX", &self.keys.node(&self.node)).arg(LEASE.as_secs()).arg(1);
+        self.client.ask::<Value>(call).await?;
         Ok(self.page(swept.as_ref(), CHUNK).await?.cursor)
     }
 
@@ -74,7 +74,11 @@ impl SharedDirectory {
     pub async fn withdraw(&self) -> Result<(), StoreError> {
         self.directory.clear();
         self.write_changes().await?;
-        self.link.ask::<Value>(Call::on("DEL", &self.keys.node(&self.node))).await.map(|_| ())
+        self.client
+            .ask::<Value>(Command::on("DEL", &self.keys.node(&self.node)))
+            .await
+            .map(|_| ())
+            .map_err(StoreError::from)
     }
 
     /// Waits until all changes up to now are written.
@@ -110,7 +114,7 @@ impl SharedDirectory {
         let rooms: Vec<_> = changes.rooms.iter().collect();
         for chunk in rooms.chunks(CHUNK) {
             let calls = chunk.iter().flat_map(|room| self.count_calls(room)).collect();
-            self.link.ask_all::<Value>(calls).await?;
+            self.client.ask_all::<Value>(calls).await?;
         }
         Ok(())
     }
@@ -121,38 +125,48 @@ impl SharedDirectory {
         for (client, owner) in clients.iter().zip(owners) {
             match self.directory.client(client) {
                 Some(record) if owner.as_deref().is_none_or(|owner| self.may_take(owner, &record)) => {
+                    if owner.is_some_and(|owner| owner.is_empty()) {
+                        calls.push(Command::on("DEL", &self.keys.client(client)));
+                    }
                     calls.extend(self.record_calls(&record));
                 }
                 None if owner.as_deref().is_some_and(|owner| owner.starts_with(&self.node)) => {
-                    calls.push(Call::on("DEL", &self.keys.client(client)));
-                    calls.push(Call::on("DEL", &self.keys.subscriptions(client)));
-                    calls.push(Call::on("ZREM", &self.keys.clients()).arg(client.as_str()));
+                    calls.push(Command::on("DEL", &self.keys.client(client)));
+                    calls.push(Command::on("DEL", &self.keys.subscriptions(client)));
+                    calls.push(Command::on("ZREM", &self.keys.clients()).arg(client.as_str()));
                 }
                 _ => {}
             }
         }
-        self.link.ask_all::<Value>(calls).await.map(|_| ())
+        self.client.ask_all::<Value>(calls).await.map(|_| ()).map_err(StoreError::from)
     }
 
     /// Calls that write how many sessions of this node are in a room.
-    fn count_calls(&self, room: &Room) -> Vec<Call> {
+    fn count_calls(&self, room: &Room) -> Vec<Command> {
         let (key, count) = (self.keys.sessions(room), self.directory.sessions_in(room));
         match count {
-            0 => vec![Call::on("HDEL", &key).arg(&self.node)],
+            0 => vec![Command::on("HDEL", &key).arg(&self.node)],
             _ => vec![
-                Call::on("HSET", &key).arg(&self.node).arg(count),
-                Call::on("EXPIRE", &key).arg(LEASE.as_secs()),
+                Command::on("HSET", &key).arg(&self.node).arg(count),
+                Command::on("EXPIRE", &key).arg(LEASE.as_secs()),
             ],
         }
     }
 
-    /// Node and connection time of whoever holds each record now.
+    /// Node and connection time of whoever holds each record now; of one that cannot be read an empty text.
     async fn owners(&self, clients: &[&ClientId]) -> Result<Vec<Option<String>>, StoreError> {
-        let call =
-            |client: &&ClientId| Call::on("HMGET", &self.keys.client(client)).arg("node").arg("connectedAt");
-        let owners: Vec<(Option<String>, Option<String>)> =
-            self.link.ask_all(clients.iter().map(call).collect()).await?;
-        Ok(owners.into_iter().map(|(node, at)| Some(format!("{} {}", node?, at?))).collect())
+        let call = |client: &&ClientId| {
+            Command::on("HMGET", &self.keys.client(client)).arg("node").arg("connectedAt")
+        };
+        let mut owners = Vec::with_capacity(clients.len());
+        for reply in self.client.send(clients.iter().map(call).collect()).await {
+            let owner: Option<(Option<String>, Option<String>)> = readable(reply)?;
+            owners.push(match owner {
+                Some((node, at)) => node.zip(at).map(|(node, at)| format!("{node} {at}")),
+                None => Some(String::new()),
+            });
+        }
+        Ok(owners)
     }
 
     /// Whether a record may replace the one that `owner` holds: the newest connection wins.
@@ -162,7 +176,7 @@ impl SharedDirectory {
     }
 
     /// Calls that write a record.
-    fn record_calls(&self, record: &ClientRecord) -> Vec<Call> {
+    fn record_calls(&self, record: &ClientRecord) -> Vec<Command> {
         let client = &record.client_id;
         let (key, rooms_key) = (self.keys.client(client), self.keys.subscriptions(client));
         let connected_at = record.connected_at.to_string();
@@ -176,17 +190,17 @@ impl SharedDirectory {
         ];
         let lease = LEASE.as_secs();
         let mut calls = vec![
-            fields.iter().fold(Call::on("HSET", &key), |call, (name, value)| call.arg(*name).arg(*value)),
-            Call::on("EXPIRE", &key).arg(lease),
-            Call::on("DEL", &rooms_key),
+            fields.iter().fold(Command::on("HSET", &key), |call, (name, value)| call.arg(*name).arg(*value)),
+            Command::on("EXPIRE", &key).arg(lease),
+            Command::on("DEL", &rooms_key),
         ];
         if !record.subscriptions.is_empty() {
             let rooms: Vec<_> = record.subscriptions.iter().map(Room::to_string).collect();
-            calls.push(Call::on("SADD", &rooms_key).arg(rooms));
-            calls.push(Call::on("EXPIRE", &rooms_key).arg(lease));
+            calls.push(Command::on("SADD", &rooms_key).arg(rooms));
+            calls.push(Command::on("EXPIRE", &rooms_key).arg(lease));
         }
-        calls.push(Call::on("ZADD", &self.keys.clients()).arg(0).arg(client.as_str()));
-        calls.push(Call::on("EXPIRE", &self.keys.clients()).arg(INDEX_LIFETIME.as_secs()));
+        calls.push(Command::on("ZADD", &self.keys.clients()).arg(0).arg(client.as_str()));
+        calls.push(Command::on("EXPIRE", &self.keys.clients()).arg(INDEX_LIFETIME.as_secs()));
         calls
     }
 
@@ -197,8 +211,8 @@ impl SharedDirectory {
         loop {
             let start = after.as_ref().map_or("-".to_owned(), |id| format!("({id}"));
             let wanted = limit - clients.len() + 1;
-            let call = Call::on("ZRANGEBYLEX", &self.keys.clients()).arg(start).arg("+");
-            let ids: Vec<String> = self.link.ask(call.arg("LIMIT").arg(0).arg(wanted)).await?;
+            let call = Command::on("ZRANGEBYLEX", &self.keys.clients()).arg(start).arg("+");
+            let ids: Vec<String> = self.client.ask(call.arg("LIMIT").arg(0).arg(wanted)).await?;
             let exhausted = ids.len() < wanted;
             let ids: Vec<ClientId> = ids.iter().filter_map(|id| id.parse().ok()).collect();
             let records = self.records(&ids).await?;
@@ -215,24 +229,25 @@ impl SharedDirectory {
         }
     }
 
-    /// The records of these clients. Whoever has none any more is taken out of the index.
+    /// The records of these clients. Whoever has none that can be read is taken out of the index.
     async fn records(&self, ids: &[ClientId]) -> Result<Vec<Option<ClientRecord>>, StoreError> {
         let calls = |id: &ClientId| {
-            [Call::on("HGETALL", &self.keys.client(id)), Call::on("SMEMBERS", &self.keys.subscriptions(id))]
+            let rooms = Command::on("SMEMBERS", &self.keys.subscriptions(id));
+            [Command::on("HGETALL", &self.keys.client(id)), rooms]
         };
-        let values: Vec<Value> = self.link.ask_all(ids.iter().flat_map(calls).collect()).await?;
-        let mut values = values.into_iter();
+        let mut replies = self.client.send(ids.iter().flat_map(calls).collect()).await.into_iter();
         let mut records = Vec::with_capacity(ids.len());
         let mut gone = Vec::new();
         for id in ids {
-            let (fields, rooms) = (values.next().unwrap_or(Value::Nil), values.next().unwrap_or(Value::Nil));
-            let record = record(id, redis::from_redis_value(fields)?, redis::from_redis_value(rooms)?);
+            let fields = readable(replies.next().unwrap_or(Err(Error::Timeout)))?;
+            let rooms = readable(replies.next().unwrap_or(Err(Error::Timeout)))?;
+            let record = fields.and_then(|fields| record(id, fields, rooms.unwrap_or_default()));
             if record.is_none() {
-                gone.push(Call::on("ZREM", &self.keys.clients()).arg(id.as_str()));
+                gone.push(Command::on("ZREM", &self.keys.clients()).arg(id.as_str()));
             }
             records.push(record);
         }
-        self.link.ask_all::<Value>(gone).await?;
+        self.client.ask_all::<Value>(gone).await?;
         Ok(records)
     }
 
@@ -243,10 +258,19 @@ impl SharedDirectory {
     /// How many sessions of all live nodes are in a room.
     pub async fn sessions_in(&self, room: &Room) -> Result<usize, StoreError> {
         let counts: HashMap<String, usize> =
-            self.link.ask(Call::on("HGETALL", &self.keys.sessions(room))).await?;
-        let lives = |node: &String| Call::on("EXISTS", &self.keys.node(node));
-        let alive: Vec<bool> = self.link.ask_all(counts.keys().map(lives).collect()).await?;
+            self.client.ask(Command::on("HGETALL", &self.keys.sessions(room))).await?;
+        let lives = |node: &String| Command::on("EXISTS", &self.keys.node(node));
+        let alive: Vec<bool> = self.client.ask_all(counts.keys().map(lives).collect()).await?;
         Ok(counts.values().zip(alive).filter(|(_, alive)| *alive).map(|(count, _)| count).sum())
+    }
+}
+
+/// Reads an answer; `None` where the key holds what nobody here wrote: one bad record must not spoil the others.
+fn readable<T: FromRedisValue>(reply: Result<Reply, Error>) -> Result<Option<T>, StoreError> {
+    match reply.and_then(Reply::read) {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.is_refusal() || matches!(error, Error::Answer(_)) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 

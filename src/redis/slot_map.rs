@@ -5,7 +5,7 @@ use std::{ops::RangeInclusive, sync::Arc};
 use crc::{CRC_16_XMODEM, Crc};
 use redis::Value;
 
-use super::node::Node;
+use super::server::Server;
 
 /// How many slots there are.
 const SLOTS: u16 = 16_384;
@@ -27,42 +27,52 @@ impl Slot {
 
 /// The servers, and which slots each of them holds.
 #[derive(Debug, Clone, Default)]
-pub struct Slots {
-    ranges: Vec<(RangeInclusive<u16>, Arc<Node>)>,
+pub struct SlotMap {
+    ranges: Vec<(RangeInclusive<u16>, Arc<Server>)>,
 }
 
-impl Slots {
+impl SlotMap {
     /// One server holds everything.
-    pub fn all_on(node: Arc<Node>) -> Self {
-        Self { ranges: vec![(0..=SLOTS - 1, node)] }
+    pub fn all_on(server: Arc<Server>) -> Self {
+        Self { ranges: vec![(0..=SLOTS - 1, server)] }
     }
 
     /// As the servers of a cluster tell it.
-    pub fn new(ranges: Vec<(RangeInclusive<u16>, Arc<Node>)>) -> Self {
+    pub fn new(ranges: Vec<(RangeInclusive<u16>, Arc<Server>)>) -> Self {
         Self { ranges }
     }
 
     /// The server that holds a slot; `None` while a cluster has none for it.
-    pub fn node_of(&self, slot: Slot) -> Option<&Arc<Node>> {
-        self.ranges.iter().find(|(range, _)| range.contains(&slot.0)).map(|(_, node)| node)
+    pub fn server_of(&self, slot: Slot) -> Option<&Arc<Server>> {
+        self.ranges.iter().find(|(range, _)| range.contains(&slot.0)).map(|(_, server)| server)
     }
 
     /// All servers that hold slots.
-    pub fn nodes(&self) -> Vec<Arc<Node>> {
-        let mut nodes: Vec<Arc<Node>> = Vec::new();
-        for (_, node) in &self.ranges {
-            if !nodes.iter().any(|other| Arc::ptr_eq(other, node)) {
-                nodes.push(node.clone());
+    pub fn servers(&self) -> Vec<Arc<Server>> {
+        let mut servers: Vec<Arc<Server>> = Vec::new();
+        for (_, server) in &self.ranges {
+            if !servers.iter().any(|other| Arc::ptr_eq(other, server)) {
+                servers.push(server.clone());
             }
         }
-        nodes
+        servers
+    }
+
+    /// Whether a server holds slots.
+    pub fn holds_any(&self, server: &Arc<Server>) -> bool {
+        self.ranges.iter().any(|(_, holder)| Arc::ptr_eq(holder, server))
+    }
+
+    /// Whether a server holds a slot.
+    pub fn holds(&self, server: &Arc<Server>, slot: Slot) -> bool {
+        self.server_of(slot).is_some_and(|holder| Arc::ptr_eq(holder, server))
     }
 }
 
-impl PartialEq for Slots {
+impl PartialEq for SlotMap {
     fn eq(&self, other: &Self) -> bool {
-        let same = |((range, node), (other_range, other_node)): (&(_, Arc<Node>), &(_, Arc<Node>))| {
-            range == other_range && Arc::ptr_eq(node, other_node)
+        let same = |((range, server), (other_range, other)): (&(_, Arc<Server>), &(_, Arc<Server>))| {
+            range == other_range && Arc::ptr_eq(server, other)
         };
         self.ranges.len() == other.ranges.len() && self.ranges.iter().zip(&other.ranges).all(same)
     }

@@ -1,0 +1,268 @@
+//! Joining a room without missing or repeating anything: cover it, read where its log ends, answer, start.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::{Gateway, Session, fill, hub::Start};
+use crate::{
+    event::Seq,
+    id::{JobId, TenantId, UserId},
+    position::Position,
+    refusal::{Code, Refusal},
+    room::Room,
+    store::{Bounds, Entry, LogRange, StoreError},
+    timestamp::Timestamp,
+};
+
+/// How many of a room's jobs its snapshot names.
+const MAX_LATEST: usize = 100;
+
+/// How long a session waits for its turn to join, where the store is slow or gone.
+const TURN_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Where to resume a job from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobResume {
+    /// After this number; 0 asks for all there ever was.
+    Since(Seq),
+    /// With the so many newest that are retained.
+    Newest(usize),
+}
+
+/// What a watcher asks for: a room, and from where on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subscription {
+    /// One job.
+    Job(JobId, Option<JobResume>),
+    /// The jobs of a user; with a position, all that came after it first.
+    User(UserId, Option<Position>),
+    /// The jobs of a tenant, likewise.
+    Tenant(TenantId, Option<Position>),
+    /// All jobs, likewise.
+    AllJobs(Option<Position>),
+}
+
+impl Subscription {
+    /// The room that is asked for.
+    pub fn room(&self) -> Room {
+        match self {
+            Subscription::Job(job, _) => Room::Job(job.clone()),
+            Subscription::User(user, _) => Room::User(user.clone()),
+            Subscription::Tenant(tenant, _) => Room::Tenant(tenant.clone()),
+            Subscription::AllJobs(_) => Room::AllJobs,
+        }
+    }
+}
+
+/// What is new in a room, as of joining it.
+#[derive(Debug, Clone, Serialize)]
+#[serde(untagged)]
+pub enum Latest {
+    /// The job's newest event, if it has one.
+    Job(Option<Entry>),
+    /// The newest event of each recently active job, newest first.
+    Jobs(Vec<Entry>),
+}
+
+/// What is about to be replayed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resumed {
+    /// Whether nothing between is missing.
+    pub recovered: bool,
+    /// How many events are about to be replayed.
+    pub replaying: usize,
+}
+
+/// What a room's log and snapshot say to somebody who joins.
+struct Snapshot {
+    latest: Latest,
+    resumed: Option<Resumed>,
+    start: Start,
+}
+
+/// A room that is joined but for the last step. Deliveries begin with [`Joined::start`], after the answer has
+/// been sent; dropping it gives the joining up.
+#[must_use = "nothing is delivered before `start`"]
+pub struct Joined<'a> {
+    /// The room.
+    pub room: Room,
+    /// What is new in it.
+    pub latest: Latest,
+    /// What is about to be replayed, if that was asked for.
+    pub resumed: Option<Resumed>,
+    start: Start,
+    joining: Joining<'a>,
+}
+
+impl Joined<'_> {
+    /// Where the subscription begins in the log of a shared room.
+    pub fn position(&self) -> Option<Position> {
+        (!matches!(self.room, Room::Job(_))).then_some(self.start.after)
+    }
+
+    /// Delivers from here on: first what is replayed, then what is live.
+    pub fn start(mut self) {
+        let Joining { session, ref room, .. } = self.joining;
+        let newly = session.gateway.hub(|hub| hub.start(session.key, room, self.start));
+        (self.joining.begun, self.joining.newly) = (false, newly);
+        fill::start(&session.gateway);
+    }
+}
+
+/// Undoes what joining did, unless it was completed.
+struct Joining<'a> {
+    session: &'a Session,
+    room: Room,
+    /// Whether the hub waits for the end of it.
+    begun: bool,
+    /// Whether the session is in the room because of it.
+    newly: bool,
+}
+
+impl<'a> Joining<'a> {
+    fn begin(session: &'a Session, room: &Room) -> Result<Self, Refusal> {
+        let limit = session.gateway.0.options.rooms_per_client;
+        let begun = session.gateway.hub(|hub| {
+            let room_left = hub.is_in(session.key, room) || hub.room_count(session.key) < limit;
+            room_left.then(|| hub.begin_join(session.key, room))
+        });
+        match begun {
+            Some(true) => {
+                session.enter(room);
+                Ok(Self { session, room: room.clone(), begun: true, newly: false })
+            }
+            Some(false) => Err(Refusal::new(Code::Unavailable, "the session has ended")),
+            None => {
+                let message = format!("a client may be in at most {limit} rooms; leave one first");
+                Err(Refusal::new(Code::LimitReached, message))
+            }
+        }
+    }
+}
+
+impl Drop for Joining<'_> {
+    fn drop(&mut self) {
+        if self.begun {
+            self.session.gateway.hub(|hub| hub.cancel_join(self.session.key, &self.room));
+        }
+        // Also where the session was in the room before: then this cover and this count were one too many.
+        if !self.newly {
+            self.session.forget(&self.room);
+        }
+    }
+}
+
+impl Session {
+    /// Joins a room. What happens from now on is not lost: it is delivered after [`Joined::start`].
+    ///
+    /// # Errors
+    /// [`Code::LimitReached`] beyond `limits.rooms_per_client`, [`Code::Unavailable`] when the store does not
+    /// answer; the session is then in no room that it was not in before.
+    pub async fn join(&self, subscription: &Subscription) -> Result<Joined<'_>, Refusal> {
+        let room = subscription.room();
+        // In a storm of reconnects the deadlines of the store count from a session's turn on.
+        let Ok(_turn) = tokio::time::timeout(TURN_PATIENCE, self.gateway.0.joins.acquire()).await else {
+            return Err(Refusal::new(Code::Unavailable, "too many are joining; try again"));
+        };
+        let joining = Joining::begin(self, &room)?;
+        let prepare = async {
+            self.gateway.0.store.cover(&room).await?;
+            let snapshot = self.gateway.snapshot(subscription).await?;
+            self.gateway.records_published().await?;
+            Ok(snapshot)
+        };
+        let Snapshot { latest, resumed, start } = self.gateway.asked(prepare.await)?;
+        Ok(Joined { room, latest, resumed, start, joining })
+    }
+}
+
+impl Gateway {
+    async fn snapshot(&self, subscription: &Subscription) -> Result<Snapshot, StoreError> {
+        match subscription {
+            Subscription::Job(job, resume) => self.job_snapshot(job, *resume).await,
+            Subscription::User(_, since) | Subscription::Tenant(_, since) | Subscription::AllJobs(since) => {
+                self.room_snapshot(&subscription.room(), *since).await
+            }
+        }
+    }
+
+    async fn job_snapshot(&self, job: &JobId, resume: Option<JobResume>) -> Result<Snapshot, StoreError> {
+        let since = match resume {
+            Some(JobResume::Since(seq)) => Some(seq),
+            _ => None,
+        };
+        let (latest, bounds) = match resume {
+            Some(_) => self.0.store.head(job, since).await?,
+            None => (self.0.store.latest(std::slice::from_ref(job)).await?.pop(), None),
+        };
+        let newest = latest.clone().and_then(Entry::event);
+        let (end, at) = newest.map_or_else(Default::default, |event| (event.seq(), event.timestamp()));
+        let mut start =
+            Start { after: Position::of_seq(end), end: Position::of_seq(end), at, asked: resume.is_some() };
+        let mut resumed = None;
+        if let Some(resume) = resume {
+            let (after, recovered) = self.job_resume(job, resume, bounds, end).await?;
+            start.after = Position::of_seq(after);
+            let replaying = self.0.store.count(&Room::Job(job.clone()), start.after, start.end).await?;
+            resumed = Some(Resumed { recovered, replaying });
+        }
+        Ok(Snapshot { latest: Latest::Job(latest), resumed, start })
+    }
+
+    /// After which number a job is replayed, and whether nothing between is missing.
+    async fn job_resume(
+        &self,
+        job: &JobId,
+        resume: JobResume,
+        bounds: Option<Bounds>,
+        end: Seq,
+    ) -> Result<(Seq, bool), StoreError> {
+        Ok(match (resume, bounds) {
+            (JobResume::Since(since), None) => (end, since == 0),
+            (JobResume::Since(0), Some(bounds)) => (bounds.first - 1, bounds.oldest == bounds.first),
+            (JobResume::Since(since), Some(bounds)) if since > bounds.newest => (bounds.first - 1, false),
+            (JobResume::Since(since), Some(bounds)) => (since, bounds.holds),
+            (JobResume::Newest(count), _) => (self.before_newest(job, count, end).await?, true),
+        })
+    }
+
+    /// The number before the so many newest events of a job up to a number.
+    async fn before_newest(&self, job: &JobId, count: usize, end: Seq) -> Result<Seq, StoreError> {
+        let window = crate::store::Window::Newest(count.saturating_add(1).min(self.0.history_cap));
+        let events: Vec<Seq> = self
+            .0
+            .store
+            .history(job, window)
+            .await?
+            .into_iter()
+            .filter_map(Entry::event)
+            .map(|event| event.seq())
+            .filter(|seq| *seq <= end)
+            .collect();
+        // Fewer than were asked for are all there are.
+        Ok(match events.len().checked_sub(count.saturating_add(1)) {
+            Some(place) => events[place],
+            None if count == 0 => end,
+            None => events.first().map_or(end, |first| first - 1),
+        })
+    }
+
+    async fn room_snapshot(&self, room: &Room, since: Option<Position>) -> Result<Snapshot, StoreError> {
+        let store = &self.0.store;
+        // The end first: what comes after it is delivered, also where the snapshot knows of it already.
+        let LogRange { start, end } = store.log_range(room).await?;
+        let jobs = store.active(room, Timestamp::default(), MAX_LATEST).await?;
+        let latest = Latest::Jobs(store.latest(&jobs).await?);
+        let at = Timestamp::from_millis(end.millis()).unwrap_or_default();
+        let (mut after, mut resumed) = (end, None);
+        if let Some(since) = since {
+            // An entry beyond the end was in a tail that the log has lost.
+            let known = since.number() == 0 || since <= end;
+            after = if known { since.min(end) } else { start };
+            let replaying = store.count(room, after, end).await?;
+            resumed = Some(Resumed { recovered: known && since >= start, replaying });
+        }
+        Ok(Snapshot { latest, resumed, start: Start { after, end, at, asked: since.is_some() } })
+    }
+}

@@ -1,0 +1,50 @@
+-- Reads the oldest events of a history that are newer than a known one, without reading the whole list.
+--
+-- KEYS: 1 history list. ARGV: 1 the known number, 2 how many at the most.
+-- Answers whether the list holds an event with the known number or an earlier one (1 or 0), and the newest number (0 for
+-- none), and a slice of the list, newest first, that holds what was asked for and perhaps others.
+
+local known = tonumber(ARGV[1])
+
+-- The number at a place of the list; nil beyond its end and for what another program wrote.
+local function number_at(place)
+  local entry = redis.call('LINDEX', KEYS[1], place)
+  local seq = entry and tonumber(string.match(entry, '"seq":(%d+)}$') or nil)
+  return seq and seq < 9007199254740991 and seq or nil
+end
+
+local function answer(holds_earlier, newest, slice)
+  return {holds_earlier and 1 or 0, string.format('%d', newest), slice}
+end
+
+local newest = number_at(0)
+local length = redis.call('LLEN', KEYS[1])
+if not newest then
+  -- Another program wrote last, so that nothing can be told by place.
+  local holds_earlier = false
+  newest = 0
+  for place = 0, length - 1 do
+    local number = number_at(place)
+    holds_earlier = holds_earlier or (number and number <= known)
+    newest = math.max(newest, number or 0)
+  end
+  return answer(holds_earlier, newest, redis.call('LRANGE', KEYS[1], 0, -1))
+end
+if newest <= known then return answer(true, newest, {}) end
+
+-- How many are newer. As a rule numbers rise by one, so that it can be told at once.
+local newer = math.min(newest - known, length)
+local oldest = number_at(newer - 1)
+if not oldest or oldest <= known then
+  -- Somewhere they jumped: search.
+  local low, high = 1, newer
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    local number = number_at(middle)
+    if number and number > known then low = middle + 1 else high = middle end
+  end
+  newer = low
+end
+local earlier = newer < length and number_at(newer)
+return answer(earlier and earlier <= known, newest,
+  redis.call('LRANGE', KEYS[1], math.max(newer - ARGV[2], 0), newer - 1))
