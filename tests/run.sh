@@ -68,9 +68,6 @@ fi
 step "load and faults, in short"
 cargo test --locked --test faults
 
-step "fault runs, each in its short form"
-cargo test --locked --test faults
-
 step "instructions of the hot paths"
 cargo test --locked --profile cost -p jobcast-cost -- --nocapture
 

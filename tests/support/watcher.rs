@@ -10,7 +10,7 @@ pub struct Watcher<F>(pub F);
 
 impl<F: Fn(&JobEvent) + Send + Sync + 'static> Outlet for Watcher<F> {
     fn offer(&self, delivery: Delivery<'_>) -> Offer {
-        if let Delivery::Event(event) = delivery {
+        if let Delivery::Event(event, ..) = delivery {
             self.0(event);
         }
         Offer::Taken
