@@ -242,8 +242,10 @@ describeEach(
               for (const jobId of new Set(items.map(({ payload }) => payload.jobId))) {
                 const events = items.filter(({ payload }) => payload.jobId === jobId);
                 // The snapshot has place for all jobs of this stream: what it does not name began after it.
-                const first = newest.has(jobId) ? newest.get(jobId) + 1 : stream.first(jobId);
-                assertContiguous(events, first, `${jobId}, latest ${newest.get(jobId)}`);
+                const due = newest.has(jobId) ? newest.get(jobId) + 1 : stream.first(jobId);
+                // The snapshot is read after the room's end: it may know what comes then.
+                const first = events[0].payload.seq;
+                assertContiguous(events, Math.min(first, due), `${jobId}, latest ${newest.get(jobId)}`);
               }
             }
           });
@@ -318,7 +320,7 @@ describeEach(
           const first = items[0].payload.seq;
           assertContiguous(items, first, jobId);
           assert.deepEqual(gapsOf(items), []);
-          if (newest.has(jobId)) assert.equal(first, newest.get(jobId) + 1);
+          if (newest.has(jobId)) assert.ok(first <= newest.get(jobId) + 1, `${first} after ${newest.get(jobId)}`);
           // One was under way and may have been accepted already; the next was sent after the acknowledgement.
           assert.ok(first <= known.get(jobId) + 2, `${first} after the acknowledgement at ${known.get(jobId)}`);
         }
@@ -342,9 +344,10 @@ describeEach(
         }
         const end = stream.newest(jobId) + ENOUGH;
         const events = await watcher.through({ jobId, seq: end });
+        // The snapshot of a shared room may know what comes then.
         assertContiguous(
           events.map((payload) => ({ payload })),
-          begin + 1,
+          Math.min(events[0].seq, begin + 1),
           `${jobId} from ${begin}`,
         );
         assert.ok(watcher.jobEvents(other).length > 0);
