@@ -137,7 +137,14 @@ fn position(members: &Members<'_>) -> Result<Option<Position>, Refusal> {
     if members.get("replay").is_some() {
         return Err(Refusal::invalid("replay: goes with a jobId only; use since with a position or a time"));
     }
-    id(members, "since")
+    let Some(since) = members.get("since") else { return Ok(None) };
+    // Digits alone are a time, whether as text or as a number.
+    let text = match json::kind(since) {
+        "a string" | "a number" => members.text_or_number("since").ok().flatten(),
+        _ => None,
+    };
+    let text = text.unwrap_or_else(|| since.get().to_owned());
+    text.parse().map(Some).map_err(|error| Refusal::invalid(format!("since: {error}")))
 }
 
 /// A whole number from 0 on.

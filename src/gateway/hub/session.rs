@@ -165,13 +165,12 @@ impl SessionState {
         let (mut live, mut has_to_wait) = (Vec::with_capacity(bringing.len()), false);
         for (room, first) in bringing {
             let before = place_before(room, *first, arrivals, place);
+            let here = place_before(room, *first, arrivals, place + 1);
             match self.cursor(room).map(|cursor| cursor.position) {
-                Some(at) if at > before => {
-                    // Known from its snapshot, until the edge is there.
-                    let next = place_before(room, *first, arrivals, place + 1);
-                    if at == next {
-                        self.pass(room, next, edge_of(room).is_some_and(|(_, is_whole)| is_whole));
-                    }
+                // Known from its snapshot, until the edge is there.
+                Some(at) if at > here => {}
+                Some(at) if at == here => {
+                    self.pass(room, here, edge_of(room).is_some_and(|(_, is_whole)| is_whole));
                 }
                 Some(at) if at < before => has_to_wait = true,
                 _ => live.push((*room, before)),

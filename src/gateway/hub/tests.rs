@@ -136,7 +136,12 @@ impl Store {
     }
 
     fn end(&self, room: &Room) -> Position {
-        self.written(room).last().map_or(Position::START, |(position, _)| *position)
+        match (self.written(room).last(), room) {
+            (Some((position, _)), _) => *position,
+            (None, Room::Job(_)) => Position::START,
+            // Of a room without entries the end is the present.
+            (None, _) => Position::of_entry(self.clock.max(self.floor), 0),
+        }
     }
 
     fn entries(&self, room: &Room, after: Position) -> Vec<LogEntry> {
@@ -399,8 +404,12 @@ impl Model {
         let Some((found, newest)) = start.take() else {
             let (written, end) = (self.store.written(room), self.store.end(room));
             let at = self.store.clock;
-            let place =
-                |back: u64| written.iter().rev().nth(back as usize).map_or(Position::START, |(at, _)| *at);
+            let place = |back: u64| match written.iter().rev().nth(back as usize) {
+                None => Position::START,
+                // A time is a place between entries.
+                Some((at, _)) if back % 3 == 0 && at.number() > 0 => Position::of_entry(at.millis(), 0),
+                Some((at, _)) => *at,
+            };
             let after = since.map_or(end, place);
             let at = Timestamp::from_millis(if matches!(room, Room::Job(_)) {
                 written.last().map_or(0, |(_, event)| event.timestamp().millis())
@@ -543,6 +552,7 @@ impl Model {
 fn check_order(log: &[Seen], lines: usize) {
     let mut last: HashMap<&JobId, Seq> = HashMap::new();
     let (mut rooms, mut told): (Vec<&Room>, HashMap<&JobId, &Seq>) = Default::default();
+    let mut several = false;
     for (place, seen) in log.iter().enumerate() {
         match seen {
             Seen::From(room, _, asked, newest) => {
@@ -561,7 +571,8 @@ fn check_order(log: &[Seen], lines: usize) {
                 let before = last.insert(job, *seq);
                 // Two rooms that were both asked for again bring what they share twice.
                 let asked = |seen: &Seen| matches!(seen, Seen::From(_, _, true, _));
-                let repeats = rooms.len() > 1 && log.iter().any(asked);
+                several |= rooms.len() > 1;
+                let repeats = several && log.iter().any(asked);
                 // Where rooms come by connections of their own, one that was joined later may be ahead of another one;
                 // its snapshot has told of what that one brings then.
                 let known = told.get(job).is_some_and(|told| seq <= *told);

@@ -55,9 +55,9 @@ impl Decider {
         }
     }
 
-    /// Forgets what it has decided, for that has not been committed. Times and places still go on.
-    pub fn reset(&mut self) {
-        let end = Position::of_entry(self.clock.millis(), self.number);
+    /// Forgets what it has decided, for that has not been committed. Times and places still go on, above `end` too.
+    pub fn reset(&mut self, end: Position) {
+        let end = end.max(Position::of_entry(self.clock.millis(), self.number));
         *self = Self::new(self.kv.clone(), self.history, end);
     }
 

@@ -135,11 +135,10 @@ fn key(table: u8, text: &str) -> Vec<u8> {
 }
 
 /// All keys that begin with a key that ends in a zero.
-fn below(mut start: Vec<u8>) -> Range<Vec<u8>> {
+fn below(start: Vec<u8>) -> Range<Vec<u8>> {
     let mut end = start.clone();
     end.pop();
     end.push(1);
-    start.shrink_to_fit();
     start..end
 }
 
@@ -239,10 +238,10 @@ pub enum Expiry {
 pub fn expiry_of_key(key: &[u8]) -> Option<(Timestamp, Expiry)> {
     let target = key.get(9..)?;
     let name = || std::str::from_utf8(target.get(1..target.len().checked_sub(1)?)?).ok();
-    let expiry = match target.first()? {
-        &KEY => Expiry::Key(target.to_vec()),
-        &JOB => Expiry::Job(name()?.parse().ok()?),
-        &ROOM => Expiry::Room(name()?.parse().ok()?),
+    let expiry = match *target.first()? {
+        KEY => Expiry::Key(target.to_vec()),
+        JOB => Expiry::Job(name()?.parse().ok()?),
+        ROOM => Expiry::Room(name()?.parse().ok()?),
         _ => return None,
     };
     Some((Timestamp::from_millis(number(key, 1)?)?, expiry))

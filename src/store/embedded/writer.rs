@@ -112,10 +112,10 @@ impl Writer {
     }
 
     /// Ends an outage, if it can be ended by now. By then the last group that was decided before has failed.
-    fn recover(&self, decider: &mut Decider) -> MutexGuard<'_, Committer> {
+    pub fn recover(&self, decider: &mut Decider) -> MutexGuard<'_, Committer> {
         let mut committer = lock(&self.committer);
         if committer.recover(|item| self.tell(item)) {
-            decider.reset();
+            decider.reset(lock(&committer.index).end());
         }
         committer
     }
