@@ -80,10 +80,14 @@ impl Room {
 pub struct JobView {
     /// Whether the job's own room brings it.
     pub by_number: bool,
+    /// Whether several of the watcher's rooms bring it.
+    several: bool,
     /// The newest number seen; where the job's own room is resumed from.
     last: u64,
     /// The newest number that this connection brought.
     on_connection: u64,
+    /// How many events its own room is still to replay, which another room may have brought meanwhile.
+    replaying: u64,
     /// Whether the store has answered that it does not know `last`, and so replays.
     rewound: bool,
     pub got: Ranges,
@@ -131,8 +135,8 @@ impl View {
     pub fn new(name: String, rooms: Vec<Room>, jobs: usize, owners: Owners, begun: u64) -> Self {
         let view = |job| {
             let by_number = rooms.contains(&Room::Job(job));
-            let watched = rooms.iter().any(|room| room.has(job, owners));
-            watched.then(|| (job, JobView { by_number, ..JobView::default() }))
+            let bringing = rooms.iter().filter(|room| room.has(job, owners)).count();
+            (bringing > 0).then(|| (job, JobView { by_number, several: bringing > 1, ..JobView::default() }))
         };
         let jobs = (0..jobs).filter_map(view).collect();
         let begin = |room: &Room| {
@@ -146,7 +150,7 @@ impl View {
     pub fn connected(&mut self) {
         self.shared.values_mut().for_each(|room| (room.replaying, room.rewound) = (0, false));
         for view in self.jobs.values_mut() {
-            (view.on_connection, view.rewound) = (0, false);
+            (view.on_connection, view.replaying, view.rewound) = (0, 0, false);
         }
     }
 
@@ -171,6 +175,7 @@ impl View {
             if let Some(view) = self.jobs.get_mut(&job) {
                 // The store has lost the number resumed from: all that it has is replayed (contract, section 2).
                 view.rewound = unrecovered && answer.newest() < view.last;
+                view.replaying = answer.replaying.unwrap_or(0);
             }
             return;
         }
@@ -209,6 +214,8 @@ impl View {
         let view = self.jobs.get_mut(&job)?;
         let known = view.got.contains(event.seq);
         let backwards = event.seq <= view.on_connection;
+        let repeats = repeats || view.several && view.replaying > 0;
+        view.replaying = view.replaying.saturating_sub(1);
         let rewound = view.rewound || repeats && ledger.is_forgetful();
         if known && !repeats && !view.rewound || !known && backwards && !rewound {
             let (kind, count) = match known {
