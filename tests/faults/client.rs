@@ -1,7 +1,7 @@
 //! A frugal Socket.IO client: one task, one small buffer. It comes back after every loss, as socket.io-client does,
 //! and resumes from what it has seen.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::{
@@ -15,7 +15,8 @@ use tokio_tungstenite::{
 };
 
 use crate::{
-    trial::{Floor, Signal},
+    tally::Latencies,
+    trial::{Context, Signal},
     view::View,
     wire::{self, Packet},
 };
@@ -30,25 +31,33 @@ type Socket = WebSocketStream<TcpStream>;
 
 /// Where a client connects to, and what befalls it there.
 #[derive(Default)]
-pub struct Home {
+pub struct Endpoint {
     /// One of them at each attempt, by turns.
-    pub doors: Vec<SocketAddr>,
+    pub addresses: Vec<SocketAddr>,
     /// Whether the network is there at all, for clients that lose it by themselves.
     pub network: Option<watch::Receiver<bool>>,
     /// Whether it reads, for one that stops now and then, and has hardly any buffer.
     pub reading: Option<watch::Receiver<bool>>,
+    /// What takes the time of its deliveries.
+    pub stopwatch: Option<Arc<Stopwatch>>,
+}
+
+/// How long deliveries of some jobs took.
+pub struct Stopwatch {
+    pub jobs: BTreeSet<usize>,
+    pub latencies: Latencies,
 }
 
 /// A watcher on its way through the trial.
 pub struct Client {
     view: View,
-    home: Home,
+    endpoint: Endpoint,
     /// The name of its record, where that is not the socket's.
     id: Option<String>,
-    floor: Arc<Floor>,
+    context: Arc<Context>,
     signal: watch::Receiver<Signal>,
     random: fastrand::Rng,
-    door: usize,
+    next_address: usize,
     drops: u64,
     caught_up: bool,
     settled: bool,
@@ -78,19 +87,19 @@ enum End {
 }
 
 impl Client {
-    pub fn new(view: View, home: Home, floor: Arc<Floor>, seed: u64) -> Self {
+    pub fn new(view: View, endpoint: Endpoint, context: Arc<Context>, seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let id = random.bool().then(|| view.name.replace(' ', "-"));
-        let door = random.usize(0..home.doors.len());
-        let signal = floor.signal();
+        let next_address = random.usize(0..endpoint.addresses.len());
+        let signal = context.signal();
         Self {
             view,
-            home,
+            endpoint,
             id,
-            floor,
+            context,
             signal,
             random,
-            door,
+            next_address,
             drops: 0,
             caught_up: false,
             settled: false,
@@ -118,7 +127,7 @@ impl Client {
                 End::Stopped => return self.view,
                 End::Dropped => {}
                 End::Lost => {
-                    self.floor.counts.losses.add(1);
+                    self.context.counts.losses.add(1);
                     let jittered = pause.mul_f64(0.5 + self.random.f64());
                     if timeout(jittered, stopped(&mut over)).await.is_ok() {
                         return self.view;
@@ -132,20 +141,20 @@ impl Client {
 
     /// Waits until the client has a network.
     async fn network(&mut self) {
-        if let Some(network) = &mut self.home.network {
+        if let Some(network) = &mut self.endpoint.network {
             // It ends with the trial.
             let _over = network.wait_for(|there| *there).await;
         }
     }
 
     async fn connect(&mut self) -> Result<Connection, Box<dyn std::error::Error + Send + Sync>> {
-        self.door = (self.door + 1) % self.home.doors.len();
-        let door = self.home.doors[self.door];
+        self.next_address = (self.next_address + 1) % self.endpoint.addresses.len();
+        let address = self.endpoint.addresses[self.next_address];
         let opened = timeout(PATIENCE, async {
-            let stream = self.dial(door).await?;
+            let stream = self.dial(address).await?;
             stream.set_nodelay(true)?;
             let limits = WebSocketConfig::default().read_buffer_size(2048).write_buffer_size(0);
-            let url = format!("ws://{door}/socket.io/?EIO=4&transport=websocket");
+            let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket");
             let (mut socket, _) = client_async_with_config(url, stream, Some(limits)).await?;
             let mut silence = PATIENCE;
             loop {
@@ -164,7 +173,7 @@ impl Client {
             Ok::<_, Box<dyn std::error::Error + Send + Sync>>((socket, silence))
         });
         let (socket, silence) = opened.await??;
-        self.floor.counts.connections.add(1);
+        self.context.counts.connections.add(1);
         self.view.connected();
         self.settled_here = false;
         let rooms = self.view.rooms.len();
@@ -175,17 +184,17 @@ impl Client {
         Ok(connection)
     }
 
-    async fn dial(&self, door: SocketAddr) -> std::io::Result<TcpStream> {
+    async fn dial(&self, address: SocketAddr) -> std::io::Result<TcpStream> {
         let socket = TcpSocket::new_v4()?;
-        if self.home.reading.is_some() {
+        if self.endpoint.reading.is_some() {
             socket.set_recv_buffer_size(4096)?;
         }
-        socket.connect(door).await
+        socket.connect(address).await
     }
 
     async fn watch(&mut self, mut connection: Connection) -> End {
         loop {
-            let mut network = self.home.network.clone();
+            let mut network = self.endpoint.network.clone();
             let next_deadline = connection.next_deadline();
             tokio::select! {
                 frame = connection.socket.next() => match frame {
@@ -200,7 +209,7 @@ impl Client {
                 },
                 () = sleep_until(next_deadline) => {
                     if connection.is_overdue() {
-                        self.floor.counts.silent.add(1);
+                        self.context.counts.silent.add(1);
                         return End::Lost;
                     }
                     if connection.ask_again(&self.view).await.is_err() {
@@ -223,7 +232,7 @@ impl Client {
                 }
             }
             self.note_progress(&connection);
-            if let Some(reading) = &mut self.home.reading {
+            if let Some(reading) = &mut self.endpoint.reading {
                 // An error says that the trial is over.
                 let _over = reading.wait_for(|reads| *reads).await;
             }
@@ -234,22 +243,27 @@ impl Client {
     async fn take(&mut self, connection: &mut Connection, text: &str) -> bool {
         match wire::read(text) {
             Some(Packet::Ping) => return connection.socket.send(Message::text(wire::PONG)).await.is_ok(),
-            Some(Packet::Event(event)) => {
-                if let Some(sent) = self.view.event(event, &self.floor.ledger) {
+            Some(Packet::Event(event, positions)) => {
+                if let Some((job, sent)) = self.view.event(event, &positions, &self.context.ledger) {
+                    if let Some(stopwatch) =
+                        self.endpoint.stopwatch.as_ref().filter(|watch| watch.jobs.contains(&job))
+                    {
+                        stopwatch.latencies.note(sent);
+                    }
                     // What one that does not read gets late says nothing of the gateway.
-                    if self.home.reading.is_none() {
-                        self.floor.latencies.note(sent);
+                    if self.endpoint.reading.is_none() {
+                        self.context.latencies.note(sent);
                     }
                 }
-                self.floor.counts.deliveries.add(1);
+                self.context.counts.deliveries.add(1);
             }
-            Some(Packet::Gap(gap)) => self.view.gap(&gap, &self.floor.ledger),
+            Some(Packet::Gap(gap, positions)) => self.view.gap(&gap, &positions, &self.context.ledger),
             Some(Packet::Ack(room, answer)) if room < connection.answers.len() => {
                 connection.answers[room] = None;
                 if answer.success {
-                    self.view.joined(room, &answer);
+                    self.view.joined(room, &answer, &self.context.ledger);
                 } else {
-                    self.floor.counts.refused_rooms.add(1);
+                    self.context.counts.refused_rooms.add(1);
                     let soon = Instant::now() + PAUSES.0.mul_f64(1.0 + self.random.f64());
                     connection.again.get_or_insert((soon, Vec::new())).1.push(room);
                 }
@@ -257,7 +271,9 @@ impl Client {
             Some(Packet::Left) => return false,
             Some(_) => {}
             None => {
-                self.floor.ledger.tell(format!("{}: was sent {text:?}, which is no packet", self.view.name));
+                self.context
+                    .ledger
+                    .tell(format!("{}: was sent {text:?}, which is no packet", self.view.name));
                 return false;
             }
         }
@@ -267,9 +283,9 @@ impl Client {
     fn note_progress(&mut self, connection: &Connection) {
         if !self.settled_here && connection.is_settled() {
             self.settled_here = true;
-            self.floor.settlings.add(1);
+            self.context.settlings.add(1);
             if !std::mem::replace(&mut self.settled, true) {
-                self.floor.settled.add(1);
+                self.context.settled.add(1);
             }
         }
         if self.caught_up {
@@ -278,7 +294,7 @@ impl Client {
         let reached = self.signal.borrow().last.as_ref().is_some_and(|last| self.view.has_reached(last));
         if reached && connection.is_settled() {
             self.caught_up = true;
-            self.floor.caught_up.add(1);
+            self.context.caught_up.add(1);
         }
     }
 }

@@ -16,17 +16,12 @@ const SLOTS: usize = 16_384;
 /// How long the servers may take to agree.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// So that a replica takes over soon, and whatever befell its link to the master.
-const OPTIONS: [&str; 8] = [
-    "--cluster-enabled",
-    "yes",
-    "--cluster-node-timeout",
-    "1500",
-    "--repl-diskless-sync-delay",
-    "0",
-    "--cluster-replica-validity-factor",
-    "0",
-];
+/// After how many milliseconds a server that does not answer is taken for dead, so that a replica takes over soon.
+pub const SOON: &str = "1500";
+
+/// A replica takes over whatever befell its link to the master.
+const OPTIONS: [&str; 6] =
+    ["--cluster-enabled", "yes", "--repl-diskless-sync-delay", "0", "--cluster-replica-validity-factor", "0"];
 
 pub struct Cluster {
     servers: Vec<Redis>,
@@ -36,11 +31,18 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts masters that share the slots evenly, each with so many replicas, and waits until it is whole.
-    pub async fn start(setting: &Setting, masters: usize, replicas: usize) -> Result<Self, Failure> {
+    /// Starts masters that share the slots evenly, each with so many replicas, and waits until it is whole. A server
+    /// that does not answer for so many milliseconds is taken for dead.
+    pub async fn start(
+        setting: &Setting,
+        masters: usize,
+        replicas: usize,
+        timeout: &str,
+    ) -> Result<Self, Failure> {
         let buses: Vec<_> = (0..masters * (1 + replicas)).map(|_| free_port().to_string()).collect();
         let start = buses.iter().enumerate().map(|(place, bus)| async move {
-            let arguments = [OPTIONS.as_slice(), &DURABLE, &["--cluster-port", bus]].concat();
+            let own = ["--cluster-port", bus, "--cluster-node-timeout", timeout];
+            let arguments = [OPTIONS.as_slice(), &DURABLE, &own].concat();
             setting.redis(&format!("redis-{place}"), &arguments).await
         });
         let servers = try_join_all(start).await?;
@@ -154,13 +156,24 @@ impl Cluster {
         Ok((0..self.servers.len()).filter(|place| ids.contains(&self.ids[*place])).collect())
     }
 
+    /// The place of the master that holds the slot of a key.
+    pub async fn holder(&self, key: &str) -> Result<usize, Failure> {
+        let slot: usize = self.servers[0].command(&["CLUSTER", "KEYSLOT", key]).await?;
+        let map = self.map(0).await?;
+        let holder = map.iter().find(|(from, to, _)| (*from..=*to).contains(&slot));
+        let holder = holder.and_then(|(.., id)| self.ids.iter().position(|known| known == id));
+        holder.ok_or_else(|| "a slot without a holder".into())
+    }
+
+    /// One of the servers.
+    pub fn server(&self, place: usize) -> &Redis {
+        &self.servers[place]
+    }
+
     /// Moves the slot of a key to another master, key by key, with up to so many milliseconds between two steps.
     pub async fn move_slot(&self, key: &str, pause: u64, random: &mut fastrand::Rng) -> Result<(), Failure> {
         let slot: usize = self.servers[0].command(&["CLUSTER", "KEYSLOT", key]).await?;
-        let map = self.map(0).await?;
-        let holder =
-            map.iter().find(|(from, to, _)| (*from..=*to).contains(&slot)).ok_or("a slot without holder")?;
-        let from = self.ids.iter().position(|id| *id == holder.2).ok_or("a holder without server")?;
+        let from = self.holder(key).await?;
         let others: Vec<_> = self.masters().await?.into_iter().filter(|place| *place != from).collect();
         let to = others[random.usize(0..others.len())];
         let (source, target, slot) = (&self.servers[from], &self.servers[to], slot.to_string());

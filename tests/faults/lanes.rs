@@ -10,9 +10,9 @@ use tokio::{
 
 use crate::{
     Failure,
-    client::Home,
+    client::Endpoint,
     gateway::Gateway,
-    proxy::{Proxy, Weather},
+    proxy::{Condition, Proxy},
 };
 
 /// How many lanes there are.
@@ -27,35 +27,39 @@ pub struct Rhythm {
 
 /// Lanes that go on dropping until they are dropped themselves.
 pub struct Lanes {
-    homes: Vec<Home>,
+    endpoints: Vec<Endpoint>,
     dropping: Vec<JoinHandle<()>>,
 }
 
 impl Lanes {
     /// Lanes of proxies to these gateways; without proxies watchers lose their network by themselves.
     pub async fn start(gateways: &[Gateway], rhythm: Rhythm, proxies: bool) -> Result<Self, Failure> {
-        let doors: Vec<SocketAddr> = gateways.iter().map(Gateway::address).collect();
-        let mut lanes = Self { homes: Vec::new(), dropping: Vec::new() };
+        let addresses: Vec<SocketAddr> = gateways.iter().map(Gateway::address).collect();
+        let mut lanes = Self { endpoints: Vec::new(), dropping: Vec::new() };
         for number in 0..LANES {
             let phase = rhythm.period.mul_f64(number as f64 / LANES as f64);
             if proxies {
-                let proxy = Proxy::start(doors[number % doors.len()]).await?;
-                lanes.homes.push(Home { doors: vec![proxy.address()], ..Home::default() });
-                lanes.dropping.push(tokio::spawn(drop_lane(proxy, doors.clone(), phase, rhythm)));
+                let proxy = Proxy::start(addresses[number % addresses.len()]).await?;
+                lanes.endpoints.push(Endpoint { addresses: vec![proxy.address()], ..Endpoint::default() });
+                lanes.dropping.push(tokio::spawn(drop_lane(proxy, addresses.clone(), phase, rhythm)));
             } else {
                 let network = watch::Sender::new(true);
                 let receiver = Some(network.subscribe());
-                lanes.homes.push(Home { doors: doors.clone(), network: receiver, ..Home::default() });
+                lanes.endpoints.push(Endpoint {
+                    addresses: addresses.clone(),
+                    network: receiver,
+                    ..Endpoint::default()
+                });
                 lanes.dropping.push(tokio::spawn(lose_network(network, phase, rhythm)));
             }
         }
         Ok(lanes)
     }
 
-    /// A watcher's home: behind one of them.
-    pub fn home(&self, number: usize) -> Home {
-        let lane = &self.homes[number % LANES];
-        Home { doors: lane.doors.clone(), network: lane.network.clone(), ..Home::default() }
+    /// A watcher's endpoint: one of them.
+    pub fn endpoint(&self, number: usize) -> Endpoint {
+        let lane = &self.endpoints[number % LANES];
+        Endpoint { addresses: lane.addresses.clone(), network: lane.network.clone(), ..Endpoint::default() }
     }
 }
 
@@ -80,10 +84,10 @@ async fn drop_lane(proxy: Proxy, gateways: Vec<SocketAddr>, phase: Duration, rhy
     let mut times = interval_at(Instant::now() + phase, rhythm.period);
     for turn in 0.. {
         times.tick().await;
-        proxy.set(Weather::Refusing);
+        proxy.set(Condition::Refusing);
         proxy.cut();
         sleep(rhythm.down).await;
         proxy.switch(gateways[turn % gateways.len()]);
-        proxy.set(Weather::Fair);
+        proxy.set(Condition::Normal);
     }
 }

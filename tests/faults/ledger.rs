@@ -13,10 +13,15 @@ use crate::{ranges::Ranges, wire::JobEvent};
 /// How many differences of a kind are told one by one.
 pub const TOLD: usize = 10;
 
+/// How far a job's numbers jump at least, which is more than a store can lose.
+const JUMP: u64 = 1 << 20;
+
 /// All jobs of a trial. A job's place in it is the number in its id.
 pub struct Ledger {
-    /// Whether the store may lose what it has accepted, and give numbers that nobody has seen again.
+    /// Whether the store may lose what it has accepted.
     forgetful: bool,
+    /// Whether a job's numbers jump where the store runs on as another run of itself.
+    jumps: bool,
     jobs: Vec<Job>,
     differences: Mutex<Vec<String>>,
     foreign: AtomicU64,
@@ -24,15 +29,15 @@ pub struct Ledger {
     lost: AtomicU64,
 }
 
-/// One job: who owns it, and its pages.
+/// One job: who owns it, and its records.
 struct Job {
     id: String,
-    pages: Mutex<Pages>,
+    records: Mutex<Records>,
 }
 
 /// What is known of a job's events by number.
 #[derive(Default)]
-struct Pages {
+struct Records {
     /// The publisher's serial of each number that it was answered.
     answered: BTreeMap<u64, u64>,
     /// Serial and digest of each event that anybody has seen.
@@ -40,16 +45,21 @@ struct Pages {
 }
 
 impl Ledger {
-    pub fn new(jobs: usize, forgetful: bool) -> Self {
-        let job = |number| Job { id: format!("job-{number}"), pages: Mutex::default() };
+    pub fn new(jobs: usize, forgetful: bool, jumps: bool) -> Self {
+        let job = |number| Job { id: format!("job-{number}"), records: Mutex::default() };
         Self {
             forgetful,
+            jumps,
             jobs: (0..jobs).map(job).collect(),
             differences: Mutex::default(),
             foreign: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             lost: AtomicU64::new(0),
         }
+    }
+
+    pub fn is_forgetful(&self) -> bool {
+        self.forgetful
     }
 
     pub fn jobs(&self) -> usize {
@@ -66,22 +76,19 @@ impl Ledger {
         (job < self.jobs.len()).then_some(job)
     }
 
-    fn pages(&self, job: usize) -> MutexGuard<'_, Pages> {
-        self.jobs[job].pages.lock().unwrap_or_else(PoisonError::into_inner)
+    fn records(&self, job: usize) -> MutexGuard<'_, Records> {
+        self.jobs[job].records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A publisher was answered. Under that number stands what watchers see there, and it follows on the one before,
-    /// unless the store is forgetful.
+    /// with a jump where the store allows one.
     pub fn answered(&self, job: usize, seq: u64, serial: u64) {
-        let mut pages = self.pages(job);
-        let before = pages.answered.last_key_value().map(|(seq, serial)| (*seq, *serial));
-        let seen = pages.seen.get(&seq).map(|(serial, _)| *serial);
-        pages.answered.insert(seq, serial);
-        drop(pages);
-        if let Some((last, _)) = before
-            && !self.forgetful
-            && seq != last + 1
-        {
+        let mut records = self.records(job);
+        let before = records.answered.last_key_value().map(|(seq, _)| *seq);
+        let seen = records.seen.get(&seq).map(|(serial, _)| *serial);
+        records.answered.insert(seq, serial);
+        drop(records);
+        if let Some(last) = before.filter(|last| !self.follows(*last, seq)) {
             self.foreign(format!("{}: serial {serial} was answered {seq} after {last}", self.id(job)));
         }
         if let Some(other) = seen.filter(|other| *other != serial) {
@@ -90,16 +97,22 @@ impl Ledger {
         }
     }
 
+    /// Whether a job's next number may be that one: the very next, or one after a jump.
+    fn follows(&self, last: u64, seq: u64) -> bool {
+        let jumped = seq >= last.saturating_add(JUMP) || self.forgetful && seq > last;
+        seq == last + 1 || self.jumps && jumped
+    }
+
     /// Somebody has seen an event: a watcher, or whoever reads history.
     pub fn seen(&self, who: &str, job: usize, event: &JobEvent<'_>, digest: u64) {
         let Some(stamp) = event.stamp() else {
             return self.foreign(format!("{who}: {} {} has no stamp", event.job, event.seq));
         };
         let (seq, now) = (event.seq, (stamp.serial, digest));
-        let mut pages = self.pages(job);
-        let before = *pages.seen.entry(seq).or_insert(now);
-        let answered = pages.answered.get(&seq).copied();
-        drop(pages);
+        let mut records = self.records(job);
+        let before = *records.seen.entry(seq).or_insert(now);
+        let answered = records.answered.get(&seq).copied();
+        drop(records);
         if before != now {
             let (id, other) = (event.job, before.0);
             self.foreign(format!("{who}: {id} {seq} has serial {}, others saw {other} there", stamp.serial));
@@ -120,12 +133,10 @@ impl Ledger {
         self.foreign(difference);
     }
 
-    /// The store has lost what it had accepted, both numbers inclusive, as the trial allows. What nobody has seen is
-    /// not due to anybody.
+    /// The store has lost what it had accepted, both numbers inclusive, as the trial allows: it is not due to anybody.
     pub fn lost(&self, job: usize, from: u64, to: u64) {
         self.lost.fetch_add(to - from + 1, Ordering::Relaxed);
-        let Pages { answered, seen } = &mut *self.pages(job);
-        answered.retain(|seq, _| !(from..=to).contains(seq) || seen.contains_key(seq));
+        self.records(job).answered.retain(|seq, _| !(from..=to).contains(seq));
     }
 
     /// How many answered events histories have lost.
@@ -159,29 +170,29 @@ impl Ledger {
     /// The numbers of a job that were answered.
     pub fn numbers(&self, job: usize) -> Ranges {
         let mut numbers = Ranges::default();
-        self.pages(job).answered.keys().for_each(|seq| numbers.insert(*seq));
+        self.records(job).answered.keys().for_each(|seq| numbers.insert(*seq));
         numbers
     }
 
     /// The last number that was answered of each job; 0 where there is none.
     pub fn last_answered(&self) -> Vec<u64> {
-        let last = |job| self.pages(job).answered.last_key_value().map_or(0, |(seq, _)| *seq);
+        let last = |job| self.records(job).answered.last_key_value().map_or(0, |(seq, _)| *seq);
         (0..self.jobs.len()).map(last).collect()
     }
 
     /// Compares what watchers saw with what was answered: a serial that stands under two numbers was stored twice.
     pub fn check_serials(&self) {
         for job in 0..self.jobs.len() {
-            let pages = self.pages(job);
+            let records = self.records(job);
             let by_serial: HashMap<u64, u64> =
-                pages.answered.iter().map(|(seq, serial)| (*serial, *seq)).collect();
-            let twice: Vec<_> = pages
+                records.answered.iter().map(|(seq, serial)| (*serial, *seq)).collect();
+            let twice: Vec<_> = records
                 .seen
                 .iter()
                 .filter_map(|(seq, (serial, _))| Some((*seq, *serial, *by_serial.get(serial)?)))
                 .filter(|(seq, _, answered)| seq != answered)
                 .collect();
-            drop(pages);
+            drop(records);
             for (seq, serial, answered) in twice {
                 let id = self.id(job);
                 self.foreign(format!(

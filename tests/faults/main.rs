@@ -2,13 +2,16 @@
 //! on one machine. What each watcher got is compared with what publishers were answered, number by number.
 //!
 //! ```text
-//! cargo test --test faults                                   every scenario in its short form, as `cargo test` does
+//! cargo test --test faults                                   every scenario in its short form, as `tests/run.sh` does
 //! cargo test --release --test faults -- redis-kills --full   one of them in its long form
 //! cargo test --release --test faults -- drops --clients 5000 --seconds 60 --seed 7
 //! ```
 //!
+//! `cargo test` alone runs none of them: they need `redis-server`, and take minutes.
+//!
 //! A scenario's verdict fails by any silent difference: an answered event that a watcher neither got nor was told of
-//! as gone, one that came twice or out of order, a number with two contents, a history that lacks what was answered.
+//! as gone, one that came twice or out of its room's order, a number with two contents, a history that lacks what was
+//! answered. A jump in the numbers of a job is nothing; only the server says what is gone.
 //! Whatever is chosen at random comes from the seed that is printed; processes and networks add their own chance.
 //!
 //! - `scenarios/` has a file for each scenario
@@ -45,6 +48,7 @@ use clap::Parser;
 use crate::{
     scenarios::{ALL, Fault, Scenario},
     site::{Setting, Sizes, StoreKind},
+    trial::Audience,
 };
 
 /// What went wrong with the trial itself.
@@ -85,9 +89,9 @@ struct Arguments {
     /// The one fault that happens in `cuts`.
     #[arg(long, value_enum)]
     fault: Option<Fault>,
-    /// Watchers are in jobs' rooms only, and so in none that is resumed by time.
-    #[arg(long)]
-    by_number: bool,
+    /// Which rooms watchers are in, where the scenario leaves it open.
+    #[arg(long, value_enum, default_value = "mixed")]
+    audience: Audience,
     /// Watchers lose their network by themselves.
     #[arg(long)]
     no_proxy: bool,
@@ -157,7 +161,7 @@ impl Arguments {
             full: self.full,
             wait_replicas: self.wait_replicas,
             fault: self.fault,
-            by_number: self.by_number,
+            audience: self.audience,
             no_proxy: self.no_proxy,
             folder: folder.to_owned(),
         }

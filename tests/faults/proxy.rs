@@ -26,9 +26,9 @@ const BUFFER: usize = 8 * 1024;
 
 /// What becomes of bytes and of new connections.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Weather {
+pub enum Condition {
     #[default]
-    Fair,
+    Normal,
     /// Connections are accepted and closed at once.
     Refusing,
     /// Whatever is read is passed on so much later, each way.
@@ -49,7 +49,7 @@ pub enum Way {
 /// What all connections of a proxy look at.
 #[derive(Debug, Clone, Copy)]
 struct State {
-    weather: Weather,
+    condition: Condition,
     upstream: SocketAddr,
     /// Connections older than this are cut.
     cut_before: u64,
@@ -76,8 +76,13 @@ impl Proxy {
     pub async fn start(upstream: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
-        let state =
-            State { weather: Weather::Fair, upstream, cut_before: 0, held_before: 0, closed_before: [0; 2] };
+        let state = State {
+            condition: Condition::Normal,
+            upstream,
+            cut_before: 0,
+            held_before: 0,
+            closed_before: [0; 2],
+        };
         let (state, opened) = (watch::Sender::new(state), Arc::new(AtomicU64::new(0)));
         let fuse = Arc::new(Fuse(Mutex::new([None; 2])));
         let accepting = tokio::spawn(accept(listener, state.clone(), opened.clone(), fuse.clone()));
@@ -88,8 +93,8 @@ impl Proxy {
         self.address
     }
 
-    pub fn set(&self, weather: Weather) {
-        self.state.send_modify(|state| state.weather = weather);
+    pub fn set(&self, condition: Condition) {
+        self.state.send_modify(|state| state.condition = condition);
     }
 
     /// Cuts all connections there are (RST).
@@ -143,7 +148,7 @@ async fn accept(listener: TcpListener, state: watch::Sender<State>, opened: Arc<
         };
         let number = opened.fetch_add(1, Ordering::AcqRel);
         let now = *state.borrow();
-        if now.weather == Weather::Refusing {
+        if now.condition == Condition::Refusing {
             continue;
         }
         let link = Link { number, state: state.clone(), opened: opened.clone(), fuse: fuse.clone() };
@@ -202,7 +207,7 @@ impl Link {
             if read == 0 {
                 return to.shutdown().await;
             }
-            self.weather(&mut state).await;
+            self.condition(&mut state).await;
             let passed = self.fuse.burn(way, read);
             to.write_all(&buffer[..passed]).await?;
             if passed < read {
@@ -213,13 +218,13 @@ impl Link {
     }
 
     /// Waits until bytes may be passed on.
-    async fn weather(&self, state: &mut watch::Receiver<State>) {
+    async fn condition(&self, state: &mut watch::Receiver<State>) {
         let now = *state.borrow();
-        if let Weather::Slow(delay) = now.weather {
+        if let Condition::Slow(delay) = now.condition {
             sleep(delay).await;
         }
         // It ends only when the proxy is gone, and the connection with it.
-        let held = |state: &State| state.weather == Weather::Held || state.held_before > self.number;
+        let held = |state: &State| state.condition == Condition::Held || state.held_before > self.number;
         let _over = state.wait_for(|state| !held(state)).await;
     }
 }

@@ -7,12 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::{
-    tally::unix_micros,
-    trial::Floor,
-    view::{TENANTS, USERS},
-    wire::Stamp,
-};
+use crate::{tally::unix_micros, trial::Context, view::Owners, wire::Stamp};
 
 /// How long one try may take, and all tries of an event together.
 const TRY: Duration = Duration::from_secs(20);
@@ -30,8 +25,9 @@ pub struct Style {
     pub interval: Duration,
     /// By how many characters payloads are longer than they need to be.
     pub padding: usize,
-    /// Whether the store may lose what it has accepted, so that numbers may jump and a job's state be older.
+    /// Whether the store may lose what it has accepted, so that a job's state may be older.
     pub forgetful: bool,
+    pub owners: Owners,
 }
 
 /// The publisher of one job.
@@ -39,12 +35,14 @@ pub struct Publisher {
     job: usize,
     style: Style,
     http: reqwest::Client,
-    floor: Arc<Floor>,
+    context: Arc<Context>,
     random: fastrand::Rng,
     serial: u64,
     finished: bool,
     /// What its keys begin with.
     keys: u64,
+    /// How often the store had come back when this publisher last tried.
+    returns: u64,
 }
 
 /// A publish as it is repeated: the same bytes under the same key.
@@ -69,16 +67,16 @@ enum Outcome {
 }
 
 impl Publisher {
-    pub fn new(job: usize, style: Style, http: reqwest::Client, floor: Arc<Floor>, seed: u64) -> Self {
+    pub fn new(job: usize, style: Style, http: reqwest::Client, context: Arc<Context>, seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let keys = random.u64(..);
-        Self { job, style, http, floor, random, serial: 0, finished: false, keys }
+        Self { job, style, http, context, random, serial: 0, finished: false, keys, returns: 0 }
     }
 
     /// Publishes until publishing ends; the event under way is seen through.
     pub async fn run(mut self) {
         let mut due = Instant::now() + self.style.interval.mul_f64(self.random.f64());
-        let mut signal = self.floor.signal();
+        let mut signal = self.context.signal();
         loop {
             let ended = tokio::select! {
                 ended = signal.wait_for(|signal| signal.quiet) => Some(ended.is_ok()),
@@ -104,8 +102,8 @@ impl Publisher {
             _ => ("update", json!({"status": "running", "data": text})),
         };
         self.finished = matches!(operation, "completed" | "error");
-        body["userId"] = format!("user-{}", self.job % USERS).into();
-        body["tenantId"] = format!("tenant-{}", self.job % TENANTS).into();
+        body["userId"] = format!("user-{}", self.style.owners.user_of(self.job)).into();
+        body["tenantId"] = format!("tenant-{}", self.style.owners.tenant_of(self.job)).into();
         Call {
             path: format!("/api/jobs/job-{}/{operation}", self.job),
             key: format!("{:x}-{}", self.keys, self.serial),
@@ -116,10 +114,17 @@ impl Publisher {
     async fn see_through(&mut self, call: &Call) {
         let (begun, mut pause) = (Instant::now(), PAUSES.0);
         loop {
-            match self.attempt(call).await {
+            let returns = self.context.signal().borrow().returns;
+            let first = std::mem::replace(&mut self.returns, returns) != returns;
+            let tried = Instant::now();
+            let outcome = self.attempt(call).await;
+            if first {
+                self.note_first(call, &outcome, tried.elapsed());
+            }
+            match outcome {
                 Outcome::Answered(seq) => {
-                    self.floor.ledger.answered(self.job, seq, self.serial);
-                    self.floor.counts.answered.add(1);
+                    self.context.ledger.answered(self.job, seq, self.serial);
+                    self.context.counts.answered.add(1);
                     return;
                 }
                 // The store has lost that the job was reopened.
@@ -129,20 +134,32 @@ impl Publisher {
                 }
                 Outcome::Refused(status, answer) => {
                     let (path, serial) = (&call.path, self.serial);
-                    self.floor.ledger.refused(format!("{path}, serial {serial}: {status} {answer}"));
+                    self.context.ledger.refused(format!("{path}, serial {serial}: {status} {answer}"));
                     return;
                 }
                 Outcome::Unknown if begun.elapsed() > TRIES => {
                     let (path, serial) = (&call.path, self.serial);
-                    self.floor.ledger.refused(format!("{path}, serial {serial}: no answer in {TRIES:?}"));
+                    self.context.ledger.refused(format!("{path}, serial {serial}: no answer in {TRIES:?}"));
                     return;
                 }
                 Outcome::Unknown => {}
             }
-            self.floor.counts.repeats.add(1);
+            self.context.counts.repeats.add(1);
             sleep(pause.mul_f64(0.5 + self.random.f64())).await;
             pause = (pause * 2).min(PAUSES.1);
         }
+    }
+
+    /// The first try after the store has come back: it is taken.
+    fn note_first(&self, call: &Call, outcome: &Outcome, took: Duration) {
+        if matches!(outcome, Outcome::Unknown) {
+            let path = &call.path;
+            self.context
+                .ledger
+                .refused(format!("{path}: the first try after the store's return was in vain, {took:.1?}"));
+        }
+        self.context.counts.slowest_first.raise(took.as_millis() as u64);
+        self.context.first_tries.add(1);
     }
 
     async fn attempt(&mut self, call: &Call) -> Outcome {
@@ -151,17 +168,17 @@ impl Publisher {
         let request = request.header("Idempotency-Key", &call.key).json(&call.body);
         let begun = Instant::now();
         let Ok(answer) = request.send().await else {
-            self.floor.counts.slowest_try.raise(begun.elapsed().as_millis() as u64);
+            self.context.counts.slowest_try.raise(begun.elapsed().as_millis() as u64);
             return Outcome::Unknown;
         };
         let (status, retry_after) = (answer.status(), answer.headers().contains_key("retry-after"));
         let text = answer.text().await;
-        self.floor.counts.slowest_try.raise(begun.elapsed().as_millis() as u64);
+        self.context.counts.slowest_try.raise(begun.elapsed().as_millis() as u64);
         let Ok(text) = text else { return Outcome::Unknown };
         if status.is_server_error() {
-            self.floor.counts.unavailable.add(1);
+            self.context.counts.unavailable.add(1);
             if status != StatusCode::SERVICE_UNAVAILABLE || !retry_after {
-                self.floor.ledger.refused(format!("{}: {status} without Retry-After: {text}", call.path));
+                self.context.ledger.refused(format!("{}: {status} without Retry-After: {text}", call.path));
             }
             return Outcome::Unknown;
         }

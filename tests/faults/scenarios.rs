@@ -1,6 +1,7 @@
 //! The scenarios: each a file, each a field of one kind of fault.
 
 mod cluster;
+mod crowd;
 mod cuts;
 mod drops;
 mod failover;
@@ -9,7 +10,9 @@ mod mixed;
 mod outage;
 mod redis_kills;
 mod rolling;
+mod room_failover;
 mod rotation;
+mod slow_fill;
 mod stalled;
 mod storm;
 mod stragglers;
@@ -117,6 +120,30 @@ pub const ALL: &[Scenario] = &[
         run: |setting| Box::pin(cluster::kills(setting)),
     },
     Scenario {
+        name: "room-failover",
+        about: "watchers of shared rooms are cut off while the room's server fails over",
+        short: sizes(60, 20, 60.0, 0, 2),
+        full: sizes(300, 50, 100.0, 0, 50),
+        stores: &[StoreKind::Redis],
+        run: |setting| Box::pin(room_failover::run(setting)),
+    },
+    Scenario {
+        name: "crowd",
+        about: "very many watchers of users lose their network for two seconds every fifteen",
+        short: sizes(400, 20, 60.0, 5, 0),
+        full: sizes(10_000, 200, 100.0, 180, 0),
+        stores: &[StoreKind::Redis],
+        run: |setting| Box::pin(crowd::run(setting)),
+    },
+    Scenario {
+        name: "slow-fill",
+        about: "one job's gap takes long to fill, and delays no other job",
+        short: sizes(10, 40, 80.0, 3, 1),
+        full: sizes(50, 100, 100.0, 8, 10),
+        stores: &[StoreKind::Redis],
+        run: |setting| Box::pin(slow_fill::run(setting)),
+    },
+    Scenario {
         name: "stalled",
         about: "one watcher stops reading and delays nobody",
         short: sizes(60, 20, 80.0, 2, 1),
@@ -142,7 +169,7 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "stragglers",
-        about: "events are stored later than younger ones, watchers resume by time",
+        about: "one gateway is slow to reach Redis, watchers lose their network",
         short: sizes(100, 20, 60.0, 5, 0),
         full: sizes(300, 50, 100.0, 60, 0),
         stores: &[StoreKind::Redis],

@@ -6,12 +6,13 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     Failure,
-    client::Home,
+    client::Endpoint,
     gateway::{Configuration, Gateway, panics},
     redis::Redis,
     scenarios::Fault,
-    trial::{Expectation, Setup, Trial, http_client},
+    trial::{Audience, Expectation, Setup, Trial, http_client},
     verdict::Verdict,
+    view::Owners,
 };
 
 /// Which store gateways run on.
@@ -43,8 +44,8 @@ pub struct Setting {
     pub wait_replicas: Option<u32>,
     /// The one fault that happens, where there is a choice.
     pub fault: Option<Fault>,
-    /// Whether watchers are in jobs' rooms only, which are resumed by number, and in none that is by time.
-    pub by_number: bool,
+    /// Which rooms watchers are in, where the scenario leaves it open.
+    pub audience: Audience,
     /// Whether watchers lose their network by themselves, which costs fewer file descriptors than proxies.
     pub no_proxy: bool,
     pub folder: PathBuf,
@@ -52,6 +53,9 @@ pub struct Setting {
 
 /// Events that a history keeps, where its length is of no matter.
 pub const LONG_HISTORY: usize = 50_000;
+
+/// Users in a trial, where their number is of no matter.
+pub const USERS: usize = 5;
 
 /// A Redis that has on disk what it has answered.
 pub const DURABLE: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
@@ -115,7 +119,9 @@ impl Setting {
             padding: 0,
             history_cap: LONG_HISTORY,
             expectation,
-            by_number: self.by_number,
+            audience: self.audience,
+            owners: Owners { users: USERS },
+            jumps: self.store == StoreKind::Redis,
             gateways: gateways.iter().map(Gateway::address).collect(),
         }
     }
@@ -133,10 +139,10 @@ impl Setting {
     }
 }
 
-/// A home with a door at each gateway.
-pub fn at(gateways: &[Gateway]) -> impl Fn(usize) -> Home {
-    let doors: Vec<_> = gateways.iter().map(Gateway::address).collect();
-    move |_| Home { doors: doors.clone(), ..Home::default() }
+/// Endpoints with the addresses of all gateways.
+pub fn at(gateways: &[Gateway]) -> impl Fn(usize) -> Endpoint {
+    let addresses: Vec<_> = gateways.iter().map(Gateway::address).collect();
+    move |_| Endpoint { addresses: addresses.clone(), ..Endpoint::default() }
 }
 
 /// Waits until a gateway says that it is ready, or is not. Answers how long that took.

@@ -78,6 +78,11 @@ impl Latencies {
         self.window.store(window % WINDOWS, Ordering::Relaxed);
     }
 
+    /// How many deliveries a window has.
+    pub fn count(&self, window: usize) -> u64 {
+        self.windows[window].iter().map(|bucket| bucket.load(Ordering::Relaxed)).sum()
+    }
+
     /// The latency that so large a share of a window's deliveries did not exceed, to an eighth of itself.
     pub fn quantile(&self, window: usize, share: f64) -> Duration {
         let counts: Vec<u64> =

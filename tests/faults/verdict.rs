@@ -10,7 +10,7 @@ use crate::{
     Failure,
     ledger::{Ledger, TOLD},
     ranges::Ranges,
-    trial::{Expectation, Floor, http_client},
+    trial::{Context, Expectation, http_client},
     view::{Counts, JobView, View},
     wire::{JobEvent, digest},
 };
@@ -29,8 +29,8 @@ pub struct Verdict {
     pub announced: u64,
     /// Due and neither delivered nor announced.
     pub missing: u64,
-    /// How many of these in rooms that are resumed by time.
-    pub missing_by_time: u64,
+    /// How many of these in shared rooms alone.
+    pub missing_shared: u64,
     /// Contents that differ from what was answered, or from what others have seen there.
     pub foreign: u64,
     /// Publishes refused or never answered.
@@ -52,8 +52,8 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    pub fn new(floor: &Floor, views: &[View], late: u64, expectation: Expectation) -> Self {
-        let (ledger, counts) = (&floor.ledger, &floor.counts);
+    pub fn new(context: &Context, views: &[View], late: u64, expectation: Expectation) -> Self {
+        let (ledger, counts) = (&context.ledger, &context.counts);
         // A store that forgets what it has accepted forgets its keys too.
         if expectation != Expectation::LostTail {
             ledger.check_serials();
@@ -89,7 +89,7 @@ impl Verdict {
         self.announced += not_delivered.len() - missing.len();
         self.missing += missing.len();
         if !seen.by_number {
-            self.missing_by_time += missing.len();
+            self.missing_shared += missing.len();
         }
         for (from, to) in missing.iter() {
             if self.differences.len() < TOLD {
@@ -124,7 +124,7 @@ impl fmt::Display for Verdict {
         let Counts { duplicated, disordered, needless_gaps, repeated, gaps, unrecovered } = self.watchers;
         write!(
             f,
-            "{} answered, {} due: {} delivered, {} announced gone, {} missing ({} by time), {duplicated} duplicated, \
+            "{} answered, {} due: {} delivered, {} announced gone, {} missing ({} in shared rooms), {duplicated} duplicated, \
              {disordered} disordered, {} foreign, {} refused, {} late; {gaps} gaps ({needless_gaps} needless), \
              {unrecovered} unrecovered, {repeated} repeated; {} connections ({} silent), {} publishes repeated \
              ({} times 503, slowest try {} ms)",
@@ -133,7 +133,7 @@ impl fmt::Display for Verdict {
             self.delivered,
             self.announced,
             self.missing,
-            self.missing_by_time,
+            self.missing_shared,
             self.foreign,
             self.refused,
             self.late,

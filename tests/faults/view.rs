@@ -7,13 +7,29 @@ use serde_json::{Value, json};
 use crate::{
     ledger::Ledger,
     ranges::Ranges,
-    wire::{Answer, Gap, JobEvent, digest},
+    wire::{Answer, Gap, JobEvent, Position, Positions, digest},
 };
 
-/// Owners in a trial: job `n` belongs to user `n % USERS` and tenant `n % TENANTS`. A tenant's jobs are all of one
-/// user, so that whoever watches both is in two rooms of the same job.
-pub const USERS: usize = 5;
-pub const TENANTS: usize = 10;
+/// Who owns the jobs of a trial: there are twice as many tenants as users. A tenant's jobs are all of one user, so that
+/// a watcher of both is in two rooms of the same job.
+#[derive(Debug, Clone, Copy)]
+pub struct Owners {
+    pub users: usize,
+}
+
+impl Owners {
+    pub fn user_of(self, job: usize) -> usize {
+        job % self.users
+    }
+
+    pub fn tenants(self) -> usize {
+        2 * self.users
+    }
+
+    pub fn tenant_of(self, job: usize) -> usize {
+        job % self.tenants()
+    }
+}
 
 /// A room, by the numbers of jobs and owners in the trial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,12 +41,36 @@ pub enum Room {
 }
 
 impl Room {
-    fn has(self, job: usize) -> bool {
+    fn has(self, job: usize, owners: Owners) -> bool {
         match self {
             Room::Job(number) => job == number,
-            Room::User(number) => job % USERS == number,
-            Room::Tenant(number) => job % TENANTS == number,
+            Room::User(number) => owners.user_of(job) == number,
+            Room::Tenant(number) => owners.tenant_of(job) == number,
             Room::All => true,
+        }
+    }
+
+    fn is_shared(self) -> bool {
+        !matches!(self, Room::Job(_))
+    }
+
+    /// What it is called on the wire.
+    fn name(self) -> String {
+        match self {
+            Room::Job(job) => format!("job:job-{job}"),
+            Room::User(user) => format!("user:user-{user}"),
+            Room::Tenant(tenant) => format!("tenant:tenant-{tenant}"),
+            Room::All => "all-jobs".to_owned(),
+        }
+    }
+
+    /// The payload that subscribes to it.
+    fn payload(self) -> Value {
+        match self {
+            Room::Job(job) => json!({"jobId": format!("job-{job}")}),
+            Room::User(user) => json!({"userId": format!("user-{user}")}),
+            Room::Tenant(tenant) => json!({"tenantId": format!("tenant-{tenant}")}),
+            Room::All => json!({}),
         }
     }
 }
@@ -38,16 +78,30 @@ impl Room {
 /// What a watcher knows of one job.
 #[derive(Debug, Default)]
 pub struct JobView {
-    /// Whether its own room brings it, so that it is resumed by number.
+    /// Whether the job's own room brings it.
     pub by_number: bool,
-    /// The newest number seen; where the job is resumed from.
+    /// Whether several of the watcher's rooms bring it.
+    several: bool,
+    /// The newest number seen; where the job's own room is resumed from.
     last: u64,
     /// The newest number that this connection brought.
     on_connection: u64,
+    /// How many events its own room is still to replay, which another room may have brought meanwhile.
+    replaying: u64,
     /// Whether the store has answered that it does not know `last`, and so replays.
     rewound: bool,
     pub got: Ranges,
     pub gaps: Ranges,
+}
+
+/// How far a shared room has come.
+#[derive(Debug)]
+struct Shared {
+    position: Position,
+    /// How many events are still to be replayed by it.
+    replaying: u64,
+    /// Whether the store has answered that the room's log does not reach back, or not so far, and so replays.
+    rewound: bool,
 }
 
 /// How often something was wrong, or allowed and worth counting.
@@ -57,7 +111,7 @@ pub struct Counts {
     pub disordered: u64,
     /// Gaps announced over numbers that the watcher has.
     pub needless_gaps: u64,
-    /// Repeats that a resume by time allows, or that the store's ignorance of a number asks for.
+    /// Repeats that a resume by position allows, or that the store's ignorance of a place asks for.
     pub repeated: u64,
     /// Gaps announced.
     pub gaps: u64,
@@ -72,71 +126,98 @@ pub struct View {
     pub rooms: Vec<Room>,
     pub jobs: BTreeMap<usize, JobView>,
     pub counts: Counts,
-    /// The time of the newest event seen, which resumes by time begin at.
-    newest: String,
-    /// What this connection's resumes by time began at.
-    since: String,
+    /// Its shared rooms, by name.
+    shared: BTreeMap<String, Shared>,
 }
 
 impl View {
-    /// A watcher that has seen nothing yet, and wants all since `begun` (RFC 3339).
-    pub fn new(name: String, rooms: Vec<Room>, jobs: usize, begun: &str) -> Self {
-        let watched = (0..jobs).filter(|job| rooms.iter().any(|room| room.has(*job)));
-        let view = |job| JobView { by_number: rooms.contains(&Room::Job(job)), ..JobView::default() };
-        let jobs = watched.map(|job| (job, view(job))).collect();
-        let (newest, since) = (begun.to_owned(), begun.to_owned());
-        Self { name, rooms, jobs, counts: Counts::default(), newest, since }
+    /// A watcher that has seen nothing yet, and wants all since `begun` (Unix, in milliseconds).
+    pub fn new(name: String, rooms: Vec<Room>, jobs: usize, owners: Owners, begun: u64) -> Self {
+        let view = |job| {
+            let by_number = rooms.contains(&Room::Job(job));
+            let bringing = rooms.iter().filter(|room| room.has(job, owners)).count();
+            (bringing > 0).then(|| (job, JobView { by_number, several: bringing > 1, ..JobView::default() }))
+        };
+        let jobs = (0..jobs).filter_map(view).collect();
+        let begin = |room: &Room| {
+            (room.name(), Shared { position: Position::before(begun), replaying: 0, rewound: false })
+        };
+        let shared = rooms.iter().filter(|room| room.is_shared()).map(begin).collect();
+        Self { name, rooms, jobs, counts: Counts::default(), shared }
     }
 
-    /// A new connection: what it brings is in order and without repeats by itself.
+    /// A new connection: what it brings of a job is in order and without repeats by itself.
     pub fn connected(&mut self) {
-        self.since.clone_from(&self.newest);
+        self.shared.values_mut().for_each(|room| (room.replaying, room.rewound) = (0, false));
         for view in self.jobs.values_mut() {
-            (view.on_connection, view.rewound) = (0, false);
+            (view.on_connection, view.replaying, view.rewound) = (0, 0, false);
         }
     }
 
     /// What to subscribe with, to go on from here.
     pub fn subscription(&self, room: usize) -> Value {
-        match self.rooms[room] {
-            Room::Job(job) => json!({"jobId": format!("job-{job}"), "since": self.jobs[&job].last}),
-            Room::User(user) => json!({"userId": format!("user-{user}"), "since": self.since}),
-            // Its jobs are the user's too, if the watcher is in that room: then nothing is to be replayed twice.
-            Room::Tenant(tenant) if self.rooms.iter().any(|room| matches!(room, Room::User(_))) => {
-                json!({"tenantId": format!("tenant-{tenant}")})
-            }
-            Room::Tenant(tenant) => json!({"tenantId": format!("tenant-{tenant}"), "since": self.since}),
-            Room::All => json!({"since": self.since}),
-        }
+        let room = self.rooms[room];
+        let mut payload = room.payload();
+        payload["since"] = match room {
+            Room::Job(job) => self.jobs[&job].last.into(),
+            _ => self.shared[&room.name()].position.to_string().into(),
+        };
+        payload
     }
 
     /// A room is joined.
-    pub fn joined(&mut self, room: usize, answer: &Answer) {
-        if answer.recovered == Some(false) {
+    pub fn joined(&mut self, room: usize, answer: &Answer, ledger: &Ledger) {
+        let unrecovered = answer.recovered == Some(false);
+        if unrecovered {
             self.counts.unrecovered += 1;
         }
-        if let Room::Job(job) = self.rooms[room]
-            && let Some(view) = self.jobs.get_mut(&job)
-        {
-            // The store has lost the number resumed from: all that it has is replayed (contract, section 2).
-            view.rewound = answer.recovered == Some(false) && answer.newest() < view.last;
+        if let Room::Job(job) = self.rooms[room] {
+            if let Some(view) = self.jobs.get_mut(&job) {
+                // The store has lost the number resumed from: all that it has is replayed (contract, section 2).
+                view.rewound = unrecovered && answer.newest() < view.last;
+                view.replaying = answer.replaying.unwrap_or(0);
+            }
+            return;
+        }
+        let name = self.rooms[room].name();
+        if let Some(shared) = self.shared.get_mut(&name) {
+            shared.replaying = answer.replaying.unwrap_or(0);
+        }
+        match (answer.position, self.shared.get_mut(&name)) {
+            (Some(_), Some(shared)) if unrecovered => {
+                // All that the room has kept is replayed, from its beginning perhaps.
+                (shared.position, shared.rewound) = (Position::START, true);
+            }
+            // An earlier place is the same where nothing is between.
+            (Some(position), Some(shared)) if position <= shared.position => shared.position = position,
+            (position, _) => self.wrong(ledger, format!("resumed in {name}, was told {position:?}")),
         }
     }
 
-    pub fn event(&mut self, text: &str, ledger: &Ledger) -> Option<u64> {
+    /// Something is not as it has to be.
+    fn wrong(&mut self, ledger: &Ledger, what: String) {
+        self.counts.disordered += 1;
+        ledger.tell(format!("{}: {what}", self.name));
+    }
+
+    /// Takes an event. Answers which job it is of, and when it was published.
+    pub fn event(&mut self, text: &str, positions: &Positions, ledger: &Ledger) -> Option<(usize, u64)> {
         let event = JobEvent::read(text)?;
-        let watched = ledger.job(event.job).and_then(|job| Some((job, self.jobs.get_mut(&job)?)));
-        let Some((job, view)) = watched else {
-            ledger.tell(format!("{}: was sent {}, which it does not watch", self.name, event.job));
-            self.counts.disordered += 1;
+        let Some(job) = ledger.job(event.job).filter(|job| self.jobs.contains_key(job)) else {
+            self.wrong(ledger, format!("was sent {}, which it does not watch", event.job));
             return None;
         };
+        let what = format!("{} {}", event.job, event.seq);
+        let repeats = self.may_repeat(positions, ledger);
+        self.advance(positions, self.jobs[&job].by_number, &what, ledger);
+        self.replayed(positions);
+        let view = self.jobs.get_mut(&job)?;
         let known = view.got.contains(event.seq);
-        let repeatable = if view.by_number { view.rewound } else { event.timestamp >= self.since.as_str() };
-        if event.seq <= view.on_connection
-            || known && !repeatable
-            || !known && event.seq < view.last && view.by_number && !view.rewound
-        {
+        let backwards = event.seq <= view.on_connection;
+        let repeats = repeats || view.several && view.replaying > 0;
+        view.replaying = view.replaying.saturating_sub(1);
+        let rewound = view.rewound || repeats && ledger.is_forgetful();
+        if known && !repeats && !view.rewound || !known && backwards && !rewound {
             let (kind, count) = match known {
                 true => ("again", &mut self.counts.duplicated),
                 false => ("late", &mut self.counts.disordered),
@@ -144,8 +225,8 @@ impl View {
             *count += 1;
             let (last, here) = (view.last, view.on_connection);
             ledger.tell(format!(
-                "{}: {} {} came {kind}, after {last} (on this connection {here})",
-                self.name, event.job, event.seq
+                "{}: {what} came {kind} with {positions:?}, after {last} (on this connection {here})",
+                self.name
             ));
         } else if known {
             self.counts.repeated += 1;
@@ -153,21 +234,59 @@ impl View {
         view.on_connection = view.on_connection.max(event.seq);
         view.last = view.last.max(event.seq);
         view.got.insert(event.seq);
-        if event.timestamp > self.newest.as_str() {
-            event.timestamp.clone_into(&mut self.newest);
-        }
         ledger.seen(&self.name, job, &event, digest(text));
-        event.stamp().map(|stamp| stamp.sent)
+        event.stamp().map(|stamp| (job, stamp.sent))
     }
 
-    pub fn gap(&mut self, gap: &Gap, ledger: &Ledger) {
+    /// Keeps the places that came with something.
+    fn advance(&mut self, positions: &Positions, by_number: bool, what: &str, ledger: &Ledger) {
+        if positions.is_empty() && !by_number {
+            self.wrong(ledger, format!("{what} came without its place"));
+        }
+        for (name, position) in positions {
+            let Some(shared) = self.shared.get_mut(name) else {
+                self.wrong(ledger, format!("{what} came with a place in {name}, which it does not watch"));
+                continue;
+            };
+            let before = std::mem::replace(&mut shared.position, *position);
+            if before >= *position {
+                self.wrong(ledger, format!("{what} came at {position} of {name}, after {before}"));
+            }
+        }
+    }
+
+    /// Whether what shared rooms bring may have come before: by another room, while these replay what was asked for;
+    /// or where the store has lost an end of a room.
+    fn may_repeat(&self, positions: &Positions, ledger: &Ledger) -> bool {
+        let replays = |room: &Shared| room.replaying > 0 || room.rewound;
+        let mut rooms = positions.keys().filter_map(|name| self.shared.get(name));
+        rooms.any(|room| replays(room) || ledger.is_forgetful())
+    }
+
+    /// Rooms that replay have brought one event more.
+    fn replayed(&mut self, positions: &Positions) {
+        for name in positions.keys() {
+            if let Some(room) = self.shared.get_mut(name) {
+                room.replaying = room.replaying.saturating_sub(1);
+            }
+        }
+    }
+
+    pub fn gap(&mut self, gap: &Gap, positions: &Positions, ledger: &Ledger) {
         self.counts.gaps += 1;
-        let Some(view) = ledger.job(&gap.job).and_then(|job| self.jobs.get_mut(&job)) else { return };
+        let Some(job) = ledger.job(&gap.job).filter(|job| self.jobs.contains_key(job)) else {
+            return self.wrong(ledger, format!("was told of {gap:?}, which it does not watch"));
+        };
+        let repeats = self.may_repeat(positions, ledger);
+        self.advance(positions, self.jobs[&job].by_number, &format!("{gap:?}"), ledger);
+        if !positions.is_empty() && gap.from != gap.to {
+            self.wrong(ledger, format!("{gap:?} of a shared room names more than one event"));
+        }
+        let Some(view) = self.jobs.get_mut(&job) else { return };
         let mut missing = Ranges::default();
         missing.insert_range(gap.from, gap.to);
         let had = missing.common(&view.got);
-        // A resume by time may name numbers older than that time.
-        if view.by_number && !view.rewound && !had.is_empty() {
+        if !repeats && !view.rewound && !had.is_empty() {
             self.counts.needless_gaps += 1;
             ledger.tell(format!("{}: was told that {gap:?} is missing, and has {had:?} of it", self.name));
         }

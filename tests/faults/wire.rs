@@ -1,7 +1,7 @@
 //! The wire: Socket.IO 5 over Engine.IO 4 over WebSocket, as much of it as a watcher needs, and a job event as a
 //! watcher reads it.
 
-use std::{hash::Hasher, time::Duration};
+use std::{collections::BTreeMap, fmt, hash::Hasher, str::FromStr, time::Duration};
 
 use serde::Deserialize;
 use serde_json::{json, value::RawValue};
@@ -20,8 +20,9 @@ pub enum Packet<'a> {
     Left,
     /// The answer to the request of that number.
     Ack(usize, Answer),
-    Event(&'a str),
-    Gap(Gap),
+    /// A job event, and where it stands in the shared rooms that brought it.
+    Event(&'a str, Positions),
+    Gap(Gap, Positions),
     Other,
 }
 
@@ -30,8 +31,53 @@ pub enum Packet<'a> {
 pub struct Answer {
     pub success: bool,
     pub recovered: Option<bool>,
+    /// For a shared room where the subscription begins.
+    pub position: Option<Position>,
+    pub replaying: Option<u64>,
     /// For a job's room its newest event.
     latest: Option<Box<RawValue>>,
+}
+
+/// A place in the log of a shared room: a time in milliseconds, and a number within it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Position(u64, u64);
+
+/// Places in shared rooms, by the rooms' names.
+pub type Positions = BTreeMap<String, Position>;
+
+impl Position {
+    /// Before everything.
+    pub const START: Position = Position(0, 0);
+
+    /// Right before everything that was accepted at that time (Unix, in milliseconds) or later.
+    pub fn before(millis: u64) -> Self {
+        Position(millis, 0)
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.0, self.1)
+    }
+}
+
+impl FromStr for Position {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts =
+            text.split_once('-').and_then(|(time, number)| Some((time.parse().ok()?, number.parse().ok()?)));
+        parts.map(|(time, number)| Position(time, number)).ok_or_else(|| format!("{text:?} is no position"))
+    }
+}
+
+impl TryFrom<String> for Position {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
 }
 
 /// Numbers that the server says cannot be had.
@@ -57,7 +103,6 @@ pub struct JobEvent<'a> {
     #[serde(rename = "jobId")]
     pub job: &'a str,
     pub seq: u64,
-    pub timestamp: &'a str,
     data: Option<&'a str>,
     message: Option<&'a str>,
     result: Option<&'a str>,
@@ -140,20 +185,29 @@ fn message(kind: u8, rest: &str) -> Option<Packet<'_>> {
     match kind {
         b'0' => Some(Packet::Joined),
         b'1' | b'4' => Some(Packet::Left),
-        b'2' => {
-            let (name, argument): (&str, &RawValue) = serde_json::from_str(rest).ok()?;
-            match name {
-                "job:gap" => serde_json::from_str(argument.get()).ok().map(Packet::Gap),
-                "job:update" | "job:progress" | "job:completed" | "job:error" => {
-                    Some(Packet::Event(argument.get()))
-                }
-                _ => Some(Packet::Other),
-            }
-        }
+        b'2' => event(rest),
         b'3' => {
             let digits = rest.find(|c: char| !c.is_ascii_digit())?;
             let (answer,): (Answer,) = serde_json::from_str(&rest[digits..]).ok()?;
             Some(Packet::Ack(rest[..digits].parse().ok()?, answer))
+        }
+        _ => Some(Packet::Other),
+    }
+}
+
+fn event(rest: &str) -> Option<Packet<'_>> {
+    let arguments: Vec<&RawValue> = serde_json::from_str(rest).ok()?;
+    let [name, event, rest @ ..] = arguments.as_slice() else { return Some(Packet::Other) };
+    let name: &str = serde_json::from_str(name.get()).ok()?;
+    let positions = match rest {
+        [] => Positions::default(),
+        [positions, ..] if name.starts_with("job:") => serde_json::from_str(positions.get()).ok()?,
+        _ => return Some(Packet::Other),
+    };
+    match name {
+        "job:gap" => Some(Packet::Gap(serde_json::from_str(event.get()).ok()?, positions)),
+        "job:update" | "job:progress" | "job:completed" | "job:error" | "job:cancelled" => {
+            Some(Packet::Event(event.get(), positions))
         }
         _ => Some(Packet::Other),
     }

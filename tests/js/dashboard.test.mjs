@@ -185,11 +185,11 @@ describe('the dashboard', () => {
   it('says in the history which events are missing', async (t) => {
     const jobId = uniqueId('gap');
     const { seq } = await api.progress(jobId, 20);
-    const gap = { jobId, from: seq - 7, to: seq - 1 };
+    const gap = { jobId, from: seq - 1, to: seq - 1 };
     const page = await openPage(t, `${gateway.url}/#/jobs/${jobId}`, {
       prepare: (blank) =>
         blank.route('**/api/events?*', (route) =>
-          route.fulfill({ contentType: 'text/event-stream', body: `event: job:gap\ndata: ${JSON.stringify(gap)}\n\n` }),
+          route.fulfill({ contentType: 'text/event-stream', body: `id: 5-1\nevent: job:gap\ndata: ${JSON.stringify(gap)}\n\n` }),
         ),
     });
     await textIn(page, '#history li', `${gap.from} to ${gap.to}`);

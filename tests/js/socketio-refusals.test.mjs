@@ -34,9 +34,20 @@ const invalidRequests = [
   ...['subscribe:jobs', 'unsubscribe:jobs'].flatMap((event) => [
     ...noObjects.map((payload) => [event, payload]),
     ...['jobId', 'userId', 'tenantId'].flatMap((field) => badIds.map((id) => [event, { [field]: id }])),
+    // A page whose id is not there yet must not get everybody's jobs.
+    ...['jobId', 'userId', 'tenantId'].map((field) => [event, { [field]: null }]),
+    [event, { jobId: null, userId: null, tenantId: null, since: null, replay: null }],
+    ...['job', 'jobid', 'room', 'limit', '__proto__x', ''].map((member) => [event, { [member]: 'x' }]),
+    [event, { jobId: 'x', userID: 'anna' }],
   ]),
-  ...['abc', '', true, {}, [1], 1.5].map((since) => ['subscribe:jobs', { jobId: 'x', since }]),
-  ...['yesterday', '', true, {}, '2024-13-45T00:00:00Z'].map((since) => ['subscribe:jobs', { userId: 'x', since }]),
+  ...['abc', '', true, {}, [1], 1.5, -1, '1795892034735-0'].map((since) => ['subscribe:jobs', { jobId: 'x', since }]),
+  ...[{ userId: 'x' }, { tenantId: 'x' }, {}].flatMap((room) =>
+    ['yesterday', '', true, {}, [1], -1, 1.5, '-1', '1-', '1-2-3', 'a-1', '2024-13-45T00:00:00Z'].map((since) => [
+      'subscribe:jobs',
+      { ...room, since },
+    ]),
+  ),
+  ...[{ userId: 'x' }, { tenantId: 'x' }, {}].map((room) => ['subscribe:jobs', { ...room, replay: 5 }]),
   ...['abc', '', true, {}, [1], 1.5, -1].map((replay) => ['subscribe:jobs', { jobId: 'x', replay }]),
   ...noObjects.map((payload) => ['history:jobs', payload]),
   ...badIds.map((jobId) => ['history:jobs', { jobId }]),

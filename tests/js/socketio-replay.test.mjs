@@ -3,11 +3,11 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import {
-  clockPast,
   connect,
   numbersBetween,
   publishUntilStopped,
   sequenceNumbers,
+  timeAfter,
   uniqueId,
   updatesOf,
 } from './support/clients.mjs';
@@ -224,8 +224,7 @@ for (const transports of [['websocket'], ['polling']]) {
             const owned = { status: 'queued', ...owner };
             await api.update(idle, owned);
             const early = await api.update(one, owned);
-            await clockPast(early.timestamp);
-            const since = Date.parse(early.timestamp) + 1;
+            const since = await timeAfter(early.timestamp);
             const ones = [await api.progress(one, 10)];
             const others = [await api.update(other, owned)];
             ones.push(await api.progress(one, 20));

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::figure::shown;
-use crate::report::{Load, Row};
+use crate::rows::{Load, Row};
 
 /// A load and the figure in it that tells what one of something costs.
 type Cost = (&'static str, &'static str);

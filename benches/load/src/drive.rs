@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::Error;
+use crate::error::Error;
 use crate::figure::{Figure, fault, figure};
 use crate::latency::{Histogram, micros};
 use crate::proc::thread_cpu;
@@ -39,8 +39,8 @@ pub fn drive(
     plan: Plan,
     mut tick: impl FnMut(&mut Swarm),
 ) -> Result<Measured, Error> {
-    swarm.books.latency = Histogram::default();
-    let (began, delivered) = (micros(), swarm.books.tally.delivered());
+    swarm.stats.latency = Histogram::default();
+    let (began, delivered) = (micros(), swarm.stats.tally.delivered());
     let (cpu, own_cpu) = (stage.cpu()?, thread_cpu());
     let published = std::thread::scope(|scope| {
         let publishing = scope.spawn(|| publisher.run(plan));
@@ -60,12 +60,12 @@ pub fn drive(
     stage.check()?;
     let published = published?;
     drain(swarm, publisher, &mut tick)?;
-    let end = swarm.books.last_delivery.max(published.last_answer);
+    let end = swarm.stats.last_delivery.max(published.last_answer);
     Ok(Measured {
         seconds: end.saturating_sub(began) as f64 / 1e6,
         events: published.events,
-        deliveries: swarm.books.tally.delivered() - delivered,
-        latency: std::mem::take(&mut swarm.books.latency),
+        deliveries: swarm.stats.tally.delivered() - delivered,
+        latency: std::mem::take(&mut swarm.stats.latency),
         calls: published.calls,
         cpu: stage.cpu()? - cpu,
         late: published.late,
@@ -77,11 +77,11 @@ pub fn drive(
 
 /// Waits until every watcher has everything, or nothing comes any more.
 fn drain(swarm: &mut Swarm, publisher: &Publisher, tick: &mut impl FnMut(&mut Swarm)) -> Result<(), Error> {
-    let expected = swarm.books.tally.expected(&publisher.numbers);
+    let expected = swarm.stats.tally.expected(&publisher.numbers);
     let (began, mut delivered, mut news) = (Instant::now(), 0, Instant::now());
-    while swarm.books.tally.delivered() < expected && began.elapsed() < DRAIN {
-        if swarm.books.tally.delivered() != delivered || swarm.coming() > 0 {
-            (delivered, news) = (swarm.books.tally.delivered(), Instant::now());
+    while swarm.stats.tally.delivered() < expected && began.elapsed() < DRAIN {
+        if swarm.stats.tally.delivered() != delivered || swarm.coming() > 0 {
+            (delivered, news) = (swarm.stats.tally.delivered(), Instant::now());
         }
         if news.elapsed() > QUIET {
             break;
@@ -122,18 +122,18 @@ pub fn cost(cpu: Cpu, count: u64, of: &str) -> Vec<Figure> {
 
 /// What must not have happened to any watcher.
 pub fn faults(swarm: &Swarm, publisher: &Publisher) -> Vec<Figure> {
-    let books = &swarm.books;
-    let verdict = books.tally.verdict(&publisher.numbers);
+    let stats = &swarm.stats;
+    let verdict = stats.tally.verdict(&publisher.numbers);
     let mut figures = vec![
         fault("lost", verdict.lost),
         fault("duplicated", verdict.duplicated),
         fault("reordered", verdict.reordered),
-        fault("gap notices", books.gaps),
+        fault("gap notices", stats.gaps),
     ];
     let rare = [
-        ("numbers in gap notices", books.gap_numbers),
-        ("cut off", books.cut.values().sum()),
-        ("strays", books.tally.strays()),
+        ("numbers in gap notices", stats.gap_numbers),
+        ("cut off", stats.cut.values().sum()),
+        ("strays", stats.tally.strays()),
         (
             "jobs with holes",
             publisher.numbers.iter().filter(|numbers| !numbers.are_consecutive()).count() as u64,

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::Error;
+use crate::error::Error;
 
 static ASKED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 

@@ -4,25 +4,31 @@
 
 mod answer;
 mod bars;
-mod books;
 mod cli;
+mod digits;
 mod drive;
+mod error;
 mod figure;
 mod frontier;
 mod interrupt;
 mod latency;
+mod loads;
 mod machine;
 mod matrix;
 mod names;
 mod order;
+mod over;
 mod proc;
 mod process;
 mod publisher;
 mod redis;
 mod report;
+mod room;
+mod rows;
 mod scenario;
 mod socket;
 mod stage;
+mod stats;
 mod subject;
 mod swarm;
 mod tally;
@@ -36,13 +42,12 @@ use clap::Parser;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::cli::{Cli, Command, One};
+use crate::error::Error;
 use crate::figure::shown;
-use crate::scenario::{Entry, Scenario};
-use crate::stage::Stage;
+use crate::loads::Entry;
+use crate::scenario::Scenario;
+use crate::stage::{Stage, scratch};
 use crate::subject::Programs;
-
-/// Errors are for people to read; nobody acts on their kind.
-pub type Error = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -94,7 +99,7 @@ fn run_one(one: &One) -> Result<(), Error> {
 }
 
 fn named(name: &str) -> Result<Box<dyn Scenario>, Error> {
-    let found = scenario::all().into_iter().find(|entry| entry.name == name);
+    let found = loads::all().into_iter().find(|entry| entry.name == name);
     found.map(|entry| entry.scenario).ok_or_else(|| format!("there is no scenario “{name}”").into())
 }
 
@@ -103,13 +108,8 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).map(Path::to_owned).unwrap_or_default()
 }
 
-/// On a disk: where temporary files are in memory, a durable store would be measured without one.
-fn scratch(root: &Path) -> PathBuf {
-    root.join("target/bench-scratch")
-}
-
 fn list() -> bool {
-    for Entry { name, scenario, subjects } in scenario::all() {
+    for Entry { name, scenario, subjects } in loads::all() {
         let subjects: Vec<_> = subjects.iter().map(|subject| subject.name()).collect();
         println!("{name}\n  {}\n  {}", scenario.about(), subjects.join(", "));
     }

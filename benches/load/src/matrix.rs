@@ -3,13 +3,16 @@
 use std::path::Path;
 
 use crate::cli::Matrix;
+use crate::error::Error;
 use crate::figure::{Figure, shown};
+use crate::interrupt;
+use crate::loads::{self, Entry};
 use crate::machine::{Machine, Run};
-use crate::report::{Load, Report, Row};
-use crate::scenario::{self, Entry, Knobs, Scenario};
-use crate::stage::Stage;
+use crate::report::Report;
+use crate::rows::{Load, Row};
+use crate::scenario::{Knobs, Scenario};
+use crate::stage::{Stage, scratch};
 use crate::subject::{Programs, Subject};
-use crate::{Error, interrupt};
 
 /// A load with the subjects that it is put on, and what they yield in this run.
 struct Task {
@@ -53,7 +56,7 @@ fn once(
     root: &Path,
     quick: bool,
 ) -> Result<Vec<Figure>, Error> {
-    let mut stage = Stage::start(programs, subject, scenario.nodes(), &crate::scratch(root))?;
+    let mut stage = Stage::start(programs, subject, scenario.nodes(), &scratch(root))?;
     scenario.run(&mut stage, Knobs { quick, ..Knobs::default() })
 }
 
@@ -78,7 +81,7 @@ fn note(row: &mut Row, round: u32, result: Result<Vec<Figure>, Error>, root: &Pa
 }
 
 fn tasks(matrix: &Matrix, run: &Run) -> Result<Vec<Task>, Error> {
-    let all = scenario::all();
+    let all = loads::all();
     if let Some(unknown) = matrix.scenarios.iter().find(|wanted| !all.iter().any(|own| own.name == *wanted)) {
         return Err(format!("there is no scenario “{unknown}”; `list` names them").into());
     }
@@ -99,7 +102,7 @@ fn blank(run: &Run) -> Vec<Load> {
         let subjects = subjects.iter().map(|subject| Row::new(subject.name(), run.clone())).collect();
         Load { name: name.to_owned(), about: scenario.about(), subjects }
     };
-    scenario::all().into_iter().map(load).collect()
+    loads::all().into_iter().map(load).collect()
 }
 
 /// All of them, each round beginning with another one, so that none always follows the same.

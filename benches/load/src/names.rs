@@ -1,6 +1,6 @@
 //! The names of a run's jobs and users: of one length, never met before, and cheap to tell from others.
 
-use crate::wire::decimal;
+use crate::digits::decimal;
 
 /// How long the part is that tells runs apart, with its dash.
 const TAG: usize = 7;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::Error;
+use crate::error::Error;
 
 /// The processor time of a process so far, in seconds: its own code and the kernel's on its behalf.
 pub fn cpu_seconds(pid: u32) -> Result<f64, Error> {

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{Error, interrupt};
+use crate::error::Error;
+use crate::interrupt;
 
 /// How long a server may take to listen.
 const START: Duration = Duration::from_secs(20);

@@ -1,6 +1,6 @@
 //! Publishes over a few kept connections on a thread of its own: as fast as answers, watchers or a clock allow.
 
-mod line;
+mod connection;
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -9,16 +9,17 @@ use std::time::{Duration, Instant};
 use mio::{Events, Poll, Token, Waker};
 use rustix::process::setpriority_process;
 
-use self::line::{Call, Line};
+use self::connection::{Call, Connection};
 
 use crate::answer::{Answer, answer};
+use crate::error::Error;
 use crate::frontier::Complete;
+use crate::interrupt;
 use crate::latency::{Histogram, micros};
 use crate::order::Topic;
 use crate::proc::thread_cpu;
 use crate::tally::Numbers;
 use crate::wire::numbers;
-use crate::{Error, interrupt};
 
 /// How long a call may take: long, because some servers answer a large batch only after all deliveries.
 const PATIENCE: Duration = Duration::from_secs(150);
@@ -77,7 +78,7 @@ pub struct Publisher {
     topic: Topic,
     poll: Poll,
     complete: Complete,
-    lines: Vec<Line>,
+    connections: Vec<Connection>,
     idle: Vec<usize>,
     next_event: u64,
     body: Vec<u8>,
@@ -90,14 +91,15 @@ const WAKER: Token = Token(usize::MAX);
 impl Publisher {
     /// Spreads at most so many connections over the servers. Each is opened when it is first needed, the ones used
     /// last being used first: so a generous number costs nothing, and what a clock sends need not wait for an answer.
-    pub fn new(servers: &[SocketAddr], lines: usize, topic: Topic) -> Result<Self, Error> {
+    pub fn new(servers: &[SocketAddr], connections: usize, topic: Topic) -> Result<Self, Error> {
         let poll = Poll::new()?;
         let complete = Complete::new(Waker::new(poll.registry(), WAKER)?);
-        let lines: Vec<_> =
-            (0..lines).map(|index| Line::new(servers[index % servers.len()], Token(index))).collect();
+        let connections: Vec<_> = (0..connections)
+            .map(|index| Connection::new(servers[index % servers.len()], Token(index)))
+            .collect();
         let (idle, numbers) =
-            ((0..lines.len()).rev().collect(), vec![Numbers::default(); topic.jobs as usize]);
-        Ok(Self { topic, poll, complete, lines, idle, next_event: 0, body: Vec::new(), numbers })
+            ((0..connections.len()).rev().collect(), vec![Numbers::default(); topic.jobs as usize]);
+        Ok(Self { topic, poll, complete, connections, idle, next_event: 0, body: Vec::new(), numbers })
     }
 
     /// What the swarm tells of the events that all watchers have.
@@ -119,7 +121,7 @@ impl Publisher {
             interrupt::check()?;
             let wait = self.send_what_may_go(&phase, &mut published)?;
             let over = phase.is_over(self.next_event);
-            if over && self.idle.len() == self.lines.len() {
+            if over && self.idle.len() == self.connections.len() {
                 break;
             }
             match self.poll.poll(&mut events, Some(wait)) {
@@ -159,7 +161,7 @@ impl Publisher {
             let call = Call { first: self.next_event, events: phase.plan.batch, sent: Instant::now() };
             self.next_event += call.events as u64;
             let topic = &self.topic;
-            self.lines[index].send(self.poll.registry(), call, |request| {
+            self.connections[index].send(self.poll.registry(), call, |request| {
                 topic.put_call(request, call.first, call.events, sent);
             })?;
         }
@@ -167,11 +169,11 @@ impl Publisher {
     }
 
     fn serve(&mut self, index: usize, published: &mut Published) -> Result<(), Error> {
-        let (line, body) = (&mut self.lines[index], &mut self.body);
-        line.advance(self.poll.registry())?;
+        let (connection, body) = (&mut self.connections[index], &mut self.body);
+        connection.advance(self.poll.registry())?;
         let whole = |Answer { status, length }| (status, length);
-        let taken =
-            line.take_answer(|received| Ok(answer(received, body).map_err(|error| error.0)?.map(whole)))?;
+        let taken = connection
+            .take_answer(|received| Ok(answer(received, body).map_err(|error| error.0)?.map(whole)))?;
         let Some((call, status)) = taken else { return Ok(()) };
         published.calls.record_time(call.sent.elapsed());
         published.last_answer = micros();
@@ -194,14 +196,14 @@ impl Publisher {
     }
 
     fn check_patience(&self, pace: Pace, last_progress: &mut (u64, Instant)) -> Result<(), Error> {
-        let mut calls = self.lines.iter().filter_map(Line::call);
+        let mut calls = self.connections.iter().filter_map(Connection::call);
         if calls.any(|call| call.sent.elapsed() > PATIENCE) {
             return Err(format!("a call was not answered within {PATIENCE:?}").into());
         }
         let complete = self.complete.events();
         if !matches!(pace, Pace::Window(_))
             || complete != last_progress.0
-            || self.idle.len() < self.lines.len()
+            || self.idle.len() < self.connections.len()
         {
             *last_progress = (complete, Instant::now());
         }

@@ -6,8 +6,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::error::Error;
+use crate::interrupt;
 use crate::process::Process;
-use crate::{Error, interrupt};
 
 const START: Duration = Duration::from_secs(10);
 

@@ -6,9 +6,11 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::figure::{Figure, Merge, merged, shown};
+use crate::bars;
+use crate::error::Error;
+use crate::figure::shown;
 use crate::machine::{Machine, Run};
-use crate::{Error, bars};
+use crate::rows::{Load, Row};
 
 const JSON: &str = "results.json";
 const MARKDOWN: &str = "results.md";
@@ -18,70 +20,6 @@ const MARKDOWN: &str = "results.md";
 pub struct Report {
     pub machine: Machine,
     pub loads: Vec<Load>,
-}
-
-/// One load on all of its subjects.
-#[derive(Clone, Serialize, Deserialize)]
-pub struct Load {
-    pub name: String,
-    pub about: String,
-    pub subjects: Vec<Row>,
-}
-
-/// One load on one subject.
-#[derive(Clone, Serialize, Deserialize)]
-pub struct Row {
-    pub subject: String,
-    pub run: Run,
-    pub figures: Vec<Merged>,
-    /// What went wrong, by round.
-    pub errors: Vec<String>,
-}
-
-/// One figure of all rounds.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Merged {
-    pub name: String,
-    pub merge: Merge,
-    /// The median, or the largest.
-    pub value: f64,
-    pub rounds: Vec<f64>,
-}
-
-impl Row {
-    /// A subject that has not run yet.
-    pub fn new(subject: String, run: Run) -> Self {
-        Self { subject, run, figures: Vec::new(), errors: Vec::new() }
-    }
-
-    /// Whether it has not run yet.
-    pub fn is_empty(&self) -> bool {
-        self.figures.is_empty() && self.errors.is_empty()
-    }
-
-    /// Adds what one round measured.
-    pub fn add(&mut self, figures: Vec<Figure>) {
-        for Figure { name, value, merge } in figures {
-            let known = self.figures.iter().position(|figure| figure.name == name);
-            let at = known.unwrap_or_else(|| {
-                self.figures.push(Merged { name, merge, value: 0.0, rounds: Vec::new() });
-                self.figures.len() - 1
-            });
-            let figure = &mut self.figures[at];
-            figure.rounds.push(value);
-            figure.value = merged(&figure.rounds, merge);
-        }
-    }
-
-    /// How many rounds succeeded.
-    fn rounds(&self) -> usize {
-        self.figures.iter().map(|figure| figure.rounds.len()).max().unwrap_or(0)
-    }
-
-    /// What all rounds say of this figure.
-    pub fn value(&self, name: &str) -> Option<f64> {
-        self.figures.iter().find(|figure| figure.name == name).map(|figure| figure.value)
-    }
 }
 
 impl Report {
@@ -222,7 +160,7 @@ fn columns(rows: &[Row]) -> Vec<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::figure::{fault, figure};
+    use crate::figure::{Figure, fault, figure};
 
     fn run(date: &str) -> Run {
         Run { date: date.to_owned(), revision: Some("abc".to_owned()), quick: false }

@@ -8,29 +8,20 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, Type};
 
-use crate::books::Books;
 use crate::latency::micros;
 use crate::names::Names;
+use crate::over::Over;
+use crate::room::Room;
+use crate::stats::Stats;
 use crate::wire::{self, Frame, Packet};
 
 const UPGRADE: &[u8] = b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: 127.0.0.1\r\n\
     Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nUser-Agent: jobcast-load\r\n\r\n";
 
-/// The room that a watcher asks for.
-#[derive(Debug, Clone, Copy)]
-pub enum Room {
-    /// One job's.
-    Job(u32),
-    /// One user's.
-    User(u32),
-    /// All jobs.
-    All,
-}
-
 /// What a watcher is to do.
 #[derive(Debug, Clone)]
-pub struct Ticket {
+pub struct Assignment {
     /// Which of the servers it connects to.
     pub server: usize,
     /// The room that it subscribes to.
@@ -41,7 +32,7 @@ pub struct Ticket {
 
 /// How far a watcher is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
+pub enum State {
     /// Not connected.
     Away,
     /// Waits for TCP.
@@ -58,35 +49,25 @@ pub enum Stage {
     Watching,
 }
 
-/// Why a connection is over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Over(pub &'static str);
-
-impl From<wire::Malformed> for Over {
-    fn from(malformed: wire::Malformed) -> Self {
-        Self(malformed.0)
-    }
-}
-
 /// One watcher.
 pub struct Socket {
-    pub ticket: Ticket,
-    pub stage: Stage,
+    pub assignment: Assignment,
+    pub state: State,
     stream: Option<TcpStream>,
     /// The beginning of a frame whose end is not there yet.
     rest: Vec<u8>,
     unsent: Vec<u8>,
     /// When it called connect, in microseconds; stays through refusals until it has been served.
     set_out: Option<u64>,
-    /// The number that it must have to be up to date; 0 once it is.
-    goal: u64,
+    /// How many events are still to come until it is up to date.
+    replaying: u64,
 }
 
 impl Socket {
     /// A watcher that is not connected.
-    pub fn new(ticket: Ticket) -> Self {
+    pub fn new(assignment: Assignment) -> Self {
         let (rest, unsent) = (Vec::new(), Vec::new());
-        Self { ticket, stage: Stage::Away, stream: None, rest, unsent, set_out: None, goal: 0 }
+        Self { assignment, state: State::Away, stream: None, rest, unsent, set_out: None, replaying: 0 }
     }
 
     /// Begins to connect, from one of the loopback addresses, so that ports do not run short.
@@ -111,15 +92,15 @@ impl Socket {
         let mut stream = TcpStream::from_std(socket.into());
         registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
         self.stream = Some(stream);
-        self.stage = Stage::Dialling;
+        self.state = State::Dialling;
         Ok(())
     }
 
     /// Hangs up without a word, like a lost network.
     pub fn drop_line(&mut self) {
         self.stream = None;
-        self.stage = Stage::Away;
-        self.goal = 0;
+        self.state = State::Away;
+        self.replaying = 0;
         self.rest = Vec::new();
         self.unsent = Vec::new();
     }
@@ -142,9 +123,9 @@ impl Socket {
         index: usize,
         closing: bool,
         buffer: &mut [u8],
-        books: &mut Books,
+        stats: &mut Stats,
     ) -> Result<(), Over> {
-        if self.stage == Stage::Dialling && !self.dialled()? {
+        if self.state == State::Dialling && !self.dialled()? {
             return Ok(());
         }
         if !self.unsent.is_empty() {
@@ -156,7 +137,7 @@ impl Socket {
             self.rest.clear();
             let read = self.read(&mut buffer[kept..])?;
             let filled = kept + read.unwrap_or(0);
-            let used = if read.is_some() { self.take(index, &buffer[..filled], books)? } else { 0 };
+            let used = if read.is_some() { self.take(index, &buffer[..filled], stats)? } else { 0 };
             if used == 0 && filled == buffer.len() {
                 return Err(Over("a frame that is larger than anything expected"));
             }
@@ -178,7 +159,7 @@ impl Socket {
             Err(error) if error.kind() == ErrorKind::NotConnected => return Ok(false),
             Err(_) => return Err(Over("connection refused")),
         }
-        self.stage = Stage::Upgrading;
+        self.state = State::Upgrading;
         self.send(UPGRADE)?;
         Ok(true)
     }
@@ -220,21 +201,21 @@ impl Socket {
     }
 
     /// Acts on all that is complete in `bytes`; tells how much that was.
-    fn take(&mut self, index: usize, bytes: &[u8], books: &mut Books) -> Result<usize, Over> {
+    fn take(&mut self, index: usize, bytes: &[u8], stats: &mut Stats) -> Result<usize, Over> {
         let mut used = 0;
-        if self.stage == Stage::Upgrading {
+        if self.state == State::Upgrading {
             let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(0) };
             if !bytes.starts_with(b"HTTP/1.1 101") {
                 return Err(Over("refused by the server"));
             }
             used = end + 4;
-            self.stage = Stage::Opening;
+            self.state = State::Opening;
         }
         let now = micros();
         while let Some((frame, length)) = wire::frame(&bytes[used..])? {
             used += length;
             match frame {
-                Frame::Text(text) => self.act_on(index, wire::packet(text, &books.names), now, books)?,
+                Frame::Text(text) => self.act_on(index, wire::packet(text, &stats.names), now, stats)?,
                 Frame::Ping(payload) => {
                     let mut pong = Vec::new();
                     wire::put_pong(&mut pong, payload);
@@ -247,34 +228,31 @@ impl Socket {
         Ok(used)
     }
 
-    fn act_on(&mut self, index: usize, packet: Packet<'_>, now: u64, books: &mut Books) -> Result<(), Over> {
+    fn act_on(&mut self, index: usize, packet: Packet<'_>, now: u64, stats: &mut Stats) -> Result<(), Over> {
         match packet {
             Packet::Delivery(delivery) => {
-                books.delivery(index, delivery, now)?;
-                if self.goal != 0 && delivery.seq >= self.goal {
-                    self.be_served(now, books);
-                }
+                stats.delivery(index, delivery, now)?;
+                self.replayed(now, stats);
             }
             Packet::Ping => self.send_text(b"3")?,
-            Packet::Gap { from, to } => books.gap(from, to),
-            Packet::Open if self.stage == Stage::Opening => {
-                self.stage = Stage::Joining;
+            Packet::Gap { from, to } => stats.gap(from, to),
+            Packet::Open if self.state == State::Opening => {
+                self.state = State::Joining;
                 self.send_text(b"40/jobs,{}")?;
             }
-            Packet::Joined if self.stage == Stage::Joining => {
-                self.stage = Stage::Subscribing;
-                let since = books.newest(index);
-                self.send_text(&subscription(self.ticket.room, &books.names, since))?;
+            Packet::Joined if self.state == State::Joining => {
+                self.state = State::Subscribing;
+                let since = stats.resume(index, self.assignment.room);
+                self.send_text(&subscription(self.assignment.room, &stats.names, since))?;
             }
-            Packet::Answer(answer) if self.stage == Stage::Subscribing => {
-                let newest = wire::subscribed(answer).ok_or(Over("the subscription failed"))?;
-                self.stage = Stage::Watching;
-                books.watching += 1;
-                if books.newest(index).is_some_and(|own| own < newest) {
-                    self.goal = newest;
-                } else {
-                    self.be_served(now, books);
-                }
+            Packet::Answer(answer) if self.state == State::Subscribing => {
+                let answer = wire::subscribed(answer).ok_or(Over("the subscription failed"))?;
+                self.state = State::Watching;
+                stats.watching += 1;
+                stats.begin(index, answer.position);
+                // One more, which is done at once.
+                self.replaying = answer.replaying + 1;
+                self.replayed(now, stats);
             }
             Packet::Refused => return Err(Over("put out of the namespace")),
             Packet::Closed => return Err(Over("closed by the server")),
@@ -283,21 +261,28 @@ impl Socket {
         Ok(())
     }
 
-    fn be_served(&mut self, now: u64, books: &mut Books) {
-        self.goal = 0;
-        if let Some(set_out) = self.set_out.take() {
-            books.served(now.saturating_sub(set_out));
+    /// One event less is to come.
+    fn replayed(&mut self, now: u64, stats: &mut Stats) {
+        if self.replaying == 0 {
+            return;
+        }
+        self.replaying -= 1;
+        if self.replaying == 0
+            && let Some(set_out) = self.set_out.take()
+        {
+            stats.served(now.saturating_sub(set_out));
         }
     }
 }
 
-/// The subscription to a room; `since` is the newest number that its watcher has, if it has one and it may be asked.
-fn subscription(room: Room, names: &Names, since: Option<u64>) -> Vec<u8> {
+/// The subscription to a room; `since` is where its watcher goes on, as JSON.
+fn subscription(room: Room, names: &Names, since: Option<String>) -> Vec<u8> {
     let member = match room {
-        Room::Job(job) => format!(r#""jobId":"{}""#, names.job(job)),
-        Room::User(user) => format!(r#""userId":"{}""#, names.user(user)),
-        Room::All => String::new(),
+        Room::Job(job) => Some(format!(r#""jobId":"{}""#, names.job(job))),
+        Room::User(user) => Some(format!(r#""userId":"{}""#, names.user(user))),
+        Room::All => None,
     };
-    let since = since.map(|since| format!(r#","since":{since}"#)).unwrap_or_default();
-    format!(r#"42/jobs,1["subscribe:jobs",{{{member}{since}}}]"#).into_bytes()
+    let since = since.map(|since| format!(r#""since":{since}"#));
+    let members: Vec<_> = member.into_iter().chain(since).collect();
+    format!(r#"42/jobs,1["subscribe:jobs",{{{}}}]"#, members.join(",")).into_bytes()
 }

@@ -1,16 +1,17 @@
 //! What one run stands on: the processes of a subject, with their Redis, or a server that runs already.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::error::Error;
+use crate::interrupt;
 use crate::proc::cpu_seconds;
 use crate::process::Process;
 use crate::redis::Redis;
 use crate::subject::{Programs, Subject};
-use crate::{Error, interrupt};
 
 const ANNOUNCEMENT: &str = "listening on http://";
 
@@ -110,4 +111,9 @@ impl std::ops::Sub for Cpu {
         let redis = self.redis.zip(earlier.redis).map(|(now, then)| now - then);
         Self { servers: self.servers - earlier.servers, redis }
     }
+}
+
+/// Where subjects keep their files. On a disk: where temporary files are in memory, a durable store would be measured without one.
+pub fn scratch(root: &Path) -> PathBuf {
+    root.join("target/bench-scratch")
 }

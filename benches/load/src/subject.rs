@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use clap::ValueEnum;
 use serde::Deserialize;
 
-use crate::Error;
+use crate::error::Error;
 
 /// A server under test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token};
 
-use crate::books::Books;
+use crate::error::Error;
+use crate::interrupt;
 use crate::names::Names;
-use crate::socket::{Over, Socket, Stage, Ticket};
-use crate::{Error, interrupt};
+use crate::over::Over;
+use crate::socket::{Assignment, Socket, State};
+use crate::stats::Stats;
 
 /// Everything is read into one buffer of this size; no frame may be larger.
 const BUFFER: usize = 256 * 1024;
@@ -21,7 +23,7 @@ const SOURCES: usize = 64;
 /// When one that was refused tries again.
 const RETRY_MS: std::ops::Range<u64> = 100..500;
 
-/// Connects, watches and keeps the books.
+/// Connects, watches and counts.
 pub struct Swarm {
     poll: Poll,
     events: Events,
@@ -39,27 +41,27 @@ pub struct Swarm {
     /// Whether those that the server cuts off come back by themselves.
     pub faithful: bool,
     /// What they have met.
-    pub books: Books,
+    pub stats: Stats,
 }
 
 impl Swarm {
     /// Watchers that are not connected yet.
-    pub fn new(names: Names, servers: Vec<SocketAddr>, tickets: Vec<Ticket>) -> Result<Self, Error> {
-        let mut books = Books::new(names);
-        tickets.iter().for_each(|ticket| books.tally.add_watcher(ticket.jobs.clone()));
+    pub fn new(names: Names, servers: Vec<SocketAddr>, assignments: Vec<Assignment>) -> Result<Self, Error> {
+        let mut stats = Stats::new(names);
+        assignments.iter().for_each(|assignment| stats.add_watcher(assignment.jobs.clone()));
         Ok(Self {
             poll: Poll::new()?,
             events: Events::with_capacity(1024),
             buffer: vec![0; BUFFER],
             servers,
-            sockets: tickets.into_iter().map(Socket::new).collect(),
+            sockets: assignments.into_iter().map(Socket::new).collect(),
             queue: VecDeque::new(),
             retries: BinaryHeap::new(),
             under_way: 0,
             at_once: 256,
             dialled: 0,
             faithful: false,
-            books,
+            stats,
         })
     }
 
@@ -88,10 +90,10 @@ impl Swarm {
     pub fn connect_all(&mut self, at_once: usize, within: Duration) -> Result<(), Error> {
         self.call_all(at_once);
         let all = self.sockets.len();
-        if self.run_until(within, |swarm| swarm.books.watching == all)? {
+        if self.run_until(within, |swarm| swarm.stats.watching == all)? {
             return Ok(());
         }
-        let Books { watching, refused, cut, .. } = &self.books;
+        let Stats { watching, refused, cut, .. } = &self.stats;
         Err(format!(
             "{watching} of {all} watchers got in within {within:?}; refused: {refused:?}, cut: {cut:?}"
         )
@@ -100,13 +102,13 @@ impl Swarm {
 
     /// Whether this one is subscribed.
     pub fn is_watching(&self, watcher: usize) -> bool {
-        self.sockets[watcher].stage == Stage::Watching
+        self.sockets[watcher].state == State::Watching
     }
 
     /// Cuts one off, as a lost network does.
     pub fn cut(&mut self, watcher: usize) {
         if self.is_watching(watcher) {
-            self.books.watching -= 1;
+            self.stats.watching -= 1;
             self.sockets[watcher].drop_line();
         }
     }
@@ -116,9 +118,9 @@ impl Swarm {
         self.queue.clear();
         self.retries.clear();
         self.under_way = 0;
-        self.books.watching = 0;
-        self.sockets.iter_mut().for_each(|socket| match socket.stage {
-            Stage::Watching => socket.leave(),
+        self.stats.watching = 0;
+        self.sockets.iter_mut().for_each(|socket| match socket.state {
+            State::Watching => socket.leave(),
             _ => socket.drop_line(),
         });
     }
@@ -153,23 +155,23 @@ impl Swarm {
         for event in &self.events {
             let Token(index) = event.token();
             let socket = &mut self.sockets[index];
-            let before = socket.stage;
+            let before = socket.state;
             let closing = event.is_read_closed() || event.is_error();
-            let result = socket.serve(index, closing, &mut self.buffer, &mut self.books);
-            let after = socket.stage;
-            if is_under_way(before) && after == Stage::Watching {
+            let result = socket.serve(index, closing, &mut self.buffer, &mut self.stats);
+            let after = socket.state;
+            if is_under_way(before) && after == State::Watching {
                 self.under_way -= 1;
             }
             if let Err(Over(reason)) = result {
                 socket.drop_line();
-                lose(after, reason, &mut self.under_way, &mut self.books);
-                if after != Stage::Watching || self.faithful {
+                lose(after, reason, &mut self.under_way, &mut self.stats);
+                if after != State::Watching || self.faithful {
                     let wait = Duration::from_millis(fastrand::u64(RETRY_MS));
                     self.retries.push((Reverse(Instant::now() + wait), index));
                 }
             }
         }
-        self.books.tell_publisher()?;
+        self.stats.tell_publisher()?;
         Ok(())
     }
 
@@ -190,28 +192,28 @@ impl Swarm {
 
     fn dial(&mut self, index: usize) -> std::io::Result<()> {
         let socket = &mut self.sockets[index];
-        if socket.stage != Stage::Away {
+        if socket.state != State::Away {
             return Ok(());
         }
         let source = Ipv4Addr::new(127, 0, 0, 1 + (self.dialled % SOURCES) as u8);
         self.dialled += 1;
-        socket.dial(self.poll.registry(), Token(index), self.servers[socket.ticket.server], source)?;
+        socket.dial(self.poll.registry(), Token(index), self.servers[socket.assignment.server], source)?;
         self.under_way += 1;
         Ok(())
     }
 }
 
-fn is_under_way(stage: Stage) -> bool {
-    !matches!(stage, Stage::Away | Stage::Watching)
+fn is_under_way(state: State) -> bool {
+    !matches!(state, State::Away | State::Watching)
 }
 
-/// Books the loss of a connection at this stage.
-fn lose(stage: Stage, reason: &'static str, under_way: &mut usize, books: &mut Books) {
-    if stage == Stage::Watching {
-        books.watching -= 1;
-        *books.cut.entry(reason).or_default() += 1;
-    } else if is_under_way(stage) {
+/// Counts the loss of a connection in this state.
+fn lose(state: State, reason: &'static str, under_way: &mut usize, stats: &mut Stats) {
+    if state == State::Watching {
+        stats.watching -= 1;
+        *stats.cut.entry(reason).or_default() += 1;
+    } else if is_under_way(state) {
         *under_way -= 1;
-        *books.refused.entry(reason).or_default() += 1;
+        *stats.refused.entry(reason).or_default() += 1;
     }
 }

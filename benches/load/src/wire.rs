@@ -3,8 +3,11 @@
 //! Everything is read in place. A delivery is looked at no more than the measurement needs: whose it is, its
 //! number, and when its publisher sent it.
 
+use std::fmt;
+
 use serde::Deserialize;
 
+use crate::digits::{decimal, leading_number};
 use crate::names::Names;
 
 /// The first bytes of the event that every subject delivers, up to the job's id.
@@ -13,6 +16,8 @@ const EVENT_HEAD: &[u8] = br#"42/jobs,["job:progress",{"event":"job:progress","j
 const AFTER_ID: &[u8] = br#"","status":"in_progress","progress":"#;
 const MESSAGE: &[u8] = br#","message":""#;
 const SEQ: &[u8] = br#""seq":"#;
+/// What stands between an event and its places in shared rooms.
+const SECOND: &[u8] = b"},{";
 const GAP_HEAD: &[u8] = br#"42/jobs,["job:gap","#;
 
 /// What a server sent that this client cannot go on after.
@@ -137,6 +142,29 @@ pub struct Delivery {
     pub seq: u64,
     /// When its publisher sent it, in microseconds of [`crate::latency::micros`].
     pub sent: u64,
+    /// Where it stands in the shared room that brought it.
+    pub position: Option<Position>,
+}
+
+/// A place in a shared room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    millis: u64,
+    number: u64,
+}
+
+impl Position {
+    /// `None` for what is no position.
+    fn read(text: &[u8]) -> Option<Self> {
+        let dash = text.iter().position(|byte| *byte == b'-')?;
+        Some(Self { millis: decimal(&text[..dash])?, number: decimal(&text[dash + 1..])? })
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.millis, self.number)
+    }
 }
 
 /// What the text of a frame says.
@@ -162,8 +190,21 @@ fn delivery(text: &[u8], names: &Names) -> Option<Delivery> {
     let rest = rest.strip_prefix(AFTER_ID)?;
     let progress = rest.iter().position(|byte| *byte == b',')?;
     let (sent, _) = leading_number(rest[progress..].strip_prefix(MESSAGE)?)?;
-    let seq = trailing_number(text.strip_suffix(b"}]")?)?;
-    Some(Delivery { job, seq, sent })
+    let text = text.strip_suffix(b"}]")?;
+    if let Some(seq) = trailing_number(text) {
+        return Some(Delivery { job, seq, sent, position: None });
+    }
+    // A shared room's place follows the event.
+    let end = text.windows(SECOND.len()).rposition(|window| window == SECOND)?;
+    let position = last_position(&text[end..]);
+    Some(Delivery { job, seq: trailing_number(&text[..end])?, sent, position })
+}
+
+/// The place in the last room that is named.
+fn last_position(places: &[u8]) -> Option<Position> {
+    let text = places.strip_suffix(b"\"")?;
+    let start = text.iter().rposition(|byte| *byte == b'"')?;
+    Position::read(&text[start + 1..])
 }
 
 #[derive(Deserialize)]
@@ -173,23 +214,37 @@ struct GapNotice {
 }
 
 fn gap(text: &[u8]) -> Packet<'static> {
-    let notice = text.strip_prefix(GAP_HEAD).and_then(|rest| rest.strip_suffix(b"]"));
-    match notice.and_then(|notice| serde_json::from_slice(notice).ok()) {
+    let notice = text.strip_prefix(GAP_HEAD).and_then(|rest| {
+        // In a shared room its place follows.
+        serde_json::Deserializer::from_slice(rest).into_iter().next()?.ok()
+    });
+    match notice {
         Some(GapNotice { from, to }) => Packet::Gap { from, to },
         None => Packet::Other,
     }
 }
 
-/// The answer to a subscription: whether it succeeded, and the newest number that it names.
-pub fn subscribed(answer: &[u8]) -> Option<u64> {
+/// A successful answer to a subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Subscribed {
+    /// How many events are about to be replayed.
+    pub replaying: u64,
+    /// Where the subscription to a shared room begins.
+    pub position: Option<Position>,
+}
+
+/// Reads the answer to a subscription, if that succeeded.
+pub fn subscribed(answer: &[u8]) -> Option<Subscribed> {
     #[derive(Deserialize)]
-    struct Subscribed {
+    struct Told<'a> {
         success: bool,
         #[serde(default)]
-        latest: serde_json::Value,
+        replaying: u64,
+        position: Option<&'a str>,
     }
-    let [Subscribed { success, latest }] = serde_json::from_slice(answer).ok()?;
-    success.then(|| latest.get("seq").and_then(serde_json::Value::as_u64).unwrap_or(0))
+    let [Told { success, replaying, position }] = serde_json::from_slice(answer).ok()?;
+    let position = position.and_then(|text| Position::read(text.as_bytes()));
+    success.then_some(Subscribed { replaying, position })
 }
 
 /// The numbers that an answer to a publisher names, in its order.
@@ -203,26 +258,10 @@ pub fn numbers(answer: &[u8]) -> impl Iterator<Item = u64> {
     })
 }
 
-fn leading_number(text: &[u8]) -> Option<(u64, &[u8])> {
-    let end = text.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len());
-    let (digits, rest) = text.split_at(end);
-    Some((decimal(digits)?, rest))
-}
-
 fn trailing_number(text: &[u8]) -> Option<u64> {
     let start = text.iter().rposition(|byte| !byte.is_ascii_digit()).map_or(0, |at| at + 1);
     let (rest, digits) = text.split_at(start);
     if rest.ends_with(SEQ) { decimal(digits) } else { None }
-}
-
-/// A number in digits; none of them, or more than a `u64` holds for certain, is no number.
-pub fn decimal(digits: &[u8]) -> Option<u64> {
-    if digits.is_empty() || digits.len() > 19 {
-        return None;
-    }
-    digits
-        .iter()
-        .try_fold(0, |number, digit| digit.is_ascii_digit().then(|| number * 10 + u64::from(digit - b'0')))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 import { io, type Socket } from 'socket.io-client';
 import {
+  checkTarget,
   connectError,
   isTransient,
   JOB_EVENTS,
@@ -11,6 +12,7 @@ import {
   parseJobEvent,
   parseJobEvents,
   parseJobGap,
+  parsePositions,
   roomPayload,
   type ClientEvents,
   type JobEvent,
@@ -89,15 +91,17 @@ export class Jobcast {
     });
 
     for (const name of JOB_EVENTS) {
-      this.#socket.on(name, (payload: unknown) => {
+      this.#socket.on(name, (payload: unknown, second?: unknown) => {
         const event = parseJobEvent(payload);
-        if (event) for (const watch of this.#watches) watch.receive(event);
+        const positions = parsePositions(second);
+        if (event) for (const watch of this.#watches) watch.receive(event, positions);
       });
     }
 
-    this.#socket.on('job:gap', (payload) => {
+    this.#socket.on('job:gap', (payload, second) => {
       const gap = parseJobGap(payload);
-      if (gap) for (const watch of this.#watches) watch.receiveGap(gap);
+      const positions = parsePositions(second);
+      if (gap) for (const watch of this.#watches) watch.receiveGap(gap, positions);
     });
   }
 
@@ -128,9 +132,10 @@ export class Jobcast {
 
   /**
    * Hands over the events of a job, a user, a tenant, or of all jobs, each once, until `stop()`.
-   * After a lost connection it goes on where it stopped.
+   * After a lost connection it goes on where it stopped. Throws where an id is missing.
    */
   watch(target: Target, handlers: WatchHandlers): Watch {
+    checkTarget(target);
     const watch = new ActiveWatch(target, handlers);
     this.#watches.add(watch);
     this.#subscribe(watch);
@@ -152,6 +157,7 @@ export class Jobcast {
 
   /** What is kept of a job, oldest first: the newest `limit`, or with `since` the next `limit`. */
   async history(jobId: string, page: { limit?: number; since?: number } = {}): Promise<JobEvent[]> {
+    checkTarget({ jobId });
     const answer = await this.#socket
       .timeout(this.#timeout)
       .emitWithAck('history:jobs', { jobId, ...page })
@@ -175,7 +181,7 @@ export class Jobcast {
     this.#socket.timeout(this.#timeout).emit('subscribe:jobs', payload, (late, answer) => {
       if (watch.stopped || attempt !== watch.attempt) return;
       if (!late && answer.success) {
-        watch.accept(answer, since);
+        watch.accept(answer, since !== undefined);
         return;
       }
       const error = late

@@ -4,7 +4,7 @@ export type Json = null | boolean | number | string | Json[] | { [key: string]: 
 
 interface EventBase {
   jobId: string;
-  /** Grows by one from event to event of a job. */
+  /** Grows from event to event of a job; a jump in it is no loss, only a gap is. */
   seq: number;
   timestamp: string;
   userId?: string;
@@ -45,6 +45,9 @@ export interface JobGap {
   to: number;
 }
 
+/** Where an event stands in shared rooms (a user's, a tenant's, that of all jobs), by the rooms' names. */
+export type Positions = Readonly<Record<string, string>>;
+
 export type Target = { jobId: string } | { userId: string } | { tenantId: string } | 'all';
 
 export type ErrorCode =
@@ -76,7 +79,8 @@ export interface RoomPayload {
   jobId?: string;
   userId?: string;
   tenantId?: string;
-  since?: number;
+  /** For a job the `seq` of the last event, for other rooms a position. */
+  since?: number | string;
 }
 
 export interface Refusal {
@@ -89,6 +93,8 @@ type Ack<T> = (answer: ({ success: true } & T) | Refusal) => void;
 export interface Subscribed {
   room: string;
   latest: unknown;
+  /** Where the subscription to a shared room begins. */
+  position?: string;
   recovered?: boolean;
   /** How many events come next that were asked for by `since`. */
   replaying?: number;
@@ -106,14 +112,25 @@ export interface ClientEvents {
 // `unknown` on purpose: whoever may publish a job decides what is in it, so that nothing reaches
 // the page's code before parseJobEvent has looked at it.
 export interface ServerEvents {
-  'job:update': (event: unknown) => void;
-  'job:progress': (event: unknown) => void;
-  'job:completed': (event: unknown) => void;
-  'job:error': (event: unknown) => void;
-  'job:gap': (gap: unknown) => void;
+  'job:update': (event: unknown, positions?: unknown) => void;
+  'job:progress': (event: unknown, positions?: unknown) => void;
+  'job:completed': (event: unknown, positions?: unknown) => void;
+  'job:error': (event: unknown, positions?: unknown) => void;
+  'job:gap': (gap: unknown, positions?: unknown) => void;
 }
 
 export const JOB_EVENTS = ['job:update', 'job:progress', 'job:completed', 'job:error'] as const;
+
+/**
+ * Throws where an id is missing: JSON has no `undefined`, so that `{ jobId: undefined }` would reach the
+ * gateway as `{}`, which asks for the jobs of everybody.
+ */
+export function checkTarget(target: Target): void {
+  if (target === 'all') return;
+  const ids = isRecord(target) ? Object.values(target) : [];
+  if (ids.length === 1 && typeof ids[0] === 'string' && ids[0] !== '') return;
+  throw new JobcastError('invalid_payload', 'The id of the job, user or tenant is missing.');
+}
 
 export function targetKey(target: Target): string {
   if (target === 'all') return 'all-jobs';
@@ -189,6 +206,14 @@ export function parseJobGap(value: unknown): JobGap | undefined {
   return typeof jobId === 'string' && typeof from === 'number' && typeof to === 'number'
     ? { jobId, from, to }
     : undefined;
+}
+
+/** No event without a shared room has any. */
+export function parsePositions(value: unknown): Positions {
+  if (!isRecord(value)) return {};
+  return Object.fromEntries(
+    Object.entries(value).filter((entry): entry is [string, string] => typeof entry[1] === 'string'),
+  );
 }
 
 export function parseError(value: unknown): JobcastError {

@@ -9,6 +9,7 @@ import {
   type JobcastError,
   type JobEvent,
   type JobGap,
+  type Positions,
   type Subscribed,
   type Target,
 } from './protocol';
@@ -36,15 +37,22 @@ export interface WatchHandlers {
   onStatus?(status: WatchStatus): void;
 }
 
-// Replaying from a little before the last known time costs nothing, since repeats are dropped,
-// and covers events of other jobs that were stamped by another node's clock.
-const OVERLAP_MS = 5_000;
 const MAX_JOBS_REMEMBERED = 10_000;
 const MAX_RETRY_MS = 30_000;
 
 interface Replay extends CaughtUp {
-  /** The last number of each job that is still to be replayed; unknown until the gateway has answered. */
-  upTo?: Map<string, number>;
+  /** How many events are still to come; unknown until the gateway has answered. */
+  left?: number;
+  /** The newest number of each job, as far as it is still to come. */
+  upTo: Map<string, number>;
+}
+
+/** What a watch has seen of one job. */
+interface SeenJob {
+  /** The newest number that has come in order: what is older has come, or is not this watch's. */
+  last: number;
+  /** Newer ones that came before their turn: another watch on this connection brought them. */
+  early: Set<number>;
 }
 
 export class ActiveWatch {
@@ -55,10 +63,9 @@ export class ActiveWatch {
   retry: ReturnType<typeof setTimeout> | undefined;
 
   readonly #handlers: WatchHandlers;
-  readonly #seen = new Map<string, SeenSeqs>();
-  readonly #gapsOfUnknownJobs = new Map<string, JobGap>();
-  #newestTime: number | undefined;
-  #newestTimeInReplay = 0;
+  readonly #jobs = new Map<string, SeenJob>();
+  /** Where a shared room is resumed. */
+  #position: string | undefined;
   #live = false;
   #wasLive = false;
   #failures = 0;
@@ -82,33 +89,34 @@ export class ActiveWatch {
     // Until this watch is caught up, whatever arrives counts as caught up on, also what another
     // watch's replay brings sooner.
     this.#replay = this.#wasLive
-      ? { missed: this.#replay?.missed ?? 0, recovered: true }
+      ? { missed: this.#replay?.missed ?? 0, recovered: true, upTo: new Map() }
       : undefined;
-    this.#newestTimeInReplay = 0;
     this.#report({ state: 'waiting' });
   }
 
   /** The `since` of the next subscription; undefined for a watch that begins now. */
-  resumeFrom(): number | undefined {
+  resumeFrom(): number | string | undefined {
     if (!this.#wasLive) return undefined;
-    if (isJob(this.target)) return this.#seenOf(this.target.jobId).completeUpTo;
-    return Math.max(0, (this.#newestTime ?? 0) - OVERLAP_MS);
+    return isJob(this.target) ? this.#seenOf(this.target.jobId).last : this.#position;
   }
 
-  accept(answer: Subscribed, since: number | undefined): void {
+  accept(answer: Subscribed, resumed: boolean): void {
     this.#live = this.#wasLive = true;
     this.#failures = 0;
+    if (answer.position !== undefined) this.#position = answer.position;
     this.#report({ state: 'live' });
 
     const latest = parseJobEvents(answer.latest);
-    if (since === undefined) {
+    if (!resumed) {
       this.#acceptLatest(latest);
       return;
     }
+    const unseen = latest.filter((event) => !this.#hasAllUpTo(event));
     this.#replay = {
       missed: this.#replay?.missed ?? 0,
       recovered: answer.recovered !== false,
-      upTo: answer.replaying ? this.#toReplay(latest, since) : new Map(),
+      left: answer.replaying ?? 0,
+      upTo: new Map(unseen.map(({ jobId, seq }) => [jobId, seq])),
     };
     this.#endReplayIfDone();
   }
@@ -123,92 +131,96 @@ export class ActiveWatch {
     return Math.min(MAX_RETRY_MS, 1_000 * 2 ** this.#failures++) * (0.75 + Math.random() / 2);
   }
 
-  receive(event: JobEvent): void {
+  receive(event: JobEvent, positions: Positions): void {
     if (!matches(this.target, event)) return;
-    const unseen = this.#seenOf(event.jobId).add(event.seq);
-    const heldGap = this.#gapsOfUnknownJobs.get(event.jobId);
-    if (heldGap) {
-      this.#gapsOfUnknownJobs.delete(event.jobId);
-      this.receiveGap(heldGap);
-    }
-
+    const unseen = this.#see(event);
     const replay = this.#replay;
-    const time = Date.parse(event.timestamp);
-    // A replay goes through one job after the other. If it is cut short, the next one has to
-    // begin where this one did, not at the newest event that came through; nor at one that
-    // another watch on this connection brought before this watch was back.
-    if (replay) this.#newestTimeInReplay = Math.max(this.#newestTimeInReplay, time);
-    else if (this.#live) this.#newestTime = Math.max(this.#newestTime ?? 0, time);
-
-    const upTo = replay?.upTo;
-    const end = upTo?.get(event.jobId);
-    // Not a matter of counting: another watch's replay may bring the same events, and live ones
-    // of other jobs come in between.
-    const replayed = replay !== undefined && (!upTo || (end !== undefined && event.seq <= end));
-    if (unseen) {
-      if (replayed) replay.missed++;
-      this.#tell((to) => to.onEvent?.(event, replayed ? 'replay' : 'live'));
-    }
-    if (end !== undefined && event.seq >= end) {
-      upTo?.delete(event.jobId);
-      this.#endReplayIfDone();
-    }
+    if (unseen && replay) replay.missed++;
+    if (unseen) this.#tell((to) => to.onEvent?.(event, replay ? 'replay' : 'live'));
+    this.#advance(event.jobId, event.seq, positions);
   }
 
-  receiveGap(gap: JobGap): void {
-    if (isJob(this.target)) {
-      if (this.target.jobId !== gap.jobId) return;
-    } else if (this.target !== 'all' && !this.#seen.has(gap.jobId)) {
-      // A gap does not say whose job it is; that of a job not heard of yet waits for its events.
-      this.#gapsOfUnknownJobs.set(gap.jobId, gap);
-      return;
+  receiveGap(gap: JobGap, positions: Positions): void {
+    const { jobId, to } = gap;
+    const known = this.#jobs.get(jobId);
+    // A gap does not say whose job it is, but in which shared rooms it is.
+    const ours = isJob(this.target) ? this.target.jobId === jobId : positions[this.room] !== undefined;
+    if (!ours) return;
+    if (to > (known?.last ?? 0)) {
+      if (this.#live) this.#seenOf(jobId).last = to;
+      this.#tell((handlers) => handlers.onGap?.(gap));
     }
-    this.#seenOf(gap.jobId).add(gap.from, gap.to);
-    this.#tell((to) => to.onGap?.(gap));
+    this.#advance(jobId, to, positions);
+  }
+
+  /** Notes an event. Returns whether it is new to this watch. */
+  #see({ jobId, seq }: JobEvent): boolean {
+    const job = this.#seenOf(jobId);
+    if (seq <= job.last || job.early.has(seq)) {
+      if (this.#live && seq > job.last) this.#reach(job, seq);
+      return false;
+    }
+    // Before the gateway has answered, what comes has overtaken what is still to be replayed.
+    if (this.#live) this.#reach(job, seq);
+    else job.early.add(seq);
+    return true;
+  }
+
+  /** Whether nothing of a job is to come any more: another watch on this connection may have brought it. */
+  #hasAllUpTo({ jobId, seq }: JobEvent): boolean {
+    const job = this.#jobs.get(jobId);
+    if (!job) return false;
+    return seq <= job.last || (job.early.has(seq) && job.early.size >= seq - job.last);
+  }
+
+  #reach(job: SeenJob, seq: number): void {
+    job.last = seq;
+    for (const early of job.early) if (early <= seq) job.early.delete(early);
+  }
+
+  #advance(jobId: string, seq: number, positions: Positions): void {
+    if (!this.#live) return;
+    const position = positions[this.room];
+    if (position !== undefined) this.#position = position;
+    const replay = this.#replay;
+    if (!replay) return;
+    if (replay.left !== undefined && (position !== undefined || isJob(this.target))) replay.left--;
+    if (seq >= (replay.upTo.get(jobId) ?? Infinity)) replay.upTo.delete(jobId);
+    this.#endReplayIfDone();
   }
 
   #acceptLatest(latest: JobEvent[]): void {
-    if (isJob(this.target) && latest.length === 0) this.#seenOf(this.target.jobId).add(0);
-    this.#newestTime ??= 0;
     // Newest first on the wire, oldest first to the handlers like everything else.
     for (const event of latest.reverse()) {
-      const seen = this.#seenOf(event.jobId);
-      const unseen = seen.add(event.seq);
+      const job = this.#seenOf(event.jobId);
+      const unseen = event.seq > job.last && !job.early.has(event.seq);
       // What came before is not this watch's: a resumed subscription must not bring it up.
-      seen.add(0, event.seq);
-      this.#newestTime = Math.max(this.#newestTime, Date.parse(event.timestamp));
+      this.#reach(job, Math.max(job.last, event.seq));
       if (unseen) this.#tell((to) => to.onEvent?.(event, 'latest'));
     }
   }
 
-  #toReplay(latest: JobEvent[], since: number): Map<string, number> {
-    const active = latest.filter(
-      ({ timestamp }) => isJob(this.target) || Date.parse(timestamp) >= since,
-    );
-    return new Map(active.map(({ jobId, seq }) => [jobId, seq]));
-  }
-
+  /** The count alone would not do: what another room has brought does not come again by this one. */
   #endReplayIfDone(): void {
     const replay = this.#replay;
-    if (replay?.upTo?.size !== 0) return;
+    if (replay?.left === undefined || (replay.left > 0 && replay.upTo.size > 0)) return;
     this.#replay = undefined;
-    this.#newestTime = Math.max(this.#newestTime ?? 0, this.#newestTimeInReplay);
     const { missed, recovered } = replay;
     this.#tell((to) => to.onCaughtUp?.({ missed, recovered }));
   }
 
-  #seenOf(jobId: string): SeenSeqs {
-    const seen = this.#seen.get(jobId) ?? new SeenSeqs();
+  #seenOf(jobId: string): SeenJob {
+    const job = this.#jobs.get(jobId) ?? { last: 0, early: new Set<number>() };
     // Put back at the end, which makes the first key the job that has been silent for longest.
-    this.#seen.delete(jobId);
-    this.#seen.set(jobId, seen);
-    if (this.#seen.size > MAX_JOBS_REMEMBERED) {
-      for (const oldest of this.#seen.keys()) {
-        this.#seen.delete(oldest);
+    this.#jobs.delete(jobId);
+    this.#jobs.set(jobId, job);
+    if (this.#jobs.size > MAX_JOBS_REMEMBERED) {
+      for (const oldest of this.#jobs.keys()) {
+        this.#jobs.delete(oldest);
         break;
       }
     }
-    return seen;
+    return job;
   }
 
   #report(status: WatchStatus): void {
@@ -217,34 +229,6 @@ export class ActiveWatch {
 
   #tell(call: (to: WatchHandlers) => void): void {
     if (!this.stopped) safely(() => call(this.#handlers));
-  }
-}
-
-/**
- * The numbers of one job that have been seen, as ranges. A single highest number would not do: on a
- * shared connection a live event, there for another watch, may overtake this watch's replay, and
- * the replayed events below it must still be let through.
- */
-class SeenSeqs {
-  #ranges: Array<{ from: number; to: number }> = [];
-
-  /** The end of the first unbroken range: everything up to here has been seen. */
-  get completeUpTo(): number {
-    return this.#ranges[0]?.to ?? 0;
-  }
-
-  /** Returns whether any of them is new. */
-  add(from: number, to: number = from): boolean {
-    if (this.#ranges.some((range) => range.from <= from && to <= range.to)) return false;
-    const merged = { from, to };
-    const apart = this.#ranges.filter((range) => {
-      if (range.to < from - 1 || to + 1 < range.from) return true;
-      merged.from = Math.min(merged.from, range.from);
-      merged.to = Math.max(merged.to, range.to);
-      return false;
-    });
-    this.#ranges = [...apart, merged].sort((a, b) => a.from - b.from);
-    return true;
   }
 }
 

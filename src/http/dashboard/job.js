@@ -20,8 +20,8 @@ export function toneOf(event) {
   return TONES.find(([, words]) => words.test(event.status))?.[0] ?? 'other';
 }
 
-// A job's first `seq` is the Unix time in milliseconds and grows by one per event, so any later one tells
-// nearly when the job began, without its history.
+// A job's first `seq` is the Unix time in milliseconds and mostly grows by one per event, so any later one tells
+// nearly when the job began, without its history. After a jump it tells when that was.
 function beginning(event, at) {
   const month = 31 * 86_400_000;
   return event.seq > at - month && event.seq < at ? event.seq : at;

@@ -10,10 +10,9 @@ import { clock } from './time.js';
 const JOB_EVENTS = ['job:update', 'job:progress', 'job:completed', 'job:error'];
 const RETRY_FIRST = 500;
 const RETRY_MOST = 10_000;
-// Events may be stored in a slightly different order than they were stamped; what comes twice is dropped by `seq`.
-const SINCE_SLACK = 2_000;
 
-const stream = { source: null, attempt: 0, failures: 0, timer: 0 };
+// `position`: where in the room of all jobs the stream has come to, once it has brought anything.
+const stream = { source: null, attempt: 0, failures: 0, timer: 0, position: '' };
 
 function showConnection(state, ...text) {
   setAttribute($('connection'), 'data-state', state);
@@ -37,7 +36,8 @@ export async function connect() {
   try {
     const newest = await loadJobs();
     if (attempt !== stream.attempt) return;
-    follow(Math.max(0, newest - SINCE_SLACK));
+    // From the time of the newest job on, or from where the stream was lost; what comes twice is dropped by `seq`.
+    follow(stream.position || newest);
   } catch {
     if (attempt === stream.attempt) connectLater();
   }
@@ -56,7 +56,7 @@ function follow(since) {
   source.onopen = () => opened(++opens);
   source.onerror = () => dropped(source);
   for (const name of JOB_EVENTS) source.addEventListener(name, heard);
-  source.addEventListener('job:gap', ({ data }) => addGapToHistory(JSON.parse(data)));
+  source.addEventListener('job:gap', missed);
 }
 
 function opened(times) {
@@ -72,7 +72,13 @@ function dropped(source) {
   if (source.readyState === EventSource.CLOSED && source === stream.source) connectLater();
 }
 
-function heard({ data }) {
+function missed({ data, lastEventId }) {
+  stream.position = lastEventId;
+  addGapToHistory(JSON.parse(data));
+}
+
+function heard({ data, lastEventId }) {
+  stream.position = lastEventId;
   const event = readEvent(data);
   rate.now += 1;
   receive(event);

@@ -8,16 +8,16 @@ use tokio::time::sleep;
 use super::drops::SHORT;
 use crate::{
     Failure,
-    cluster::Cluster,
+    cluster::{Cluster, SOON},
     gateway::Gateway,
     lanes::Lanes,
-    site::{Setting, at},
+    site::{Setting, USERS, at},
     trial::{Expectation, Trial},
     verdict::Verdict,
-    view::{TENANTS, USERS},
+    view::Owners,
 };
 
-const MASTERS: usize = 3;
+pub const MASTERS: usize = 3;
 
 /// The longest pause between two steps of a move, in milliseconds.
 const PAUSE: u64 = 250;
@@ -28,7 +28,7 @@ const MOVES: usize = 2;
 /// One slot after the other moves.
 pub async fn moves(setting: Setting) -> Result<Verdict, Failure> {
     let mut random = setting.random();
-    let cluster = Cluster::start(&setting, MASTERS, 0).await?;
+    let cluster = Cluster::start(&setting, MASTERS, 0, SOON).await?;
     let gateways = gateways(&setting, &cluster, 0).await?;
     let (trial, _lanes) = begin(&setting, &gateways, Expectation::Everything).await?;
     for _ in 0..setting.sizes.rounds {
@@ -42,7 +42,7 @@ pub async fn moves(setting: Setting) -> Result<Verdict, Failure> {
 /// A master dies, its replica takes over, and it comes back as a replica; between that, slots move.
 pub async fn kills(setting: Setting) -> Result<Verdict, Failure> {
     let mut random = setting.random();
-    let mut cluster = Cluster::start(&setting, MASTERS, 1).await?;
+    let mut cluster = Cluster::start(&setting, MASTERS, 1, SOON).await?;
     let waited_for = setting.wait_replicas.unwrap_or(1);
     let gateways = gateways(&setting, &cluster, waited_for).await?;
     let (trial, _lanes) = begin(&setting, &gateways, Expectation::LostTail).await?;
@@ -62,18 +62,11 @@ pub async fn kills(setting: Setting) -> Result<Verdict, Failure> {
         cluster.whole().await?;
     }
     sleep(Duration::from_secs(1)).await;
-    let floor = trial.floor.clone();
-    let mut verdict = trial.finish().await?;
-    let lost = format!("{} answered events are lost from history", floor.ledger.lost_count());
-    match waited_for > 0 && floor.ledger.lost_count() > 0 {
-        true => verdict.complaints.push(lost),
-        false => verdict.remarks.push(lost),
-    }
-    Ok(verdict)
+    end(trial, waited_for > 0).await
 }
 
 /// Three gateways, of which one knows all servers, one the first masters, and one a single server.
-async fn gateways(setting: &Setting, cluster: &Cluster, replicas: u32) -> Result<Vec<Gateway>, Failure> {
+pub async fn gateways(setting: &Setting, cluster: &Cluster, replicas: u32) -> Result<Vec<Gateway>, Failure> {
     let replicas = replicas.to_string();
     let mut gateways = Vec::new();
     for (number, url) in
@@ -85,12 +78,7 @@ async fn gateways(setting: &Setting, cluster: &Cluster, replicas: u32) -> Result
     Ok(gateways)
 }
 
-/// The first watcher of twenty in rooms that are resumed by time (see `trial`).
-const BY_TIME: usize = 15;
-
-/// Watchers, of whom half come back now and then, and publishers. Those who would resume by time stay: while the server
-/// of their room fails over, an event may reach it after younger ones of jobs elsewhere, and who is cut off in that very
-/// moment does not ask for it again.
+/// Watchers, of whom half come back now and then, and publishers.
 async fn begin(
     setting: &Setting,
     gateways: &[Gateway],
@@ -98,19 +86,40 @@ async fn begin(
 ) -> Result<(Trial, Lanes), Failure> {
     let mut trial = setting.trial(gateways, expectation);
     let (lanes, direct) = (Lanes::start(gateways, SHORT, !setting.no_proxy).await?, at(gateways));
-    let stays = |number: usize| number.is_multiple_of(2) || number % 20 >= BY_TIME;
-    let home = |number: usize| if stays(number) { direct(number) } else { lanes.home(number / 2) };
-    trial.watch(setting.sizes.clients, home).await?;
+    let endpoint =
+        |number: usize| if number.is_multiple_of(2) { direct(number) } else { lanes.endpoint(number / 2) };
+    trial.watch(setting.sizes.clients, endpoint).await?;
     trial.publish();
     Ok((trial, lanes))
 }
 
-/// A key of the slot to move: mostly a job's, some times that of an index.
+/// A key of the slot to move: mostly a job's, some times a shared room's.
 fn slot(setting: &Setting, random: &mut fastrand::Rng) -> String {
     match random.u8(0..10) {
-        0 => "all-jobs".to_owned(),
-        1 => format!("user:user-{}", random.usize(0..USERS)),
-        2 => format!("tenant:tenant-{}", random.usize(0..TENANTS)),
+        0..3 => shared_room(random),
         _ => format!("job-history:job-{}", random.usize(0..setting.sizes.jobs)),
     }
+}
+
+/// The name of a shared room, which is the hash tag of its keys.
+pub fn shared_room(random: &mut fastrand::Rng) -> String {
+    let owners = Owners { users: USERS };
+    match random.u8(0..3) {
+        0 => "all-jobs".to_owned(),
+        1 => format!("user:user-{}", random.usize(0..owners.users)),
+        _ => format!("tenant:tenant-{}", random.usize(0..owners.tenants())),
+    }
+}
+
+/// What comes of a trial in which masters were killed: a gateway that waits for a replica has lost nothing.
+pub async fn end(trial: Trial, waits: bool) -> Result<Verdict, Failure> {
+    let context = trial.context.clone();
+    let mut verdict = trial.finish().await?;
+    let lost = context.ledger.lost_count();
+    let told = format!("{lost} answered events are lost from history");
+    match waits && lost > 0 {
+        true => verdict.complaints.push(told),
+        false => verdict.remarks.push(told),
+    }
+    Ok(verdict)
 }

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use crate::{
     Failure,
     gateway::Gateway,
-    proxy::{Proxy, Way, Weather},
+    proxy::{Condition, Proxy, Way},
     redis::Redis,
     site::{DURABLE, Setting, at, readiness},
     trial::{Expectation, Trial},
@@ -106,16 +106,16 @@ pub async fn happen(
         Fault::Cut => proxy.cut(),
         Fault::CutInCommand => proxy.cut_after(random.usize(1..20_000), Way::There),
         Fault::CutInAnswer => proxy.cut_after(random.usize(1..20_000), Way::Back),
-        Fault::Delay => during(span, proxy, Weather::Slow(Duration::from_millis(random.u64(5..150)))).await,
-        Fault::Hold => during(span, proxy, Weather::Held).await,
+        Fault::Delay => during(span, proxy, Condition::Slow(Duration::from_millis(random.u64(5..150)))).await,
+        Fault::Hold => during(span, proxy, Condition::Held).await,
         Fault::HoldOld => proxy.hold_old(),
         Fault::CloseToRedis => proxy.close_half(Way::There),
         Fault::CloseToGateway => proxy.close_half(Way::Back),
         Fault::Refuse => {
-            proxy.set(Weather::Refusing);
+            proxy.set(Condition::Refusing);
             proxy.cut();
             sleep(span.min(Duration::from_secs(3))).await;
-            proxy.set(Weather::Fair);
+            proxy.set(Condition::Normal);
         }
         Fault::KillFeed => redis.done(&["CLIENT", "KILL", "TYPE", "pubsub"]).await?,
         Fault::KillCommands => redis.done(&["CLIENT", "KILL", "TYPE", "normal"]).await?,
@@ -128,7 +128,7 @@ pub async fn happen(
             let key = "client-output-buffer-limit";
             redis.done(&["CONFIG", "SET", key, "pubsub 8kb 8kb 1"]).await?;
             // So slow a feed piles up in Redis.
-            during(span, proxy, Weather::Held).await;
+            during(span, proxy, Condition::Held).await;
             sleep(Duration::from_millis(500)).await;
             redis.done(&["CONFIG", "SET", key, "pubsub 32mb 8mb 60"]).await?;
         }
@@ -136,8 +136,8 @@ pub async fn happen(
     Ok(())
 }
 
-async fn during(span: Duration, proxy: &Proxy, weather: Weather) {
-    proxy.set(weather);
+async fn during(span: Duration, proxy: &Proxy, condition: Condition) {
+    proxy.set(condition);
     sleep(span).await;
-    proxy.set(Weather::Fair);
+    proxy.set(Condition::Normal);
 }

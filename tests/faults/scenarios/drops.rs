@@ -12,7 +12,8 @@ use crate::{
     verdict::Verdict,
 };
 
-const LONG: Rhythm = Rhythm { period: Duration::from_secs(15), down: Duration::from_secs(2) };
+/// What the contract's clients see on a bad day.
+pub const LONG: Rhythm = Rhythm { period: Duration::from_secs(15), down: Duration::from_secs(2) };
 
 /// So short that every lane is down at least once in the short form.
 pub const SHORT: Rhythm = Rhythm { period: Duration::from_secs(4), down: Duration::from_secs(1) };
@@ -23,7 +24,7 @@ pub async fn run(setting: Setting) -> Result<Verdict, Failure> {
     let mut trial = setting.trial(&gateways, Expectation::Everything);
     let rhythm = if setting.full { LONG } else { SHORT };
     let lanes = Lanes::start(&gateways, rhythm, !setting.no_proxy).await?;
-    trial.watch(setting.sizes.clients, |number| lanes.home(number)).await?;
+    trial.watch(setting.sizes.clients, |number| lanes.endpoint(number)).await?;
     trial.publish();
     sleep(setting.span()).await;
     // Lanes go on dropping while watchers catch up.

@@ -34,7 +34,7 @@ pub async fn run(setting: Setting) -> Result<Verdict, Failure> {
     }
     let lanes = Lanes::start(&gateways, SHORT, !setting.no_proxy).await?;
     let mut trial = setting.trial(&gateways, Expectation::Everything);
-    trial.watch(setting.sizes.clients, |number| lanes.home(number)).await?;
+    trial.watch(setting.sizes.clients, |number| lanes.endpoint(number)).await?;
     trial.publish();
     for _ in 0..setting.sizes.rounds {
         sleep(Duration::from_millis(random.u64(100..1000))).await;

@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     Failure,
-    proxy::{Proxy, Weather},
+    proxy::{Condition, Proxy},
     site::{DURABLE, Setting, at, readiness},
     trial::Expectation,
     verdict::Verdict,
@@ -23,27 +23,27 @@ pub async fn run(setting: Setting) -> Result<Verdict, Failure> {
     trial.watch(setting.sizes.clients, at(&gateways)).await?;
     trial.publish();
     sleep(Duration::from_secs(1)).await;
-    let connected = trial.floor.counts.connections.get();
+    let connected = trial.context.counts.connections.get();
 
     let begun = Instant::now();
-    proxy.set(Weather::Refusing);
+    proxy.set(Condition::Refusing);
     proxy.cut();
     let mut down = Vec::new();
     for gateway in &gateways {
         down.push(readiness(gateway.address(), false, setting.span() + BOUND).await?);
     }
     sleep(setting.span().saturating_sub(begun.elapsed())).await;
-    let unavailable = trial.floor.counts.unavailable.get();
-    proxy.set(Weather::Fair);
+    let unavailable = trial.context.counts.unavailable.get();
+    proxy.set(Condition::Normal);
     let mut up = Vec::new();
     for gateway in &gateways {
         up.push(readiness(gateway.address(), true, Duration::from_secs(60)).await?);
     }
     sleep(Duration::from_secs(1)).await;
 
-    let floor = trial.floor.clone();
+    let context = trial.context.clone();
     let mut verdict = trial.finish().await?;
-    let reconnected = floor.counts.connections.get() - connected;
+    let reconnected = context.counts.connections.get() - connected;
     if reconnected > 0 {
         verdict.complaints.push(format!("{reconnected} connections were made again"));
     }

@@ -6,8 +6,8 @@ use tokio::time::sleep;
 
 use crate::{
     Failure,
-    client::Home,
-    proxy::{Proxy, Weather},
+    client::Endpoint,
+    proxy::{Condition, Proxy},
     site::{Setting, StoreKind},
     trial::{Expectation, Trial},
     verdict::Verdict,
@@ -32,24 +32,24 @@ pub async fn run(setting: Setting) -> Result<Verdict, Failure> {
         proxies.push(Proxy::start(gateway.address()).await?);
     }
     // Half of the watchers miss nothing but what a slow machine makes them miss.
-    let home = |number: usize| {
+    let endpoint = |number: usize| {
         let way = number / 2 % gateways.len();
-        let door = if number.is_multiple_of(2) { proxies[way].address() } else { gateways[way].address() };
-        Home { doors: vec![door], ..Home::default() }
+        let address = if number.is_multiple_of(2) { proxies[way].address() } else { gateways[way].address() };
+        Endpoint { addresses: vec![address], ..Endpoint::default() }
     };
-    trial.watch(setting.sizes.clients, home).await?;
+    trial.watch(setting.sizes.clients, endpoint).await?;
     trial.publish();
     for _ in 0..setting.sizes.rounds {
         sleep(Duration::from_millis(500)).await;
         proxies.iter().for_each(|proxy| {
-            proxy.set(Weather::Refusing);
+            proxy.set(Condition::Refusing);
             proxy.cut();
         });
-        let before = trial.floor.counts.answered.get();
+        let before = trial.context.counts.answered.get();
         // Until every job's history has rotated by far.
         let enough = 3 * SHORT_HISTORY * setting.sizes.jobs;
-        trial.floor.counts.answered.reaches(before + enough as u64).await;
-        proxies.iter().for_each(|proxy| proxy.set(Weather::Fair));
+        trial.context.counts.answered.reaches(before + enough as u64).await;
+        proxies.iter().for_each(|proxy| proxy.set(Condition::Normal));
     }
     sleep(Duration::from_secs(1)).await;
     let mut verdict = trial.finish().await?;

@@ -6,7 +6,7 @@ use tokio::{sync::watch, time::sleep};
 
 use crate::{
     Failure,
-    client::Home,
+    client::Endpoint,
     site::{Setting, at},
     trial::{Expectation, Trial},
     verdict::Verdict,
@@ -32,14 +32,14 @@ pub async fn run(setting: Setting) -> Result<Verdict, Failure> {
     let mut trial = Trial::new(setup);
     trial.watch(setting.sizes.clients, at(&gateways)).await?;
     let reading = watch::Sender::new(true);
-    let doors = vec![gateways[0].address()];
+    let addresses = vec![gateways[0].address()];
     trial.add(
         "the stalled one".to_owned(),
         vec![Room::All],
-        Home { doors, reading: Some(reading.subscribe()), ..Home::default() },
+        Endpoint { addresses, reading: Some(reading.subscribe()), ..Endpoint::default() },
     );
     trial.publish();
-    let latencies = &trial.floor.latencies;
+    let latencies = &trial.context.latencies;
     let mut memory = Vec::new();
     for _ in 0..setting.sizes.rounds {
         for window in [WITHOUT, WITH] {
@@ -54,9 +54,9 @@ pub async fn run(setting: Setting) -> Result<Verdict, Failure> {
     }
     latencies.switch(BETWEEN);
     reading.send_replace(true);
-    let floor = trial.floor.clone();
+    let context = trial.context.clone();
     let mut verdict = trial.finish().await?;
-    let quantiles = |window| [0.5, 0.99].map(|share| floor.latencies.quantile(window, share));
+    let quantiles = |window| [0.5, 0.99].map(|share| context.latencies.quantile(window, share));
     let ([p50, p99], [with_p50, with_p99]) = (quantiles(WITHOUT), quantiles(WITH));
     let ratio = with_p99.as_secs_f64() / p99.as_secs_f64();
     verdict.remarks.push(format!("without: p50 {p50:.1?}, p99 {p99:.1?}"));

@@ -24,11 +24,11 @@ pub async fn run(setting: Setting) -> Result<Verdict, Failure> {
     let mut remarks = vec![format!("{clients} arrived one by one in {arrived:.1?}")];
     for _ in 0..setting.sizes.rounds {
         sleep(Duration::from_secs(1)).await;
-        let floor = &trial.floor;
-        let (begun, settled) = (Instant::now(), floor.settlings.get());
+        let context = &trial.context;
+        let (begun, settled) = (Instant::now(), context.settlings.get());
         trial.drop_all();
-        timeout(PATIENCE, floor.settlings.reaches(settled + clients)).await.map_err(|_| {
-            let back = floor.settlings.get() - settled;
+        timeout(PATIENCE, context.settlings.reaches(settled + clients)).await.map_err(|_| {
+            let back = context.settlings.get() - settled;
             format!("only {back} of {clients} watchers were back within {PATIENCE:?}")
         })?;
         let memory: Vec<_> = gateways.iter().map(|gateway| gateway.memory()).collect();

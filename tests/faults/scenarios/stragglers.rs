@@ -1,5 +1,5 @@
-//! One gateway is slow to reach Redis, so that events are stored later than younger ones of other jobs, while
-//! watchers lose their network. Whoever resumes by time misses none of them all the same.
+//! One gateway is slow to reach Redis, so that what it is given first is stored last, while watchers lose their network.
+//! Whoever comes back misses none of it.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use crate::{
     Failure,
     lanes::Lanes,
-    proxy::{Proxy, Weather},
+    proxy::{Condition, Proxy},
     site::Setting,
     trial::Expectation,
     verdict::Verdict,
@@ -29,10 +29,10 @@ pub async fn run(setting: Setting) -> Result<Verdict, Failure> {
     // Publishers publish by both, watchers watch by the fast one.
     gateways.push(slow);
     let mut trial = setting.trial(&gateways, Expectation::Everything);
-    trial.watch(setting.sizes.clients, |number| lanes.home(number)).await?;
-    proxy.set(Weather::Slow(SLOW));
+    trial.watch(setting.sizes.clients, |number| lanes.endpoint(number)).await?;
+    proxy.set(Condition::Slow(SLOW));
     trial.publish();
     sleep(setting.span()).await;
-    proxy.set(Weather::Fair);
+    proxy.set(Condition::Normal);
     trial.finish().await
 }

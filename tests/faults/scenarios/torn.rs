@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     Failure,
-    client::Home,
+    client::Endpoint,
     proxy::{Proxy, Way},
     site::{Setting, StoreKind},
     trial::Expectation,
@@ -32,8 +32,9 @@ pub async fn run(setting: Setting) -> Result<Verdict, Failure> {
         lanes.push(Proxy::start(gateways[number % gateways.len()].address()).await?);
     }
     let mut trial = setting.trial(&gateways, Expectation::Everything);
-    let home = |number: usize| Home { doors: vec![lanes[number % LANES].address()], ..Home::default() };
-    trial.watch(setting.sizes.clients, home).await?;
+    let endpoint =
+        |number: usize| Endpoint { addresses: vec![lanes[number % LANES].address()], ..Endpoint::default() };
+    trial.watch(setting.sizes.clients, endpoint).await?;
     trial.publish();
     let begun = Instant::now();
     while begun.elapsed() < setting.span() {

@@ -72,6 +72,13 @@ export async function clockPast(time) {
   while (Date.now() <= new Date(time).getTime()) await pause(1);
 }
 
+/** A time at which what was accepted then has its place in every room, and whatever comes next has a later one. */
+export async function timeAfter(timestamp) {
+  const time = Date.parse(timestamp) + 20;
+  await clockPast(time);
+  return time;
+}
+
 let counter = 0;
 
 /** An id that no other test uses. */

@@ -1,13 +1,14 @@
 //! Ten thousand events of one job handed over as fast as they are taken, to a thousand watchers.
 
-use crate::Error;
 use crate::drive::{cost, drive, faults};
+use crate::error::Error;
 use crate::figure::{Figure, figure, quantiles};
 use crate::frontier::Frontier;
 use crate::names::Names;
 use crate::order::Topic;
 use crate::publisher::{Pace, Plan, Publisher, Until};
-use crate::socket::{Room, Ticket};
+use crate::room::Room;
+use crate::socket::Assignment;
 use crate::stage::Stage;
 use crate::swarm::Swarm;
 
@@ -23,24 +24,24 @@ const WARM_UP_WINDOW: u64 = 64;
 
 /// Ten full batches, on so many connections at once.
 pub struct Burst {
-    pub lines: usize,
+    pub connections: usize,
 }
 
 impl Scenario for Burst {
     fn about(&self) -> String {
-        let calls = if self.lines == 1 { "one call after another" } else { "all calls at once" };
+        let calls = if self.connections == 1 { "one call after another" } else { "all calls at once" };
         format!("{EVENTS} events of one job in calls of {BATCH}, {calls}, to {WATCHERS} watchers.")
     }
 
     fn run(&self, stage: &mut Stage, knobs: Knobs) -> Result<Vec<Figure>, Error> {
         let names = Names::fresh();
-        let ticket = |_| Ticket { server: 0, room: Room::Job(0), jobs: 0..1 };
+        let assignment = |_| Assignment { server: 0, room: Room::Job(0), jobs: 0..1 };
         let mut swarm =
-            Swarm::new(names.clone(), stage.addresses().to_vec(), (0..WATCHERS).map(ticket).collect())?;
+            Swarm::new(names.clone(), stage.addresses().to_vec(), (0..WATCHERS).map(assignment).collect())?;
         swarm.connect_all(CONNECTING, CONNECT)?;
         let topic = Topic { names, jobs: 1, jobs_per_user: None };
-        let mut publisher = Publisher::new(stage.addresses(), self.lines, topic)?;
-        swarm.books.follow(Frontier::new(WATCHERS, publisher.complete()));
+        let mut publisher = Publisher::new(stage.addresses(), self.connections, topic)?;
+        swarm.stats.follow(Frontier::new(WATCHERS, publisher.complete()));
 
         let until = Until::Elapsed(knobs.warm_up());
         let warm_up = Plan { pace: Pace::Window(WARM_UP_WINDOW), batch: 16, until };

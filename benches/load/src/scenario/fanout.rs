@@ -1,20 +1,21 @@
 //! One job that many watch: at full speed, and at a steady pace.
 
-use crate::Error;
 use crate::drive::{cost, drive, faults};
+use crate::error::Error;
 use crate::figure::{Figure, figure, quantiles};
 use crate::frontier::Frontier;
 use crate::names::Names;
 use crate::order::Topic;
 use crate::publisher::{Pace, Plan, Publisher, Until};
-use crate::socket::{Room, Ticket};
+use crate::room::Room;
+use crate::socket::Assignment;
 use crate::stage::Stage;
 use crate::swarm::Swarm;
 
-use super::{CONNECT, CONNECTING, Knobs, PACED_LINES, Scenario};
+use super::{CONNECT, CONNECTING, Knobs, PACED_CONNECTIONS, Scenario};
 
 /// The publisher's connections at full speed.
-const LINES: usize = 32;
+const CONNECTIONS: usize = 32;
 
 /// Many watchers in one job's room.
 pub struct Fanout {
@@ -60,7 +61,7 @@ impl Scenario for Fanout {
         match self.rate {
             None => {
                 let calls = if self.batch == 1 {
-                    format!("one event a call, over {LINES} connections")
+                    format!("one event a call, over {CONNECTIONS} connections")
                 } else {
                     format!("calls of {} events", self.batch)
                 };
@@ -81,14 +82,14 @@ impl Scenario for Fanout {
 
     fn run(&self, stage: &mut Stage, knobs: Knobs) -> Result<Vec<Figure>, Error> {
         let names = Names::fresh();
-        let ticket = |n| Ticket { server: n % self.nodes, room: Room::Job(0), jobs: 0..1 };
-        let tickets = (0..self.watchers).map(ticket).collect();
-        let mut swarm = Swarm::new(names.clone(), stage.addresses().to_vec(), tickets)?;
+        let assignment = |n| Assignment { server: n % self.nodes, room: Room::Job(0), jobs: 0..1 };
+        let assignments = (0..self.watchers).map(assignment).collect();
+        let mut swarm = Swarm::new(names.clone(), stage.addresses().to_vec(), assignments)?;
         swarm.connect_all(CONNECTING, CONNECT)?;
-        let lines = if self.rate.is_some() { PACED_LINES } else { LINES };
+        let connections = if self.rate.is_some() { PACED_CONNECTIONS } else { CONNECTIONS };
         let topic = Topic { names, jobs: 1, jobs_per_user: None };
-        let mut publisher = Publisher::new(&stage.addresses()[..1], lines, topic)?;
-        swarm.books.follow(Frontier::new(self.watchers as u32, publisher.complete()));
+        let mut publisher = Publisher::new(&stage.addresses()[..1], connections, topic)?;
+        swarm.stats.follow(Frontier::new(self.watchers as u32, publisher.complete()));
 
         let first = Plan { pace: Pace::Answers, batch: 1, until: Until::Events(1) };
         drive(stage, &mut swarm, &mut publisher, first, |_| ())?;

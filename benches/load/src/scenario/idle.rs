@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use crate::Error;
+use crate::error::Error;
 use crate::figure::{Figure, fault, figure};
 use crate::names::Names;
 use crate::proc::memory;
-use crate::socket::{Room, Ticket};
+use crate::room::Room;
+use crate::socket::Assignment;
 use crate::stage::Stage;
 use crate::swarm::Swarm;
 
@@ -30,12 +31,12 @@ impl Scenario for Idle {
 
     fn run(&self, stage: &mut Stage, _knobs: Knobs) -> Result<Vec<Figure>, Error> {
         let watchers = self.watchers;
-        let ticket = |n| {
+        let assignment = |n| {
             let job = if self.shared { 0 } else { n };
-            Ticket { server: 0, room: Room::Job(job), jobs: job..job + 1 }
+            Assignment { server: 0, room: Room::Job(job), jobs: job..job + 1 }
         };
         let mut swarm =
-            Swarm::new(Names::fresh(), stage.addresses().to_vec(), (0..watchers).map(ticket).collect())?;
+            Swarm::new(Names::fresh(), stage.addresses().to_vec(), (0..watchers).map(assignment).collect())?;
         let pid = stage.pids()[0];
         let before = memory(pid)?;
         swarm.connect_all(CONNECTING, CONNECT)?;
@@ -43,7 +44,7 @@ impl Scenario for Idle {
         let after = memory(pid)?;
         let each = |kib: f64| kib / f64::from(watchers);
         let mut figures = vec![
-            figure("watchers", swarm.books.watching as f64),
+            figure("watchers", swarm.stats.watching as f64),
             figure("RSS before MiB", before.rss / 1024.0),
             figure("RSS after MiB", after.rss / 1024.0),
             figure("RSS KiB/watcher", each(after.rss - before.rss)),
@@ -51,8 +52,8 @@ impl Scenario for Idle {
         if let (Some(before), Some(after)) = (before.pss, after.pss) {
             figures.push(figure("PSS KiB/watcher", each(after - before)));
         }
-        figures.push(fault("refused", swarm.books.refused.values().sum()));
-        figures.push(fault("cut off", swarm.books.cut.values().sum()));
+        figures.push(fault("refused", swarm.stats.refused.values().sum()));
+        figures.push(fault("cut off", swarm.stats.cut.values().sum()));
         swarm.leave();
         Ok(figures)
     }

@@ -1,12 +1,13 @@
 //! Several processes on one Redis: how the cost of an event grows with their number.
 
-use crate::Error;
 use crate::drive::{cost, faults};
+use crate::error::Error;
 use crate::figure::{Figure, figure, quantiles};
 use crate::names::Names;
 use crate::order::Topic;
 use crate::publisher::Publisher;
-use crate::socket::{Room, Ticket};
+use crate::room::Room;
+use crate::socket::Assignment;
 use crate::stage::Stage;
 use crate::swarm::Swarm;
 
@@ -14,7 +15,7 @@ use super::{CONNECT, CONNECTING, Knobs, Scenario, as_fast_as_answered};
 
 const JOBS: u32 = 100;
 const WATCHERS: u32 = 1_000;
-const LINES: usize = 32;
+const CONNECTIONS: usize = 32;
 
 /// The same watchers and jobs on so many processes.
 pub struct Nodes {
@@ -24,12 +25,12 @@ pub struct Nodes {
 }
 
 impl Nodes {
-    fn tickets(&self) -> Vec<Ticket> {
+    fn assignments(&self) -> Vec<Assignment> {
         let of_one_job = (0..WATCHERS).map(|watcher| {
             let job = watcher % JOBS;
-            Ticket { server: job as usize % self.nodes, room: Room::Job(job), jobs: job..job + 1 }
+            Assignment { server: job as usize % self.nodes, room: Room::Job(job), jobs: job..job + 1 }
         });
-        let of_all = (0..self.nodes).map(|server| Ticket { server, room: Room::All, jobs: 0..JOBS });
+        let of_all = (0..self.nodes).map(|server| Assignment { server, room: Room::All, jobs: 0..JOBS });
         of_one_job.chain(of_all.take(if self.everywhere { self.nodes } else { 0 })).collect()
     }
 }
@@ -40,7 +41,7 @@ impl Scenario for Nodes {
         let also = if self.everywhere { "; each process also has a watcher of all jobs" } else { "" };
         format!(
             "{nodes} processes on one Redis; {JOBS} jobs with {} watchers each, all of a job's on one process{also}. \
-             One event a call, {LINES} calls under way, to all processes alike.",
+             One event a call, {CONNECTIONS} calls under way, to all processes alike.",
             WATCHERS / JOBS
         )
     }
@@ -51,10 +52,10 @@ impl Scenario for Nodes {
 
     fn run(&self, stage: &mut Stage, knobs: Knobs) -> Result<Vec<Figure>, Error> {
         let names = Names::fresh();
-        let mut swarm = Swarm::new(names.clone(), stage.addresses().to_vec(), self.tickets())?;
+        let mut swarm = Swarm::new(names.clone(), stage.addresses().to_vec(), self.assignments())?;
         swarm.connect_all(CONNECTING, CONNECT)?;
         let topic = Topic { names, jobs: JOBS, jobs_per_user: None };
-        let mut publisher = Publisher::new(stage.addresses(), LINES, topic)?;
+        let mut publisher = Publisher::new(stage.addresses(), CONNECTIONS, topic)?;
 
         let measured = as_fast_as_answered(stage, &mut swarm, &mut publisher, 1, knobs)?;
 

@@ -1,7 +1,7 @@
 //! Nobody watches: what accepting an event costs.
 
-use crate::Error;
 use crate::drive::{cost, faults};
+use crate::error::Error;
 use crate::figure::{Figure, figure, quantiles};
 use crate::names::Names;
 use crate::order::Topic;
@@ -15,20 +15,20 @@ use super::{Knobs, Scenario, as_fast_as_answered};
 pub struct Publish {
     pub jobs: u32,
     pub batch: usize,
-    pub lines: usize,
+    pub connections: usize,
 }
 
 impl Scenario for Publish {
     fn about(&self) -> String {
-        let Self { jobs, batch, lines } = self;
-        format!("No watchers; calls of {batch} event(s), {lines} under way, over {jobs} jobs.")
+        let Self { jobs, batch, connections } = self;
+        format!("No watchers; calls of {batch} event(s), {connections} under way, over {jobs} jobs.")
     }
 
     fn run(&self, stage: &mut Stage, knobs: Knobs) -> Result<Vec<Figure>, Error> {
         let names = Names::fresh();
         let mut swarm = Swarm::new(names.clone(), stage.addresses().to_vec(), Vec::new())?;
         let topic = Topic { names, jobs: self.jobs, jobs_per_user: None };
-        let mut publisher = Publisher::new(stage.addresses(), self.lines, topic)?;
+        let mut publisher = Publisher::new(stage.addresses(), self.connections, topic)?;
 
         let measured = as_fast_as_answered(stage, &mut swarm, &mut publisher, self.batch, knobs)?;
 

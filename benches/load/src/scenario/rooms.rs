@@ -1,12 +1,13 @@
 //! Many rooms of few watchers: what an event costs when hardly anybody is there to share it.
 
-use crate::Error;
 use crate::drive::{cost, faults};
+use crate::error::Error;
 use crate::figure::{Figure, figure, quantiles};
 use crate::names::Names;
 use crate::order::Topic;
 use crate::publisher::Publisher;
-use crate::socket::{Room, Ticket};
+use crate::room::Room;
+use crate::socket::Assignment;
 use crate::stage::Stage;
 use crate::swarm::Swarm;
 
@@ -20,30 +21,30 @@ const JOBS_PER_USER: u32 = WATCHERS / USERS;
 pub struct Rooms {
     of_users: bool,
     batch: usize,
-    lines: usize,
+    connections: usize,
 }
 
 impl Rooms {
     /// Each watcher in the room of a job of its own.
-    pub fn of_jobs(batch: usize, lines: usize) -> Self {
-        Self { of_users: false, batch, lines }
+    pub fn of_jobs(batch: usize, connections: usize) -> Self {
+        Self { of_users: false, batch, connections }
     }
 
     /// Ten watchers for each user, and ten jobs.
     pub fn of_users() -> Self {
-        Self { of_users: true, batch: 1, lines: 32 }
+        Self { of_users: true, batch: 1, connections: 32 }
     }
 
-    fn ticket(&self, watcher: u32) -> Ticket {
+    fn assignment(&self, watcher: u32) -> Assignment {
         if self.of_users {
             let user = watcher % USERS;
-            Ticket {
+            Assignment {
                 server: 0,
                 room: Room::User(user),
                 jobs: user * JOBS_PER_USER..(user + 1) * JOBS_PER_USER,
             }
         } else {
-            Ticket { server: 0, room: Room::Job(watcher), jobs: watcher..watcher + 1 }
+            Assignment { server: 0, room: Room::Job(watcher), jobs: watcher..watcher + 1 }
         }
     }
 }
@@ -55,20 +56,20 @@ impl Scenario for Rooms {
         } else {
             format!("{WATCHERS} watchers, each of a job of its own")
         };
-        let Self { batch, lines, .. } = self;
+        let Self { batch, connections, .. } = self;
         match batch {
-            1 => format!("{rooms}; one event a call, {lines} calls under way."),
-            _ => format!("{rooms}; {batch} events of different jobs a call, {lines} calls under way."),
+            1 => format!("{rooms}; one event a call, {connections} calls under way."),
+            _ => format!("{rooms}; {batch} events of different jobs a call, {connections} calls under way."),
         }
     }
 
     fn run(&self, stage: &mut Stage, knobs: Knobs) -> Result<Vec<Figure>, Error> {
         let names = Names::fresh();
-        let tickets = (0..WATCHERS).map(|watcher| self.ticket(watcher)).collect();
-        let mut swarm = Swarm::new(names.clone(), stage.addresses().to_vec(), tickets)?;
+        let assignments = (0..WATCHERS).map(|watcher| self.assignment(watcher)).collect();
+        let mut swarm = Swarm::new(names.clone(), stage.addresses().to_vec(), assignments)?;
         swarm.connect_all(CONNECTING, CONNECT)?;
         let topic = Topic { names, jobs: WATCHERS, jobs_per_user: self.of_users.then_some(JOBS_PER_USER) };
-        let mut publisher = Publisher::new(stage.addresses(), self.lines, topic)?;
+        let mut publisher = Publisher::new(stage.addresses(), self.connections, topic)?;
 
         let measured = as_fast_as_answered(stage, &mut swarm, &mut publisher, self.batch, knobs)?;
 

@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use crate::Error;
+use crate::error::Error;
 use crate::figure::{Figure, fault, figure, quantiles};
 use crate::latency::Histogram;
 use crate::names::Names;
 use crate::proc::thread_cpu;
-use crate::socket::{Room, Ticket};
+use crate::room::Room;
+use crate::socket::Assignment;
 use crate::stage::Stage;
 use crate::swarm::Swarm;
 
@@ -31,14 +32,14 @@ impl Scenario for Storm {
     }
 
     fn run(&self, stage: &mut Stage, knobs: Knobs) -> Result<Vec<Figure>, Error> {
-        let ticket = |n| Ticket { server: 0, room: Room::Job(n), jobs: n..n + 1 };
+        let assignment = |n| Assignment { server: 0, room: Room::Job(n), jobs: n..n + 1 };
         let mut swarm =
-            Swarm::new(Names::fresh(), stage.addresses().to_vec(), (0..self.wave).map(ticket).collect())?;
+            Swarm::new(Names::fresh(), stage.addresses().to_vec(), (0..self.wave).map(assignment).collect())?;
         self.waves(&mut swarm, knobs.warm_up())?;
         stage.rest(SETTLE)?;
 
-        swarm.books.serving = Histogram::default();
-        swarm.books.refused.clear();
+        swarm.stats.serving = Histogram::default();
+        swarm.stats.refused.clear();
         let (cpu, own_cpu) = (stage.cpu()?, thread_cpu());
         let (clients, seconds) = self.waves(&mut swarm, knobs.measured(4.0, 2.0))?;
         let own_cpu = thread_cpu() - own_cpu;
@@ -52,9 +53,9 @@ impl Scenario for Storm {
         ];
         figures.extend(cpu.redis.map(|redis| figure("Redis CPU µs/client", each(redis))));
         figures.push(figure("sum CPU µs/client", each(cpu.servers + cpu.redis.unwrap_or(0.0))));
-        figures.extend(quantiles("", &swarm.books.serving, &[0.5, 0.99]));
-        figures.push(fault("refused", swarm.books.refused.values().sum()));
-        figures.push(fault("cut off", swarm.books.cut.values().sum()));
+        figures.extend(quantiles("", &swarm.stats.serving, &[0.5, 0.99]));
+        figures.push(fault("refused", swarm.stats.refused.values().sum()));
+        figures.push(fault("cut off", swarm.stats.cut.values().sum()));
         figures.push(figure("watching thread %", 100.0 * own_cpu.as_secs_f64() / seconds));
         Ok(figures)
     }

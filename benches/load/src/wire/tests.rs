@@ -1,3 +1,5 @@
+//! Frames and packets as servers send them, whole, cut and damaged.
+
 use super::*;
 
 fn event(names: &Names, job: u32, sent: u64, seq: u64) -> Vec<u8> {
@@ -22,7 +24,7 @@ fn server_frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
 #[test]
 fn a_delivery_is_read() {
     let names = Names::fresh();
-    let expected = Delivery { job: 7, seq: 1_764_000_000_001, sent: 1_234_567 };
+    let expected = Delivery { job: 7, seq: 1_764_000_000_001, sent: 1_234_567, position: None };
     assert_eq!(packet(&event(&names, 7, 1_234_567, 1_764_000_000_001), &names), Packet::Delivery(expected));
 }
 
@@ -51,11 +53,30 @@ fn packets_are_told_apart() {
 }
 
 #[test]
+fn a_delivery_of_a_shared_room_has_its_place() {
+    let names = Names::fresh();
+    let mut text = event(&names, 7, 1_234_567, 99);
+    text.pop();
+    text.extend_from_slice(br#",{"user:u-x-00001":"1795892034735-12"}]"#);
+    let position = Some(Position { millis: 1_795_892_034_735, number: 12 });
+    assert_eq!(
+        packet(&text, &names),
+        Packet::Delivery(Delivery { job: 7, seq: 99, sent: 1_234_567, position })
+    );
+    let gap = br#"42/jobs,["job:gap",{"jobId":"b","from":5,"to":5},{"all-jobs":"1795892034735-1"}]"#;
+    assert_eq!(packet(gap, &names), Packet::Gap { from: 5, to: 5 });
+}
+
+#[test]
 fn a_subscription_is_a_success_or_not() {
-    assert_eq!(subscribed(br#"[{"success":true,"room":"job:b","latest":null}]"#), Some(0));
-    assert_eq!(subscribed(br#"[{"success":true,"room":"all-jobs"}]"#), Some(0));
-    assert_eq!(subscribed(br#"[{"success":true,"latest":[{"seq":4}]}]"#), Some(0));
-    assert_eq!(subscribed(br#"[{"success":true,"latest":{"message":"\"seq\":1","seq":77}}]"#), Some(77));
+    let plain = Subscribed { replaying: 0, position: None };
+    assert_eq!(subscribed(br#"[{"success":true,"room":"job:b","latest":null}]"#), Some(plain));
+    assert_eq!(subscribed(br#"[{"success":true,"latest":[{"seq":4}]}]"#), Some(plain));
+    let resumed = Subscribed { replaying: 7, position: Some(Position { millis: 5, number: 0 }) };
+    assert_eq!(
+        subscribed(br#"[{"success":true,"latest":[],"position":"5-0","replaying":7}]"#),
+        Some(resumed)
+    );
     assert_eq!(subscribed(br#"[{"success":false,"error":{"code":"forbidden"}}]"#), None);
     assert_eq!(subscribed(b"[]"), None);
 }

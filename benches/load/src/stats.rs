@@ -1,16 +1,18 @@
 //! What all watchers of a run have met: deliveries, times, refusals.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use crate::frontier::Frontier;
 use crate::latency::Histogram;
 use crate::names::Names;
-use crate::socket::Over;
+use crate::over::Over;
+use crate::room::Room;
 use crate::tally::{Arrival, Tally};
-use crate::wire::Delivery;
+use crate::wire::{Delivery, Position};
 
 /// Shared by all sockets of a swarm.
-pub struct Books {
+pub struct Stats {
     pub names: Names,
     pub tally: Tally,
     /// From the publisher's call to the watcher.
@@ -21,8 +23,10 @@ pub struct Books {
     pub last_delivery: u64,
     /// How many watchers are subscribed right now.
     pub watching: usize,
-    /// Whether watchers that come back name the newest number that they have.
+    /// Whether watchers that come back go on where they were.
     pub resuming: bool,
+    /// Where each watcher is in its shared room.
+    positions: Vec<Option<Position>>,
     /// How many `job:gap` notices came, and how many numbers they named.
     pub gaps: u64,
     pub gap_numbers: u64,
@@ -32,8 +36,8 @@ pub struct Books {
     frontier: Option<Frontier>,
 }
 
-impl Books {
-    /// Empty books for jobs of these names.
+impl Stats {
+    /// Nothing yet, for jobs of these names.
     pub fn new(names: Names) -> Self {
         Self {
             names,
@@ -43,6 +47,7 @@ impl Books {
             last_delivery: 0,
             watching: 0,
             resuming: false,
+            positions: Vec::new(),
             gaps: 0,
             gap_numbers: 0,
             refused: BTreeMap::new(),
@@ -61,13 +66,31 @@ impl Books {
         self.frontier.as_mut().map_or(Ok(()), Frontier::tell)
     }
 
-    /// The newest number that a watcher has, if it may ask to go on after it.
-    pub fn newest(&self, watcher: usize) -> Option<u64> {
-        self.resuming.then(|| self.tally.newest(watcher))
+    /// Adds a watcher of these jobs; the first one added is number 0.
+    pub fn add_watcher(&mut self, jobs: Range<u32>) {
+        self.tally.add_watcher(jobs);
+        self.positions.push(None);
     }
 
-    /// Books a delivery that came `now`.
+    /// Where a watcher goes on, as JSON: after a number in a job's room, after a position in others.
+    pub fn resume(&self, watcher: usize, room: Room) -> Option<String> {
+        match room {
+            _ if !self.resuming => None,
+            Room::Job(_) => Some(self.tally.newest(watcher).to_string()),
+            _ => self.positions[watcher].map(|position| format!("\"{position}\"")),
+        }
+    }
+
+    /// Counts that a watcher's subscription begins, in a shared room at that place.
+    pub fn begin(&mut self, watcher: usize, position: Option<Position>) {
+        self.positions[watcher] = position;
+    }
+
+    /// Counts a delivery that came `now`.
     pub fn delivery(&mut self, watcher: usize, delivery: Delivery, now: u64) -> Result<(), Over> {
+        if delivery.position.is_some() {
+            self.positions[watcher] = delivery.position;
+        }
         match self.tally.record(watcher, delivery.job, delivery.seq) {
             Arrival::Next { after } => {
                 if let Some(frontier) = &mut self.frontier {
@@ -83,13 +106,13 @@ impl Books {
         Ok(())
     }
 
-    /// Books a notice of numbers that are no longer kept.
+    /// Counts a notice of numbers that are no longer kept.
     pub fn gap(&mut self, from: u64, to: u64) {
         self.gaps += 1;
         self.gap_numbers += (to + 1).saturating_sub(from);
     }
 
-    /// Books that a watcher is subscribed and up to date, so many microseconds after it called connect.
+    /// Counts that a watcher is subscribed and up to date, so many microseconds after it called connect.
     pub fn served(&mut self, micros: u64) {
         self.serving.record(micros);
     }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
-use crate::Error;
+use crate::error::Error;
 
 /// A call under way.
 #[derive(Clone, Copy)]
@@ -21,7 +21,7 @@ pub struct Call {
 }
 
 /// One connection, with one call under way at the most.
-pub struct Line {
+pub struct Connection {
     server: SocketAddr,
     token: Token,
     stream: Option<TcpStream>,
@@ -34,7 +34,7 @@ pub struct Line {
     call: Option<Call>,
 }
 
-impl Line {
+impl Connection {
     /// To this server; not connected yet.
     pub fn new(server: SocketAddr, token: Token) -> Self {
         let (request, received) = (Vec::new(), Vec::new());
@@ -173,12 +173,12 @@ mod tests {
     }
 
     /// Turns until there is an answer of three bytes.
-    fn answered(line: &mut Line, poll: &mut Poll) -> Result<(), Error> {
+    fn answered(connection: &mut Connection, poll: &mut Poll) -> Result<(), Error> {
         let mut events = Events::with_capacity(8);
         for _ in 0..100 {
             poll.poll(&mut events, Some(Duration::from_millis(20)))?;
-            line.advance(poll.registry())?;
-            if line.take_answer(|bytes| Ok((bytes.len() >= 3).then_some(((), 3))))?.is_some() {
+            connection.advance(poll.registry())?;
+            if connection.take_answer(|bytes| Ok((bytes.len() >= 3).then_some(((), 3))))?.is_some() {
                 return Ok(());
             }
         }
@@ -204,20 +204,20 @@ mod tests {
     #[test]
     fn a_kept_connection_that_was_closed_is_opened_again() {
         let mut poll = Poll::new().unwrap();
-        let mut line = Line::new(server(&[true, true, true]), Token(0));
+        let mut connection = Connection::new(server(&[true, true, true]), Token(0));
         for _ in 0..3 {
-            line.send(poll.registry(), call(), |request| request.extend_from_slice(b"call")).unwrap();
-            answered(&mut line, &mut poll).unwrap();
+            connection.send(poll.registry(), call(), |request| request.extend_from_slice(b"call")).unwrap();
+            answered(&mut connection, &mut poll).unwrap();
         }
     }
 
     #[test]
     fn a_new_connection_that_is_closed_without_an_answer_is_a_fault() {
         let mut poll = Poll::new().unwrap();
-        let mut line = Line::new(server(&[true, false]), Token(0));
-        line.send(poll.registry(), call(), |request| request.extend_from_slice(b"call")).unwrap();
-        answered(&mut line, &mut poll).unwrap();
-        let sent = line.send(poll.registry(), call(), |request| request.extend_from_slice(b"call"));
-        assert!(sent.and_then(|()| answered(&mut line, &mut poll)).is_err());
+        let mut connection = Connection::new(server(&[true, false]), Token(0));
+        connection.send(poll.registry(), call(), |request| request.extend_from_slice(b"call")).unwrap();
+        answered(&mut connection, &mut poll).unwrap();
+        let sent = connection.send(poll.registry(), call(), |request| request.extend_from_slice(b"call"));
+        assert!(sent.and_then(|()| answered(&mut connection, &mut poll)).is_err());
     }
 }
