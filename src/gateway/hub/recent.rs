@@ -5,19 +5,19 @@ use std::collections::{HashMap, VecDeque};
 
 use crate::{position::Position, room::Room, store::Arrival};
 
-/// How much is remembered at the most, in bytes of events.
-const CAPACITY: usize = 4 << 20;
+/// How much is remembered at the most, in bytes of events. The hub's model has little, so that it runs out.
+const CAPACITY: usize = if cfg!(test) { 2000 } else { 4 << 20 };
 
 /// What an entry takes besides its event.
 const OVERHEAD: usize = 256;
 
 /// The tails of rooms' logs.
+#[derive(Default)]
 pub struct Recent {
     tails: HashMap<Room, Tail>,
     /// The rooms of the entries, in the order in which they came, those of forgotten ones too.
     order: VecDeque<Room>,
     bytes: usize,
-    capacity: usize,
 }
 
 /// Entries of one room's log, without a hole.
@@ -33,17 +33,7 @@ impl Tail {
     }
 }
 
-impl Default for Recent {
-    fn default() -> Self {
-        Self::with_capacity(CAPACITY)
-    }
-}
-
 impl Recent {
-    pub fn with_capacity(capacity: usize) -> Self {
-        Self { tails: HashMap::new(), order: VecDeque::new(), bytes: 0, capacity }
-    }
-
     /// Remembers an entry that follows on `previous` in a room's log. Where that is not the last one that is remembered,
     /// the entry is a beginning.
     pub fn push(&mut self, room: &Room, previous: Position, position: Position, arrival: &Arrival) {
@@ -59,7 +49,7 @@ impl Recent {
         tail.entries.push_back((position, arrival.clone()));
         self.order.push_back(room.clone());
         self.bytes += size(arrival);
-        while (self.bytes > self.capacity || self.order.len() > self.capacity / OVERHEAD)
+        while (self.bytes > CAPACITY || self.order.len() > CAPACITY / OVERHEAD)
             && let Some(room) = self.order.pop_front()
         {
             self.drop_oldest(&room);
