@@ -71,6 +71,8 @@ impl<T: Send + 'static, A: Send + 'static, E: Clone + Send + Sync + 'static> Bat
         let sent = async move {
             // It is never closed.
             let _turn = on_their_way.acquire().await;
+            // Whoever is about to send as well may join.
+            tokio::task::yield_now().await;
             let items = std::mem::take(&mut *lock(&closing));
             let answers = send(items).await?;
             Ok(Arc::new(Mutex::new(answers.into_iter().map(Some).collect())))

@@ -26,6 +26,9 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_m
 /// How long what [`Client::ping`] writes stays.
 const PROBE_LIFETIME: Duration = Duration::from_secs(60);
 
+/// How many keys are tried to find one of a slot that a server holds.
+const PROBE_TRIES: u32 = 100_000;
+
 /// A way to the servers. Cloning gives another handle on the same one.
 #[derive(Debug, Clone)]
 pub struct Client(Arc<Topology>);
@@ -117,14 +120,18 @@ impl Client {
     pub async fn ping(&self, prefix: &str) -> Result<(), Error> {
         let slots = self.0.slots();
         let key_on = |server: &Arc<Server>| {
-            let mut keys = (0u32..).map(|number| format!("{prefix}{number}"));
+            let mut keys = (0..PROBE_TRIES).map(|number| format!("{prefix}{number}"));
             keys.find(|key| slots.holds(server, Slot::of(key)))
         };
         let ping = |server: Arc<Server>| async move {
-            let mut set = redis::cmd("SET");
-            let milliseconds = PROBE_LIFETIME.as_millis() as u64;
-            set.arg(key_on(&server)).arg(1).arg("PX").arg(milliseconds);
-            server.ask::<()>(&set).await
+            match key_on(&server) {
+                Some(key) => {
+                    let mut set = redis::cmd("SET");
+                    server.ask::<()>(set.arg(key).arg(1).arg("EX").arg(PROBE_LIFETIME.as_secs())).await
+                }
+                // The prefix has a hash tag, which leads elsewhere.
+                None => server.ask::<()>(&redis::cmd("PING")).await,
+            }
         };
         let answers = join_all(slots.servers().into_iter().map(ping));
         let answers = tokio::time::timeout(DEADLINE, answers).await.map_err(|_| Error::Timeout)?;

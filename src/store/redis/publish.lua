@@ -99,9 +99,11 @@ local function remember(key, fingerprint, seq, time)
     'keys:' .. text(newest), key, 'keys:oldest', text(oldest), 'keys:newest', text(newest))
 end
 
-local events, seqs, owners, answers, keyed = {}, {}, {}, {}, {}
+local events, seqs, users, tenants, answers, keyed = {}, {}, {}, {}, {}, {}
 
-local function answer(word, seq, time) return table.concat({word, seq, time, user, tenant}, ' ') end
+local function answer(word, seq, time)
+  return word .. ' ' .. seq .. ' ' .. time .. ' ' .. user .. ' ' .. tenant
+end
 
 -- The next number. The first of a job is the time; where the end of the history may have been lost it jumps.
 local function next_number()
@@ -137,7 +139,7 @@ local function accept(head, its_user, its_tenant, needs_open, finishes, key, fin
   if tenant ~= '' then event = event .. ',"tenantId":"' .. tenant .. '"' end
   local place = #events + 1
   events[place] = event .. ',"timestamp":"' .. timestamp .. '","seq":' .. seq .. '}'
-  seqs[place], owners[place] = seq, {user, tenant}
+  seqs[place], users[place], tenants[place] = seq, user, tenant
   if key ~= '' then keyed[key] = {seq = seq, timestamp = timestamp, fingerprint = fingerprint} end
   return answer('ok', seq, timestamp)
 end
@@ -206,14 +208,14 @@ local all_jobs, user_log, tenant_log = KEYS[4], nil, nil
 if user ~= '' then user_log = KEYS[6] end
 if tenant ~= '' then tenant_log = KEYS[#KEYS - 1] end
 for place, event in ipairs(events) do
-  local seq, owner = seqs[place], owners[place]
-  local entry, in_user, in_tenant = seq .. ' ' .. job, '-', '-'
-  if owner[1] ~= '' then in_user = add(user_log, from, entry) end
-  if owner[2] ~= '' then in_tenant = add(tenant_log, from, entry) end
-  local message = table.concat({'j', in_user, in_tenant, add(all_jobs, from, entry), event}, ' ')
+  local in_users, in_tenants = users[place] ~= '', tenants[place] ~= ''
+  local entry, in_user, in_tenant = seqs[place] .. ' ' .. job, '-', '-'
+  if in_users then in_user = add(user_log, from, entry) end
+  if in_tenants then in_tenant = add(tenant_log, from, entry) end
+  local message = 'j ' .. in_user .. ' ' .. in_tenant .. ' ' .. add(all_jobs, from, entry) .. ' ' .. event
   redis.call('SPUBLISH', state, message)
-  if owner[1] ~= '' then redis.call('SPUBLISH', user_log, message) end
-  if owner[2] ~= '' then redis.call('SPUBLISH', tenant_log, message) end
+  if in_users then redis.call('SPUBLISH', user_log, message) end
+  if in_tenants then redis.call('SPUBLISH', tenant_log, message) end
   redis.call('SPUBLISH', all_jobs, message)
   if is_trimmed_at(place) then
     trim(all_jobs, ALL_JOBS_ENTRIES)
