@@ -9,7 +9,7 @@ use super::{
     hub::{Fill, Hub},
     live,
 };
-use crate::position::Position;
+use crate::{position::Position, room::Room};
 
 /// How many rooms are read at once.
 const ROOMS_AT_ONCE: usize = 64;
@@ -32,7 +32,8 @@ async fn fill(gateway: &Gateway, due: Fill) {
     let (mut pages, mut next) = (Pages::default(), Some(due));
     while let Some(mut fill) = next {
         let mut page = pages.read(gateway, &fill.room, fill.after).await;
-        if page.end < fill.after {
+        let is_entry = matches!(fill.room, Room::Job(_)) || fill.after.number() > 0;
+        if is_entry && page.end < fill.after {
             // The log has lost its tail, or began anew: what is younger than all that was delivered tells.
             fill.after = Position::START;
             page = pages.read(gateway, &fill.room, fill.after).await;
