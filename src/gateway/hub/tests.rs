@@ -728,3 +728,124 @@ fn a_lost_tail_costs_nothing_else() {
 fn a_log_that_began_anew_is_followed() {
     property("flushes", 2000, steps(3, 2, 2), |steps| run(1, steps));
 }
+
+/// What properties have found, as the smallest case of each.
+mod found {
+    use super::{Step::*, run};
+
+    #[test]
+    fn memory_has_no_hole_where_a_first_join_moves_the_edge() {
+        let early = [Connect(0), Publish(0, 0), BeginJoin(0, 3), Publish(0, 0), Receive(0, 0), Publish(0, 0)];
+        let late = [Publish(0, 0), Join(0, Some(1)), Publish(0, 0), Join(0, None), Publish(0, 0)];
+        run(1, &[&early[..], &late[..]].concat());
+    }
+
+    #[test]
+    fn what_came_while_a_second_room_was_joined_comes_once() {
+        let first =
+            [Connect(1), BeginJoin(0, 3), Join(0, None), Join(0, None), Publish(0, 0), BeginJoin(0, 5)];
+        let second = [Join(0, None), Publish(0, 0), Receive(0, 3), Join(0, None)];
+        run(1, &[&first[..], &second[..]].concat());
+    }
+
+    #[test]
+    fn a_room_that_is_not_whole_comes_before_one_that_was_joined_later() {
+        let cut = [
+            Connect(9),
+            BeginJoin(0, 3),
+            Join(0, None),
+            Join(0, None),
+            Toggle(0),
+            Publish(0, 0),
+            Publish(0, 0),
+        ];
+        let back = [Toggle(0), BeginJoin(0, 5), Publish(0, 0), Join(0, None), Join(0, None), Publish(0, 0)];
+        run(1, &[&cut[..], &back[..]].concat());
+    }
+
+    #[test]
+    fn a_cursor_at_the_edge_keeps_its_turn_until_its_room_is_whole() {
+        let cut =
+            [Publish(0, 0), Connect(0), BeginJoin(0, 24), Join(0, None), Publish(0, 0), Toggle(0), Toggle(0)];
+        let join =
+            [Join(0, None), BeginJoin(0, 5), Publish(0, 0), Publish(0, 0), Publish(0, 0), Join(0, None)];
+        run(1, &[&cut[..], &join[..], &[Publish(0, 0)]].concat());
+    }
+
+    #[test]
+    fn rooms_wait_in_the_order_in_which_they_were_joined() {
+        let join = [
+            Connect(5),
+            BeginJoin(0, 5),
+            Join(0, None),
+            Join(0, None),
+            Publish(1, 0),
+            Publish(1, 0),
+            Receive(0, 0),
+        ];
+        let cut = [
+            Toggle(0),
+            Toggle(0),
+            Publish(1, 0),
+            BeginJoin(0, 1),
+            Join(0, None),
+            Join(0, None),
+            Publish(1, 0),
+        ];
+        run(1, &[&join[..], &cut[..]].concat());
+    }
+
+    #[test]
+    fn leaving_a_room_frees_what_waits_for_it() {
+        let join =
+            [Connect(0), BeginJoin(0, 29), Toggle(0), Toggle(0), Receive(0, 1), Join(0, None), Join(0, None)];
+        let wait = [BeginJoin(0, 55), Join(0, None), Publish(1, 0), Join(0, None), Receive(0, 0), CatchUp(0)];
+        run(1, &[&join[..], &wait[..], &[Leave(0, 47)]].concat());
+    }
+
+    #[test]
+    fn what_one_room_skips_another_one_still_brings() {
+        let join = [
+            Publish(2, 0),
+            Connect(9),
+            BeginJoin(0, 2),
+            Join(0, None),
+            Join(0, None),
+            Publish(2, 0),
+            Receive(0, 0),
+        ];
+        let skip = [
+            Publish(2, 0),
+            Publish(2, 0),
+            BeginJoin(0, 4),
+            Join(0, Some(1)),
+            Join(0, None),
+            CatchUp(0),
+            CatchUp(0),
+        ];
+        run(2, &[&join[..], &skip[..]].concat());
+    }
+
+    #[test]
+    fn a_room_that_was_left_has_brought_what_it_brought() {
+        let join = [
+            Connect(9),
+            BeginJoin(0, 5),
+            Join(0, None),
+            Join(0, None),
+            BeginJoin(0, 4),
+            Join(0, None),
+            Join(0, None),
+        ];
+        let leave = [Publish(2, 0), Receive(0, 3), Leave(0, 4), Receive(1, 3)];
+        run(2, &[&join[..], &leave[..]].concat());
+    }
+
+    #[test]
+    fn a_time_is_a_place_between_entries() {
+        let first = [Connect(9), Connect(9), BeginJoin(0, 3), Join(0, None), Join(0, None), Publish(2, 0)];
+        let second =
+            [BeginJoin(1, 3), Join(0, None), Join(0, None), Publish(0, 0), Receive(0, 3), Publish(0, 0)];
+        run(1, &[&first[..], &second[..]].concat());
+    }
+}
