@@ -217,7 +217,9 @@ pub struct Bounds {
     pub oldest: Seq,
     /// The newest number.
     pub newest: Seq,
-    /// Whether the number that a resume asks for is one that history holds, or the one right before its oldest.
+    /// How many retained events have a larger number than the one that a resume asks for.
+    pub newer: usize,
+    /// Whether nothing is missing after the number that a resume asks for: history holds it, or begins right after it.
     pub holds: bool,
 }
 
@@ -327,15 +329,11 @@ impl Store {
     }
 
     /// The newest entry of a job, and how far its history reaches, by one question. `since` is the number that a
-    /// resume asks for; see [`Bounds::holds`].
+    /// resume asks for, 0 where there is none.
     ///
     /// # Errors
     /// [`StoreError`] when the store does not answer.
-    pub async fn head(
-        &self,
-        job: &JobId,
-        since: Option<Seq>,
-    ) -> Result<(Option<Entry>, Option<Bounds>), StoreError> {
+    pub async fn head(&self, job: &JobId, since: Seq) -> Result<(Option<Entry>, Option<Bounds>), StoreError> {
         each!(self, store => store.head(job, since).await)
     }
 

@@ -1,4 +1,4 @@
-//! A Redis Cluster whose slots move and whose masters die, under a gateway that publishes and watches.
+//! A Redis Cluster whose slots move and whose masters die, under a store that is published to and followed.
 
 // A test's panic is its verdict.
 #![allow(clippy::unwrap_used)]
@@ -6,54 +6,27 @@
 mod support;
 
 use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
 use jobcast::{
-    Gateway, GatewayOptions, StoreOptions,
-    event::{Draft, JobEvent, Owner, Seq},
-    gateway::{Outlet, Session, Subscription},
+    StoreOptions,
+    event::{Draft, Owner, Seq},
     id::JobId,
-    store::{Backend, Entry, HistoryOptions, RedisOptions},
+    room::Room,
+    store::{Append, Backend, Entry, HistoryOptions, RedisOptions, Store, Window},
+    tasks::Tasks,
 };
-use support::{cluster::RedisCluster, watcher::Watcher};
-
-/// What a watcher got: the numbers of each job, in the order of their arrival.
-#[derive(Clone, Default)]
-struct Got(Arc<Mutex<BTreeMap<String, Vec<Seq>>>>);
-
-impl Got {
-    fn outlet(&self) -> Arc<dyn Outlet> {
-        let got = self.0.clone();
-        Arc::new(Watcher(move |event: &JobEvent| {
-            got.lock().unwrap().entry(event.job().to_string()).or_default().push(event.seq());
-        }))
-    }
-
-    fn of(&self, job: &str) -> Vec<Seq> {
-        self.0.lock().unwrap().get(job).cloned().unwrap_or_default()
-    }
-
-    async fn waits_for(&self, job: &str, seqs: &[Seq]) {
-        let begun = Instant::now();
-        while self.of(job) != seqs {
-            let got = self.of(job);
-            assert!(begun.elapsed() < Duration::from_secs(60), "{job}: got {got:?}, expected {seqs:?}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-}
+use support::{cluster::RedisCluster, follower::Follower};
 
 struct Subject {
-    gateway: Gateway,
-    by_job: Got,
-    by_user: Got,
-    _sessions: Vec<Session>,
+    store: Store,
+    follower: Follower,
+    tasks: Tasks,
 }
 
-/// The jobs that are watched. Of so many, each master holds some.
+/// The jobs that are followed. Of so many, each master holds some.
 fn jobs() -> Vec<String> {
     (0..12).map(|number| format!("job-{number}")).collect()
 }
@@ -62,48 +35,76 @@ fn parsed(job: &str) -> JobId {
     job.parse().unwrap()
 }
 
+fn user() -> Room {
+    Room::User("u".parse().unwrap())
+}
+
+/// Publishes until it is answered, as a publisher with an idempotency key does.
+async fn publish(store: &Store, job: &str, step: usize) -> Seq {
+    let owner = Owner { user: Some("u".parse().unwrap()), tenant: None };
+    let begun = Instant::now();
+    loop {
+        let draft = Draft::progress(parsed(job), 1.0, Some(&step.to_string()), owner.clone()).unwrap();
+        let key = format!("step-{step}").parse().ok();
+        match store.append(vec![Append { draft, key }]).await.pop().unwrap() {
+            Ok(accepted) => return accepted.seq,
+            Err(error) => assert!(begun.elapsed() < Duration::from_secs(60), "{error}"),
+        }
+    }
+}
+
 impl Subject {
-    /// A gateway with one session in the rooms of all jobs, and one in the room of their owner.
+    /// A store, and who follows the rooms of all jobs, of their owner, and of everything.
     async fn open(cluster: &RedisCluster, wait_replicas: u32) -> Self {
         let redis = RedisOptions { urls: cluster.urls(), wait_replicas, ..RedisOptions::new("") };
         let options = StoreOptions { backend: Backend::Redis(redis), history: HistoryOptions::default() };
-        let gateway = Gateway::open(&options, GatewayOptions::default()).await.unwrap();
-        let (by_job, by_user) = (Got::default(), Got::default());
-        let sessions = vec![gateway.connect(by_job.outlet(), None), gateway.connect(by_user.outlet(), None)];
-        for job in jobs() {
-            sessions[0].join(&Subscription::Job(parsed(&job), None)).await.unwrap().start();
-        }
-        sessions[1].join(&Subscription::User("u".parse().unwrap(), None)).await.unwrap().start();
-        Self { gateway, by_job, by_user, _sessions: sessions }
+        let tasks = Tasks::new();
+        let (store, feed) = Store::open(&options, "node", &tasks).await.unwrap();
+        let mut rooms: Vec<Room> = jobs().iter().map(|job| Room::Job(parsed(job))).collect();
+        rooms.extend([user(), Room::AllJobs]);
+        let follower = Follower::new(store.clone(), feed, &rooms).await;
+        Self { store, follower, tasks }
     }
 
-    /// Publishes until it is answered, as a publisher with an idempotency key does.
-    async fn publish(&self, job: &str, step: usize) -> Seq {
-        let owner = Owner { user: Some("u".parse().unwrap()), tenant: None };
-        let begun = Instant::now();
-        loop {
-            let draft = Draft::progress(parsed(job), 1.0, Some(&step.to_string()), owner.clone()).unwrap();
-            let key = format!("step-{step}").parse().unwrap();
-            match self.gateway.publish(draft, Some(key)).await {
-                Ok(published) => return published.seq,
-                Err(refusal) => assert!(begun.elapsed() < Duration::from_secs(60), "{refusal}"),
+    /// The rooms whose channels a server brings.
+    async fn rooms_on(cluster: &RedisCluster, server: usize) -> BTreeSet<Room> {
+        let mut rooms = BTreeSet::new();
+        for job in jobs() {
+            if cluster.holder(&format!("job-history:{job}")).await == server {
+                rooms.insert(Room::Job(parsed(&job)));
             }
         }
-    }
-
-    async fn history(&self, job: &str) -> Vec<Seq> {
-        let entries = self.gateway.job_history(&parsed(job), None, None).await.unwrap();
-        entries.into_iter().filter_map(Entry::event).map(|event| event.seq()).collect()
-    }
-
-    /// Everything answered is in history and has reached both watchers, once and in order.
-    async fn has_all(&self, answered: &BTreeMap<String, Vec<Seq>>) {
-        for (job, seqs) in answered {
-            assert!(seqs.windows(2).all(|pair| pair[1] == pair[0] + 1), "{job}: {seqs:?}");
-            assert_eq!(&self.history(job).await, seqs, "{job}");
-            self.by_job.waits_for(job, seqs).await;
-            self.by_user.waits_for(job, seqs).await;
+        for (room, tag) in [(user(), "user:u"), (Room::AllJobs, "all-jobs")] {
+            if cluster.holder(tag).await == server {
+                rooms.insert(room);
+            }
         }
+        rooms
+    }
+
+    /// Everything answered is in history, and has come by all rooms once and in order.
+    /// Answers which rooms were interrupted.
+    async fn has_all(mut self, answered: &BTreeMap<String, Vec<Seq>>) -> BTreeSet<Room> {
+        let count: usize = answered.values().map(Vec::len).sum();
+        let rooms = [user(), Room::AllJobs];
+        let enough = |follower: &Follower| {
+            let of_job = |job: &String| follower.got(&Room::Job(parsed(job))).len() == answered[job].len();
+            rooms.iter().all(|room| follower.got(room).len() >= count) && answered.keys().all(of_job)
+        };
+        self.follower.until(enough).await;
+        for (job, seqs) in answered {
+            assert!(seqs.is_sorted_by(|one, other| one < other), "{job}: {seqs:?}");
+            let history = self.store.history(&parsed(job), Window::Newest(100)).await.unwrap();
+            let history: Vec<Seq> =
+                history.into_iter().filter_map(Entry::event).map(|event| event.seq()).collect();
+            assert_eq!(&history, seqs, "{job}");
+            for room in rooms.iter().chain([&Room::Job(parsed(job))]) {
+                let got = self.follower.got(room).iter().filter(|(of, _)| of == job);
+                assert_eq!(&got.map(|(_, seq)| *seq).collect::<Vec<_>>(), seqs, "{job} in {room}");
+            }
+        }
+        assert!(self.tasks.stop(Duration::from_secs(10)).await);
+        self.follower.restored
     }
 }
 
@@ -114,24 +115,32 @@ async fn a_slot_moves_under_its_publishers_and_watchers() {
     let subject = Subject::open(&cluster, 0).await;
     let mut answered: BTreeMap<String, Vec<Seq>> = BTreeMap::new();
     let moved = "job-0";
-    // One more job of the same slot, which begins while the slot is on its way.
-    let history = format!("job-history:{moved}");
-    let (from, to) = (cluster.holder(&history).await, (cluster.holder(&history).await + 1) % 3);
+    let keys = [format!("job-history:{moved}"), "jobcast:log:{user:u}".to_owned()];
+    let mut ways = Vec::new();
+    for key in &keys {
+        let from = cluster.holder(key).await;
+        ways.push((key, from, (from + 1) % 3));
+    }
     let stages = ["before", "moving", "half", "moved", "after"];
     for (step, stage) in stages.iter().enumerate() {
-        match *stage {
-            "moving" => cluster.begin_move(&history, from, to).await,
-            "half" => cluster.move_keys(&history, from, to).await,
-            "moved" => cluster.end_move(&history, to).await,
-            _ => {}
+        for (key, from, to) in ways.iter().copied() {
+            match *stage {
+                "moving" => cluster.begin_move(key, from, to).await,
+                "half" => cluster.move_keys(key, from, to).await,
+                "moved" => cluster.end_move(key, to).await,
+                _ => {}
+            }
         }
         for job in jobs() {
-            answered.entry(job.clone()).or_default().push(subject.publish(&job, step).await);
+            answered.entry(job.clone()).or_default().push(publish(&subject.store, &job, step).await);
         }
-        assert_eq!(subject.publish(moved, step).await, answered[moved][step], "{stage}: the key is known");
+        assert_eq!(
+            publish(&subject.store, moved, step).await,
+            answered[moved][step],
+            "{stage}: the key is known"
+        );
     }
     subject.has_all(&answered).await;
-    assert!(subject.gateway.stop(Duration::from_secs(10)).await);
 }
 
 #[tokio::test]
@@ -144,12 +153,11 @@ async fn a_job_begins_while_its_slot_moves() {
     cluster.begin_move(history, from, to).await;
     let mut answered = Vec::new();
     for step in 0..5 {
-        answered.push(subject.publish("job-3", step).await);
+        answered.push(publish(&subject.store, "job-3", step).await);
     }
     cluster.end_move(history, to).await;
-    answered.push(subject.publish("job-3", 5).await);
+    answered.push(publish(&subject.store, "job-3", 5).await);
     subject.has_all(&[("job-3".to_owned(), answered)].into()).await;
-    assert!(subject.gateway.stop(Duration::from_secs(10)).await);
 }
 
 #[tokio::test]
@@ -159,6 +167,7 @@ async fn a_master_dies_and_its_replica_takes_over() {
     let subject = Subject::open(&cluster, 1).await;
     let mut answered: BTreeMap<String, Vec<Seq>> = BTreeMap::new();
     let victim = cluster.holder("job-history:job-0").await;
+    let on_it = Subject::rooms_on(&cluster, victim).await;
     let crash = async {
         cluster.servers[victim].kill();
         // Without it the new master would have no replica, and nothing would be safe enough to be answered.
@@ -168,11 +177,12 @@ async fn a_master_dies_and_its_replica_takes_over() {
     let publishing = async {
         for step in 0..20 {
             for job in jobs() {
-                answered.entry(job.clone()).or_default().push(subject.publish(&job, step).await);
+                answered.entry(job.clone()).or_default().push(publish(&subject.store, &job, step).await);
             }
         }
     };
     tokio::join!(crash, publishing);
-    subject.has_all(&answered).await;
-    assert!(subject.gateway.stop(Duration::from_secs(10)).await);
+    // Rooms on other servers are not touched.
+    let restored = subject.has_all(&answered).await;
+    assert_eq!(restored, on_it);
 }

@@ -11,7 +11,7 @@ use crate::{
     position::Position,
     refusal::{Code, Refusal},
     room::Room,
-    store::{Bounds, Entry, LogRange, StoreError},
+    store::{Bounds, Entry, LogRange, StoreError, Window},
     timestamp::Timestamp,
 };
 
@@ -20,6 +20,9 @@ const MAX_LATEST: usize = 100;
 
 /// How long a session waits for its turn to join, where the store is slow or gone.
 const TURN_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How many events may come while a session joins, so that the newest before them are still found.
+const JOINING_SLACK: usize = 16;
 
 /// Where to resume a job from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -188,64 +191,64 @@ impl Gateway {
     }
 
     async fn job_snapshot(&self, job: &JobId, resume: Option<JobResume>) -> Result<Snapshot, StoreError> {
-        let since = match resume {
-            Some(JobResume::Since(seq)) => Some(seq),
-            _ => None,
-        };
+        let store = &self.0.store;
         let (latest, bounds) = match resume {
-            Some(_) => self.0.store.head(job, since).await?,
-            None => (self.0.store.latest(std::slice::from_ref(job)).await?.pop(), None),
+            Some(JobResume::Since(since)) => store.head(job, since).await?,
+            Some(JobResume::Newest(_)) => store.head(job, 0).await?,
+            None => (store.latest(std::slice::from_ref(job)).await?.pop(), None),
         };
         let newest = latest.clone().and_then(Entry::event);
         let (end, at) = newest.map_or_else(Default::default, |event| (event.seq(), event.timestamp()));
-        let mut start =
-            Start { after: Position::of_seq(end), end: Position::of_seq(end), at, asked: resume.is_some() };
-        let mut resumed = None;
+        let (mut after, mut resumed) = (end, None);
         if let Some(resume) = resume {
-            let (after, recovered) = self.job_resume(job, resume, bounds, end).await?;
-            start.after = Position::of_seq(after);
-            let replaying = self.0.store.count(&Room::Job(job.clone()), start.after, start.end).await?;
-            resumed = Some(Resumed { recovered, replaying });
+            let found;
+            (after, found) = self.resume_job(job, resume, bounds, end).await?;
+            resumed = Some(found);
         }
+        let (after, end) = (Position::of_seq(after), Position::of_seq(end));
+        let start = Start { after, end, at, asked: resume.is_some() };
         Ok(Snapshot { latest: Latest::Job(latest), resumed, start })
     }
 
-    /// After which number a job is replayed, and whether nothing between is missing.
-    async fn job_resume(
+    /// After which number a job is replayed up to its end, and what to tell of it. History may be further than the end by
+    /// now, but what comes after counts as live.
+    async fn resume_job(
         &self,
         job: &JobId,
         resume: JobResume,
         bounds: Option<Bounds>,
         end: Seq,
-    ) -> Result<(Seq, bool), StoreError> {
-        Ok(match (resume, bounds) {
-            (JobResume::Since(since), None) => (end, since == 0),
-            (JobResume::Since(0), Some(bounds)) => (bounds.first - 1, bounds.oldest == bounds.first),
-            (JobResume::Since(since), Some(bounds)) if since > bounds.newest => (bounds.first - 1, false),
-            (JobResume::Since(since), Some(bounds)) => (since, bounds.holds),
-            (JobResume::Newest(count), _) => (self.before_newest(job, count, end).await?, true),
+    ) -> Result<(Seq, Resumed), StoreError> {
+        let Some(Bounds { first, oldest, newest, newer, holds }) = bounds.filter(|_| end > 0) else {
+            let recovered = matches!(resume, JobResume::Since(0) | JobResume::Newest(_));
+            return Ok((end, Resumed { recovered, replaying: 0 }));
+        };
+        let younger = usize::try_from(newest - end).unwrap_or(usize::MAX);
+        let replaying = newer.saturating_sub(younger);
+        Ok(match resume {
+            JobResume::Since(0) => (first - 1, Resumed { recovered: oldest == first, replaying }),
+            JobResume::Since(since) if since <= newest.max(end) => {
+                (since.min(end), Resumed { recovered: holds, replaying })
+            }
+            JobResume::Since(_) => {
+                let replaying = self.0.store.head(job, 0).await?.1.map_or(0, |bounds| bounds.newer);
+                (first - 1, Resumed { recovered: false, replaying: replaying.saturating_sub(younger) })
+            }
+            JobResume::Newest(count) => {
+                let replaying = replaying.min(count);
+                (self.before_newest(job, replaying, end).await?, Resumed { recovered: true, replaying })
+            }
         })
     }
 
-    /// The number before the so many newest events of a job up to a number.
+    /// The number right before the so many newest events of a job up to its end.
     async fn before_newest(&self, job: &JobId, count: usize, end: Seq) -> Result<Seq, StoreError> {
-        let window = crate::store::Window::Newest(count.saturating_add(1).min(self.0.history_cap));
-        let events: Vec<Seq> = self
-            .0
-            .store
-            .history(job, window)
-            .await?
-            .into_iter()
-            .filter_map(Entry::event)
-            .map(|event| event.seq())
-            .filter(|seq| *seq <= end)
-            .collect();
-        // Fewer than were asked for are all there are.
-        Ok(match events.len().checked_sub(count.saturating_add(1)) {
-            Some(place) => events[place],
-            None if count == 0 => end,
-            None => events.first().map_or(end, |first| first - 1),
-        })
+        let limit = count.saturating_add(JOINING_SLACK).min(self.0.history_cap);
+        let events = self.0.store.history(job, Window::Newest(limit)).await?.into_iter();
+        let numbers: Vec<Seq> =
+            events.filter_map(Entry::event).map(|event| event.seq()).filter(|seq| *seq <= end).collect();
+        let first = numbers.len().checked_sub(count).and_then(|place| numbers.get(place));
+        Ok(first.map_or(end, |first| first - 1))
     }
 
     async fn room_snapshot(&self, room: &Room, since: Option<Position>) -> Result<Snapshot, StoreError> {

@@ -175,11 +175,7 @@ impl Embedded {
         self.read(move |reader| jobs.iter().filter_map(|job| reader.newest(job).transpose()).collect()).await
     }
 
-    pub async fn head(
-        &self,
-        job: &JobId,
-        since: Option<Seq>,
-    ) -> Result<(Option<Entry>, Option<Bounds>), StoreError> {
+    pub async fn head(&self, job: &JobId, since: Seq) -> Result<(Option<Entry>, Option<Bounds>), StoreError> {
         let job = job.clone();
         self.read(move |reader| Ok((reader.newest(&job)?, reader.head(&job, since)?))).await
     }

@@ -103,8 +103,8 @@ async fn history_is_capped_and_read_in_windows(kind: Kind) {
     assert_eq!(after(newest, 100).await, [0; 0]);
     assert_eq!(after(newest + 5, 100).await, [0; 0]);
     assert_eq!(after(Seq::MAX, 100).await, [0; 0]);
-    let (latest, bounds) = subject.store.head(&job("a"), None).await.unwrap();
-    assert_eq!(bounds, Some(Bounds { first, oldest: newest - 9, newest, holds: false }));
+    let (latest, bounds) = subject.store.head(&job("a"), 0).await.unwrap();
+    assert_eq!(bounds, Some(Bounds { first, oldest: newest - 9, newest, newer: 10, holds: false }));
     assert_eq!(latest.and_then(Entry::event).map(|event| event.seq()), Some(newest));
 }
 
@@ -248,7 +248,7 @@ async fn expired_jobs_are_gone(kind: Kind) {
     })
     .await
     .expect("the history expires");
-    assert_eq!(subject.store.head(&job("a"), None).await.unwrap().1, None);
+    assert_eq!(subject.store.head(&job("a"), 0).await.unwrap().1, None);
     assert!(subject.store.latest(&[job("a")]).await.unwrap().is_empty());
     // Reborn: a larger number, and no owner yet.
     let new = subject.append(Draft::update(job("a"), "s", None, owned("v")).unwrap()).await.unwrap();

@@ -72,12 +72,12 @@ async fn of_other_programs_are_served_and_do_not_stop_publishing() {
         entries.iter().map(|entry| serde_json::to_string(entry).unwrap()).collect::<Vec<_>>()
     };
     assert_eq!(texts().await, [r#"{"old":1}"#, r#"{"event":"job:update","status":"x"}"#]);
-    assert_eq!(subject.store.head(&job("a"), None).await.unwrap().1, None);
+    assert_eq!(subject.store.head(&job("a"), 0).await.unwrap().1, None);
     let seq = subject.append(update("a")).await.unwrap().seq;
     assert_eq!(texts().await.len(), 3);
     assert_eq!(subject.seqs("a", Window::After { seq: 0, limit: 10 }).await, [seq]);
-    let bounds = subject.store.head(&job("a"), None).await.unwrap().1;
-    assert_eq!(bounds, Some(Bounds { first: seq, oldest: seq, newest: seq, holds: false }));
+    let bounds = subject.store.head(&job("a"), 0).await.unwrap().1;
+    assert_eq!(bounds, Some(Bounds { first: seq, oldest: seq, newest: seq, newer: 1, holds: false }));
 }
 
 /// By how much a number jumps at least.
@@ -114,7 +114,7 @@ async fn numbers_jump_where_another_run_of_the_server_wrote_last() {
     for (since, known) in
         [(seqs[0], true), (seqs[1], true), (seqs[3], false), (after[0], true), (seqs[0] - 1, true)]
     {
-        let bounds = subject.store.head(&job("a"), Some(since)).await.unwrap().1.unwrap();
+        let bounds = subject.store.head(&job("a"), since).await.unwrap().1.unwrap();
         assert_eq!((bounds.first, bounds.holds), (seqs[0], known), "{since}");
     }
     // A jump is no loss.

@@ -3,6 +3,8 @@
 #[allow(dead_code, reason = "each test binary uses its own part of this module")]
 pub mod cluster;
 #[allow(dead_code, reason = "each test binary uses its own part of this module")]
+pub mod follower;
+#[allow(dead_code, reason = "each test binary uses its own part of this module")]
 pub mod watcher;
 
 use std::{

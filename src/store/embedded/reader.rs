@@ -40,10 +40,12 @@ impl Reader<'_> {
         Ok(self.event(job, record.seq)?.map(Entry::Event))
     }
 
-    pub fn head(&self, job: &JobId, since: Option<Seq>) -> Result<Option<Bounds>, StoreError> {
+    pub fn head(&self, job: &JobId, since: Seq) -> Result<Option<Bounds>, StoreError> {
         let Some(JobRecord { first, oldest, seq, .. }) = self.record(job)? else { return Ok(None) };
-        let holds = since.is_some_and(|since| (oldest.saturating_sub(1)..=seq).contains(&since));
-        Ok(Some(Bounds { first, oldest, newest: seq, holds }))
+        let before = oldest - 1;
+        // Numbers rise by one here.
+        let newer = usize::try_from(seq.saturating_sub(since.max(before))).unwrap_or(usize::MAX);
+        Ok(Some(Bounds { first, oldest, newest: seq, newer, holds: (before..=seq).contains(&since) }))
     }
 
     pub fn history(&self, job: &JobId, window: Window) -> Result<Vec<Entry>, StoreError> {

@@ -1,8 +1,8 @@
 -- Reads the oldest events of a history that are newer than a known one, without reading the whole list.
 --
 -- KEYS: 1 history list. ARGV: 1 the known number, 2 how many at the most.
--- Answers whether the list holds an event with the known number or an earlier one (1 or 0), and the newest number (0 for
--- none), and a slice of the list, newest first, that holds what was asked for and perhaps others.
+-- Answers the number of the last event at or before the known number (0 for none), the newest number (0 for none), how
+-- many events are newer, and a slice of the list, newest first, that holds what was asked for and perhaps others.
 
 local known = tonumber(ARGV[1])
 
@@ -13,24 +13,24 @@ local function number_at(place)
   return seq and seq < 9007199254740991 and seq or nil
 end
 
-local function answer(holds_earlier, newest, slice)
-  return {holds_earlier and 1 or 0, string.format('%d', newest), slice}
+local function answer(earlier, newest, newer, slice)
+  return {string.format('%d', earlier or 0), string.format('%d', newest), newer, slice}
 end
 
 local newest = number_at(0)
 local length = redis.call('LLEN', KEYS[1])
 if not newest then
   -- Another program wrote last, so that nothing can be told by place.
-  local holds_earlier = false
+  local earlier, newer = 0, 0
   newest = 0
   for place = 0, length - 1 do
-    local number = number_at(place)
-    holds_earlier = holds_earlier or (number and number <= known)
-    newest = math.max(newest, number or 0)
+    local number = number_at(place) or 0
+    newest = math.max(newest, number)
+    if number > known then newer = newer + 1 else earlier = math.max(earlier, number) end
   end
-  return answer(holds_earlier, newest, redis.call('LRANGE', KEYS[1], 0, -1))
+  return answer(earlier, newest, newer, redis.call('LRANGE', KEYS[1], 0, -1))
 end
-if newest <= known then return answer(true, newest, {}) end
+if newest <= known then return answer(newest, newest, 0, {}) end
 
 -- How many are newer. As a rule numbers rise by one, so that it can be told at once.
 local newer = math.min(newest - known, length)
@@ -45,6 +45,5 @@ if not oldest or oldest <= known then
   end
   newer = low
 end
-local earlier = newer < length and number_at(newer)
-return answer(earlier and earlier <= known, newest,
+return answer(newer < length and number_at(newer), newest, newer,
   redis.call('LRANGE', KEYS[1], math.max(newer - ARGV[2], 0), newer - 1))

@@ -9,7 +9,7 @@ use crate::{
     event::{Gap, JobEvent, Seq},
     id::JobId,
     position::Position,
-    redis::{self, Command, Error, FromRedisValue, Reply, Value},
+    redis::{Command, Error, FromRedisValue, Reply, Value, read},
     room::Room,
     store::{Bounds, Content, Entry, LogEntry, LogPage, LogRange, StoreError, Window},
     timestamp::Timestamp,
@@ -29,9 +29,11 @@ type StreamEntry = (String, (String, String));
 
 /// A part of a job's history.
 struct Events {
-    /// Whether history holds an event at or before the place that was asked for.
-    hold_earlier: bool,
+    /// The number of the last event at or before the one that was asked for; 0 where history holds none.
+    earlier: Seq,
     newest: Seq,
+    /// How many come after the number that was asked for.
+    newer: usize,
     events: Vec<JobEvent>,
 }
 
@@ -89,11 +91,11 @@ impl Redis {
     }
 
     /// What `history_after.lua` answers.
-    fn read_after(&self, answer: (bool, Seq, Vec<Vec<u8>>), seq: Seq, limit: usize) -> Events {
-        let (hold_earlier, newest, newest_first) = answer;
+    fn read_after(&self, answer: (Seq, Seq, usize, Vec<Vec<u8>>), seq: Seq, limit: usize) -> Events {
+        let (earlier, newest, newer, newest_first) = answer;
         let events = newest_first.into_iter().rev().filter_map(entry).filter_map(Entry::event);
         let events = events.filter(|event| event.seq() > seq).take(limit).collect();
-        Events { hold_earlier, newest, events }
+        Events { earlier, newest, newer, events }
     }
 
     pub async fn latest(&self, jobs: &[JobId]) -> Result<Vec<Entry>, StoreError> {
@@ -102,36 +104,29 @@ impl Redis {
         Ok(newest.into_iter().flatten().filter_map(entry).collect())
     }
 
-    pub async fn head(
-        &self,
-        job: &JobId,
-        since: Option<Seq>,
-    ) -> Result<(Option<Entry>, Option<Bounds>), StoreError> {
+    pub async fn head(&self, job: &JobId, since: Seq) -> Result<(Option<Entry>, Option<Bounds>), StoreError> {
         let key = self.keys.history(job);
-        let before = since.unwrap_or(0).saturating_sub(1);
         let calls = vec![
             Command::on("LINDEX", &key).arg(0),
             Command::on("LINDEX", &key).arg(-1),
-            Command::on("HGET", &self.keys.state(job)).arg("first"),
-            self.after(job, before, 1),
+            self.first(job),
+            self.after(job, since, 1),
         ];
         let mut replies = self.client.send(calls).await.into_iter();
         let latest = next::<Option<Vec<u8>>>(&mut replies)?.and_then(entry);
         let oldest = next::<Option<Vec<u8>>>(&mut replies)?.and_then(entry);
         let first: Option<Seq> = next(&mut replies)?;
-        let found = self.read_after(next(&mut replies)?, before, 1);
-        if found.newest == 0 {
+        let Events { earlier, newest, newer, .. } = self.read_after(next(&mut replies)?, since, 1);
+        if newest == 0 {
             return Ok((latest, None));
         }
-        let newest = found.newest;
         let oldest = match seq_of(oldest) {
             Some(oldest) => oldest,
             None => self.oldest_event(job).await?.unwrap_or(newest),
         };
         let first = first.unwrap_or(oldest).min(oldest);
-        let found = found.events.first().map(JobEvent::seq);
-        let holds = since.is_some_and(|since| Some(since) == found || since.checked_add(1) == Some(oldest));
-        Ok((latest, Some(Bounds { first, oldest, newest, holds })))
+        let holds = earlier == since && since > 0 || since.checked_add(1) == Some(oldest);
+        Ok((latest, Some(Bounds { first, oldest, newest, newer, holds })))
     }
 
     /// The oldest event of a list that another program began.
@@ -149,10 +144,10 @@ impl Redis {
 
     async fn job_log(&self, job: &JobId, seq: Seq, limit: usize) -> Result<LogPage, StoreError> {
         let answer = self.client.ask(self.after(job, seq, limit + 1)).await?;
-        let Events { hold_earlier, newest, mut events } = self.read_after(answer, seq, limit + 1);
+        let Events { earlier, newest, mut events, .. } = self.read_after(answer, seq, limit + 1);
         let mut entries = Vec::with_capacity(events.len());
         if let Some(first) = events.first().map(JobEvent::seq)
-            && !hold_earlier
+            && earlier == 0
             && seq.checked_add(1) != Some(first)
         {
             let from = match seq {
@@ -256,11 +251,11 @@ impl Redis {
         let mut info: HashMap<String, Value> = next(&mut replies)?;
         let mut take = |name: &str| info.remove(name).unwrap_or(Value::Nil);
         let mut id = |name: &str| -> Option<Position> {
-            let entry: Option<StreamEntry> = redis::read(take(name)).ok()?;
+            let entry: Option<StreamEntry> = read(take(name)).ok()?;
             message::position(&entry?.0)
         };
         let (first, last) = (id("first-entry"), id("last-entry"));
-        let trimmed = redis::read::<u64>(take("entries-added"))? != redis::read::<u64>(take("length"))?;
+        let trimmed = read::<u64>(take("entries-added"))? != read::<u64>(take("length"))?;
         let start = match first {
             Some(first) if trimmed => Position::of_entry(first.millis(), first.number() - 1),
             _ => never_trimmed,
@@ -269,6 +264,9 @@ impl Redis {
     }
 
     pub async fn count(&self, room: &Room, after: Position, until: Position) -> Result<usize, StoreError> {
+        if until <= after {
+            return Ok(0);
+        }
         let (key, mut from, end) = (self.keys.log(room), after.to_string(), format!("({until}"));
         let (mut oldest, mut count) = (HashMap::<JobId, Seq>::new(), 0);
         loop {
@@ -338,7 +336,7 @@ impl Redis {
         }
         let exact = jobs.into_iter().zip(times).map(|((job, at), exact)| (exact.unwrap_or(at), job));
         let mut exact: Vec<(u64, JobId)> = exact.filter(|(at, _)| *at >= since).collect();
-        exact.sort_by(|one, other| other.0.cmp(&one.0));
+        exact.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
         exact.truncate(limit);
         Ok(exact.into_iter().map(|(_, job)| job).collect())
     }

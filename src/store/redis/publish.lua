@@ -22,8 +22,10 @@ local history, state, job = KEYS[1], KEYS[2], ARGV[1]
 local its_rooms = #KEYS > 2
 local FIRST_EVENT, FIELDS = 4, 7
 
--- By how much a number jumps where the state was written by another run of the server: by far more than can have been lost.
-local JUMP = 1048576
+-- By how much a number jumps where the state was written by another run of the server, by far more than can have been lost;
+-- and by how much more for each millisecond since the last event that is left: what was given after an earlier jump may have
+-- been lost as well, and the same jump must not come twice.
+local JUMP, JUMP_PER_MS = 1048576, 64
 
 -- A time in Unix milliseconds as text (days to a date as in Howard Hinnant's civil_from_days).
 local function rfc3339(milliseconds)
@@ -105,7 +107,8 @@ local function answer(word, seq, time) return table.concat({word, seq, time, use
 local function next_number()
   if not last or last == 0 then return at end
   if #events > 0 or not new_run then return last + 1 end
-  local number = math.max(last + JUMP, at)
+  local idle = math.max(now - tonumber(known[5] or 0), 0)
+  local number = math.max(last + JUMP + (known[5] and JUMP_PER_MS * idle or 0), at)
   return number < LARGEST and number or at
 end
 
