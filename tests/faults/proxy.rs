@@ -213,6 +213,8 @@ impl Link {
             if passed < read {
                 let opened = self.opened.load(Ordering::Acquire);
                 self.state.send_modify(|state| state.cut_before = opened);
+                // Nothing follows on a hole: the cut ends this.
+                std::future::pending::<()>().await;
             }
         }
     }

@@ -214,8 +214,10 @@ impl View {
         let view = self.jobs.get_mut(&job)?;
         let known = view.got.contains(event.seq);
         let backwards = event.seq <= view.on_connection;
-        let repeats = repeats || view.several && view.replaying > 0;
-        view.replaying = view.replaying.saturating_sub(1);
+        // What has no place came by the job's own room alone.
+        let by_job = positions.is_empty();
+        let repeats = repeats || by_job && view.several && view.replaying > 0;
+        view.replaying = view.replaying.saturating_sub(u64::from(by_job));
         let rewound = view.rewound || repeats && ledger.is_forgetful();
         if known && !repeats && !view.rewound || !known && backwards && !rewound {
             let (kind, count) = match known {
