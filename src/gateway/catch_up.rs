@@ -52,7 +52,7 @@ async fn catch_up(gateway: &Gateway, key: SessionKey) -> bool {
             Need::Notices => gateway.hub(|hub| hub.flush_notices(key)),
             Need::Log { room, after, .. } => {
                 let reading = Instant::now();
-                let page = pages.recall(gateway, room, *after).await;
+                let page = pages.recall(gateway, key, room, *after).await;
                 // No client is to blame for a store that does not answer.
                 since += reading.elapsed();
                 gateway.hub(|hub| hub.replay(key, &need, &page))
@@ -116,8 +116,8 @@ impl Pages {
     }
 
     /// The same for a session that missed it live, of which most is still in memory.
-    async fn recall(&mut self, gateway: &Gateway, room: &Room, after: Position) -> LogPage {
-        let entries = gateway.hub(|hub| hub.remembered(room, after, PAGE.1 as usize));
+    async fn recall(&mut self, gateway: &Gateway, key: SessionKey, room: &Room, after: Position) -> LogPage {
+        let entries = gateway.hub(|hub| hub.remembered(key, room, after, PAGE.1 as usize));
         match entries.last().map(|entry| entry.position) {
             Some(end) => LogPage { entries, is_last: false, end },
             None => self.read(gateway, room, after).await,

@@ -16,6 +16,10 @@ use crate::{
 /// For how long a session that ends must have been behind to be worth a line in the log.
 const LONG_BEHIND: Duration = Duration::from_secs(5);
 
+/// How long a session that leaves one of several rooms waits for what is on its way, and how often it looks.
+const DELIVERY_PATIENCE: Duration = Duration::from_millis(500);
+const DELIVERY_PAUSE: Duration = Duration::from_millis(2);
+
 /// Who is at the other end of a connection that gets a record.
 #[derive(Debug, Clone)]
 pub struct Peer {
@@ -101,11 +105,29 @@ impl Session {
     /// # Errors
     /// [`StoreError`] when the session's record could not be updated in time; the room is left all the same.
     pub async fn leave(&self, room: &Room) -> Result<(), StoreError> {
+        self.await_delivery(room).await;
         if !self.gateway.hub(|hub| hub.leave(self.key, room)) {
             return Ok(());
         }
         self.forget(room);
         self.gateway.records_published().await
+    }
+
+    /// Waits a moment for what one of several rooms has and has not brought yet. Another room that was joined meanwhile
+    /// begins after it, so that nobody else would bring it.
+    async fn await_delivery(&self, room: &Room) {
+        let gateway = &self.gateway;
+        let delivered = async {
+            while let Some(place) = gateway.hub(|hub| hub.place_beside_others(self.key, room)) {
+                let next = gateway.0.store.log(room, place, 1).await;
+                if next.is_ok_and(|page| page.entries.is_empty()) {
+                    return;
+                }
+                tokio::time::sleep(DELIVERY_PAUSE).await;
+            }
+        };
+        // A session that stays behind leaves all the same.
+        let _in_time = tokio::time::timeout(DELIVERY_PATIENCE, delivered).await;
     }
 
     fn client(&self) -> Option<&ClientId> {

@@ -215,8 +215,12 @@ impl Hub {
     }
 
     /// What is remembered of a room's log after a place, for [`Hub::replay`]; empty where nothing is, and it has to be
-    /// read.
-    pub fn remembered(&self, room: &Room, after: Position, limit: usize) -> Vec<LogEntry> {
+    /// read. What a session asked for is always read: the store has told what there is of it.
+    pub fn remembered(&self, key: SessionKey, room: &Room, after: Position, limit: usize) -> Vec<LogEntry> {
+        let cursor = self.sessions.get(key).and_then(|session| session.cursor(room));
+        if cursor.is_none_or(|cursor| after < cursor.asked) {
+            return Vec::new();
+        }
         let remembered = self.recent.after(room, after, limit).into_iter();
         remembered
             .map(|(position, arrival)| LogEntry { position, content: Content::Event(arrival.event) })

@@ -52,6 +52,13 @@ impl Hub {
         self.sessions.get(key).is_some_and(|session| session.is_in(room))
     }
 
+    /// Up to where a session has got everything of one of several rooms; `None` where it is in no other one.
+    pub fn place_beside_others(&self, key: SessionKey, room: &Room) -> Option<Position> {
+        let session = self.sessions.get(key).filter(|session| session.rooms.len() > 1)?;
+        let edge = self.rooms.get(room).and_then(|state| state.edge).map(|edge| edge.position);
+        session.cursor(room).map(|cursor| cursor.position).or(edge).filter(|_| session.is_in(room))
+    }
+
     /// Begins to join: from now on the hub follows the room's live edge. To be ended by [`Hub::start`] or
     /// [`Hub::cancel_join`]. Says whether the session is there.
     pub fn begin_join(&mut self, key: SessionKey, room: &Room) -> bool {

@@ -230,10 +230,7 @@ impl SessionState {
 
     /// Offers what is lost in a room, after a place in its log. Answers whether the session fell behind by it.
     pub fn offer_lost(&mut self, entry: &LogEntry, gap: &Gap, room: &Room, before: Position) -> bool {
-        if let Some(cursor) = self.cursor(room) {
-            if cursor.position == entry.position {
-                self.remove_cursor(room);
-            }
+        if self.cursor(room).is_some() {
             // Behind, its own reading meets the same; ahead, its snapshot knew.
             return false;
         }

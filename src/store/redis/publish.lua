@@ -25,7 +25,7 @@ local FIRST_EVENT, FIELDS = 4, 7
 -- By how much a number jumps where the state was written by another run of the server, by far more than can have been lost;
 -- and by how much more for each millisecond since the last event that is left: what was given after an earlier jump may have
 -- been lost as well, and the same jump must not come twice.
-local JUMP, JUMP_PER_MS = 1048576, 64
+local JUMP, JUMP_PER_MS = 1048576, 16384
 
 -- A time in Unix milliseconds as text (days to a date as in Howard Hinnant's civil_from_days).
 local function rfc3339(milliseconds)
