@@ -137,6 +137,8 @@ export class ActiveWatch {
     const replay = this.#replay;
     if (unseen && replay) replay.missed++;
     if (unseen) this.#tell((to) => to.onEvent?.(event, replay ? 'replay' : 'live'));
+    // The answer has counted the events, and not what is lost.
+    if (replay?.left !== undefined && (positions[this.room] !== undefined || isJob(this.target))) replay.left--;
     this.#advance(event.jobId, event.seq, positions);
   }
 
@@ -184,7 +186,6 @@ export class ActiveWatch {
     if (position !== undefined) this.#position = position;
     const replay = this.#replay;
     if (!replay) return;
-    if (replay.left !== undefined && (position !== undefined || isJob(this.target))) replay.left--;
     if (seq >= (replay.upTo.get(jobId) ?? Infinity)) replay.upTo.delete(jobId);
     this.#endReplayIfDone();
   }
