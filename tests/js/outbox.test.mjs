@@ -160,7 +160,7 @@ describe('what waits for watchers that do not read', () => {
       const [line, ...more] = gateway.stderr().split('\n').filter((text) => text.includes('too_slow'));
       assert.deepEqual(more, [], 'one line tells it');
       assert.ok(line.includes(`job:${jobId}`), line);
-      assert.match(line, /behind for \S+ on 1 jobs, [1-9]\d+ bytes/);
+      assert.match(line, /behind for \S+ in 1 rooms, [1-9]\d+ bytes/);
       // A client that polls again learns that it has to come back, and not that it was sent away for good.
       if (slow.poll) await assert.rejects(slow.poll(), /503/);
     });
