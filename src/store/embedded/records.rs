@@ -239,10 +239,10 @@ pub enum Expiry {
 pub fn expiry_of_key(key: &[u8]) -> Option<(Timestamp, Expiry)> {
     let target = key.get(9..)?;
     let name = || std::str::from_utf8(target.get(1..target.len().checked_sub(1)?)?).ok();
-    let expiry = match target.first()? {
-        &KEY => Expiry::Key(target.to_vec()),
-        &JOB => Expiry::Job(name()?.parse().ok()?),
-        &ROOM => Expiry::Room(name()?.parse().ok()?),
+    let expiry = match *target.first()? {
+        KEY => Expiry::Key(target.to_vec()),
+        JOB => Expiry::Job(name()?.parse().ok()?),
+        ROOM => Expiry::Room(name()?.parse().ok()?),
         _ => return None,
     };
     Some((Timestamp::from_millis(number(key, 1)?)?, expiry))

@@ -338,7 +338,7 @@ impl Redis {
         }
         let exact = jobs.into_iter().zip(times).map(|((job, at), exact)| (exact.unwrap_or(at), job));
         let mut exact: Vec<(u64, JobId)> = exact.filter(|(at, _)| *at >= since).collect();
-        exact.sort_by(|one, other| other.0.cmp(&one.0));
+        exact.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
         exact.truncate(limit);
         Ok(exact.into_iter().map(|(_, job)| job).collect())
     }
