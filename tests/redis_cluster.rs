@@ -12,11 +12,8 @@ use std::{
 };
 
 use jobcast::{
-    Gateway, GatewayOptions, StoreOptions,
-    event::{Draft, JobEvent, Owner, Seq},
-    gateway::{Outlet, Session, Subscription},
-    id::JobId,
-    store::{Backend, Entry, HistoryOptions, RedisOptions},
+    Backend, Draft, Entry, Gateway, GatewayOptions, HistoryOptions, JobEvent, JobId, Outlet, Owner,
+    RedisOptions, Seq, Session, StoreOptions, Subscription,
 };
 use support::{cluster::RedisCluster, watcher::Watcher};
 

@@ -9,11 +9,8 @@ mod support;
 use std::{sync::Arc, time::Duration};
 
 use jobcast::{
-    Gateway, GatewayOptions, StoreOptions,
-    event::{JobEvent, Seq},
-    gateway::Subscription,
-    id::JobId,
-    store::{Backend, HistoryOptions, RedisOptions},
+    Backend, Gateway, GatewayOptions, HistoryOptions, JobEvent, JobId, RedisOptions, Seq, StoreOptions,
+    Subscription,
 };
 use support::{RedisServer, watcher::Watcher};
 use tokio::sync::mpsc;
@@ -77,8 +74,8 @@ async fn replicas_that_must_have_an_event_are_waited_for() {
     let gateway = Gateway::open(&options, GatewayOptions::default()).await.unwrap();
     let key = || "k".parse().ok();
     let draft = || {
-        let owner = jobcast::event::Owner::default();
-        jobcast::event::Draft::progress("a".parse().unwrap(), 1.0, None, owner).unwrap()
+        let owner = jobcast::Owner::default();
+        jobcast::Draft::progress("a".parse().unwrap(), 1.0, None, owner).unwrap()
     };
     let refusal = gateway.publish(draft(), key()).await.unwrap_err();
     assert!(refusal.to_string().contains("redis.wait_replicas"), "{refusal}");

@@ -1,16 +1,13 @@
 //! The sending end of a session that takes everything.
 
-use jobcast::{
-    event::JobEvent,
-    gateway::{CloseReason, Delivery, Offer, Outlet},
-};
+use jobcast::{CloseReason, Delivery, JobEvent, Offer, Outlet};
 
 /// Hands every event to what it is made of.
 pub struct Watcher<F>(pub F);
 
 impl<F: Fn(&JobEvent) + Send + Sync + 'static> Outlet for Watcher<F> {
     fn offer(&self, delivery: Delivery<'_>) -> Offer {
-        if let Delivery::Event(event) = delivery {
+        if let Delivery::Event(event, ..) = delivery {
             self.0(event);
         }
         Offer::Taken

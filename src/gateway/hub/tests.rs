@@ -407,7 +407,9 @@ impl Model {
             let place = |back: u64| match written.iter().rev().nth(back as usize) {
                 None => Position::START,
                 // A time is a place between entries.
-                Some((at, _)) if back.is_multiple_of(3) && at.number() > 0 => Position::of_entry(at.millis(), 0),
+                Some((at, _)) if back.is_multiple_of(3) && at.number() > 0 => {
+                    Position::of_entry(at.millis(), 0)
+                }
                 Some((at, _)) => *at,
             };
             let after = since.map_or(end, place);
