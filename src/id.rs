@@ -11,7 +11,7 @@ pub enum InvalidId {
     /// The text has no characters.
     #[error("must not be empty")]
     Empty,
-    /// The text is longer than [`MAX_ID_LENGTH`].
+    /// The text is longer than 128 characters.
     #[error("must be at most {MAX_ID_LENGTH} characters long, got {0}")]
     TooLong(usize),
     /// The text has a character that is not allowed.

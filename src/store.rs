@@ -43,7 +43,7 @@ pub struct HistoryOptions {
     /// How long a job is kept after its last event.
     pub retention: Duration,
     /// About how many entries the log of a user's or a tenant's room keeps; that of all jobs keeps
-    /// [`ALL_JOBS_ENTRIES`] times as many.
+    /// ten times as many.
     pub room_entries: usize,
 }
 

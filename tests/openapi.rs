@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 /// The routes of the contract's section 3.
-const ROUTES: [&str; 20] = [
+const ROUTES: [&str; 21] = [
     "POST /api/jobs/{jobId}/update",
     "POST /api/jobs/{jobId}/progress",
     "POST /api/jobs/{jobId}/completed",
@@ -20,6 +20,7 @@ const ROUTES: [&str; 20] = [
     "GET /api/jobs",
     "GET /api/jobs/{jobId}/events",
     "GET /api/users/{userId}/events",
+    "GET /api/tenants/{tenantId}/events",
     "GET /api/events",
     "POST /api/broadcast",
     "POST /api/users/{userId}/emit",

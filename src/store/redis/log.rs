@@ -9,7 +9,7 @@ use crate::{
     event::{Gap, JobEvent, Seq},
     id::JobId,
     position::Position,
-    redis::{self, Command, Error, FromRedisValue, Reply, Value},
+    redis::{Command, Error, FromRedisValue, Reply, Value, read},
     room::Room,
     store::{Bounds, Content, Entry, LogEntry, LogPage, LogRange, StoreError, Window},
     timestamp::Timestamp,
@@ -256,11 +256,11 @@ impl Redis {
         let mut info: HashMap<String, Value> = next(&mut replies)?;
         let mut take = |name: &str| info.remove(name).unwrap_or(Value::Nil);
         let mut id = |name: &str| -> Option<Position> {
-            let entry: Option<StreamEntry> = redis::read(take(name)).ok()?;
+            let entry: Option<StreamEntry> = read(take(name)).ok()?;
             message::position(&entry?.0)
         };
         let (first, last) = (id("first-entry"), id("last-entry"));
-        let trimmed = redis::read::<u64>(take("entries-added"))? != redis::read::<u64>(take("length"))?;
+        let trimmed = read::<u64>(take("entries-added"))? != read::<u64>(take("length"))?;
         let start = match first {
             Some(first) if trimmed => Position::of_entry(first.millis(), first.number() - 1),
             _ => never_trimmed,
