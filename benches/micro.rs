@@ -14,13 +14,7 @@ mod audience;
 use std::{error::Error, hint::black_box};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
-use jobcast::{
-    event::{Draft, EventKind, JobEvent, Owner},
-    gateway::Publication,
-    id::JobId,
-    json::Members,
-    timestamp::Timestamp,
-};
+use jobcast::{Draft, EventKind, JobEvent, JobId, Owner, Publication, Timestamp, internals::Members};
 use tokio::runtime::{self, Runtime};
 
 use self::audience::Audience;

@@ -44,7 +44,7 @@ struct ServeArguments {
     listen: Option<SocketAddr>,
 }
 
-/// What went wrong, for people.
+/// An error message for people.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Runs the command that the process was called with.
@@ -65,8 +65,8 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// How many threads wait for the disk: as many as it serves well at once. More would only wake one another when many
-/// clients come back together.
+/// The most threads for blocking work, most of which waits for the disk. More would compete for it when many clients
+/// return together.
 const BLOCKING_THREADS: usize = 16;
 
 /// Runs a command's work to its end on a runtime of its own.

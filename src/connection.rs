@@ -1,14 +1,14 @@
-//! Accepted connections: who is at the other end, how long it may be silent, and ways to end one: in order, or cutting it
-//! where its peer does not read any more.
+//! Accepted connections: the peer's address, the deadline of the first request, and two ways to end one: orderly, or
+//! aborted where the peer no longer reads.
 
 mod acceptor;
-mod boundary;
+mod first_request_deadline;
 mod frame;
-mod gate;
-mod pipe;
+mod frame_scanner;
+mod outbox;
 mod reader;
-mod runs;
 mod websocket;
+mod write_queue;
 
 use std::{
     io,
@@ -31,18 +31,18 @@ use tokio::{
 };
 
 pub use self::acceptor::{AcceptOptions, Acceptor};
+use self::{first_request_deadline::FirstRequestDeadline, reader::AdaptiveReader};
 pub(crate) use self::{
     frame::text_frame,
-    pipe::{Most, Pipe, Queued},
+    outbox::{Limits, Outbox, Push},
     websocket::{WebSocket, upgrade},
 };
-use self::{gate::Gate, reader::Reader};
 
-/// What handlers may know of a connection, and do to it.
+/// A handler's view of a connection.
 #[derive(Debug, Clone)]
 pub struct Connection {
     address: SocketAddr,
-    pipe: Weak<Pipe>,
+    outbox: Weak<Outbox>,
 }
 
 impl Connection {
@@ -51,68 +51,67 @@ impl Connection {
         self.address.ip().to_canonical()
     }
 
-    /// Whether it is still held open on this side.
+    /// Whether this side still holds the connection open.
     pub fn is_open(&self) -> bool {
-        self.pipe.strong_count() > 0
+        self.outbox.strong_count() > 0
     }
 
-    /// What its bytes go through, while it is open.
-    pub(crate) fn pipe(&self) -> Option<Arc<Pipe>> {
-        self.pipe.upgrade()
+    /// The outbox, while the connection is open.
+    pub(crate) fn outbox(&self) -> Option<Arc<Outbox>> {
+        self.outbox.upgrade()
     }
 
-    /// How many bytes the system has taken for the peer so far: what is beyond them still waits in this process.
-    /// `None` once the connection is closed.
+    /// The number of bytes handed to the kernel so far. Everything beyond them still waits in this process. `None` once
+    /// the connection is closed.
     pub fn written(&self) -> Option<u64> {
-        self.pipe().map(|pipe| pipe.written())
+        self.outbox().map(|outbox| outbox.written())
     }
 
-    /// Ends a connection that has left HTTP, in order: nothing is read from it any more, and what is on its way to
-    /// the peer is still sent.
-    pub fn end(&self) {
-        if let Some(pipe) = self.pipe() {
-            pipe.pass.ended.store(true, Ordering::Release);
-            // Wakes whoever reads.
-            let _already_gone = SockRef::from(pipe.stream()).shutdown(Shutdown::Read);
+    /// Ends an upgraded connection in order: stops reading, and still sends what was queued.
+    pub fn end_reading(&self) {
+        if let Some(outbox) = self.outbox() {
+            outbox.read_state.read_ended.store(true, Ordering::Release);
+            // Wakes the task that reads.
+            let _already_gone = SockRef::from(outbox.stream()).shutdown(Shutdown::Read);
         }
     }
 
-    /// Cuts the connection at once, whatever its writer is waiting for. What was not sent yet is lost.
-    pub fn cut(&self) {
-        if let Some(pipe) = self.pipe() {
-            pipe.cut();
+    /// Aborts the connection at once, even if its writer is blocked. Unsent bytes are lost.
+    pub fn abort(&self) {
+        if let Some(outbox) = self.outbox() {
+            outbox.abort();
         }
     }
 }
 
 impl Connected<IncomingStream<'_, Acceptor>> for Connection {
     fn connect_info(stream: IncomingStream<'_, Acceptor>) -> Self {
-        Connection { address: *stream.remote_addr(), pipe: Arc::downgrade(&stream.io().pipe) }
+        Connection { address: *stream.remote_addr(), outbox: Arc::downgrade(&stream.io().outbox) }
     }
 }
 
-/// Notes that a connection's first request is there: from then on it may take its time.
-pub async fn greet(request: Request, next: Next) -> Response {
+/// Middleware. Lifts the deadline once the first request has arrived.
+pub async fn note_first_request(request: Request, next: Next) -> Response {
     if let Some(ConnectInfo(connection)) = request.extensions().get::<ConnectInfo<Connection>>()
-        && let Some(pipe) = connection.pipe()
+        && let Some(outbox) = connection.outbox()
     {
-        pipe.pass.greeted.store(true, Ordering::Release);
+        outbox.read_state.first_request_seen.store(true, Ordering::Release);
     }
     next.run(request).await
 }
 
-/// A connection as a library reads and writes it.
+/// The stream that hyper and the WebSocket library read and write.
 #[derive(Debug)]
 pub struct Io {
-    pipe: Arc<Pipe>,
-    gate: Gate,
-    reader: Reader,
-    _descriptor: OwnedSemaphorePermit,
+    outbox: Arc<Outbox>,
+    deadline: FirstRequestDeadline,
+    reader: AdaptiveReader,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Drop for Io {
     fn drop(&mut self) {
-        self.pipe.release();
+        self.outbox.release();
     }
 }
 
@@ -122,13 +121,13 @@ impl AsyncRead for Io {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let Self { pipe, gate, reader, .. } = &mut *self;
+        let Self { outbox, deadline, reader, .. } = &mut *self;
         loop {
-            match pipe.stream().poll_read_ready(context) {
-                Poll::Ready(ready) => ready.and_then(|()| pipe.pass.check())?,
-                Poll::Pending => return gate.poll_silence(&pipe.pass, context),
+            match outbox.stream().poll_read_ready(context) {
+                Poll::Ready(ready) => ready.and_then(|()| outbox.read_state.check_open())?,
+                Poll::Pending => return deadline.poll_expired(&outbox.read_state, context),
             }
-            match reader.read(pipe.stream(), buffer) {
+            match reader.read(outbox.stream(), buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 outcome => return Poll::Ready(outcome),
             }
@@ -138,7 +137,7 @@ impl AsyncRead for Io {
 
 impl AsyncWrite for Io {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.pipe.poll_write(context, |stream| stream.try_write(bytes))
+        self.outbox.poll_write(context, |stream| stream.try_write(bytes))
     }
 
     fn poll_write_vectored(
@@ -146,7 +145,7 @@ impl AsyncWrite for Io {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.pipe.poll_write(context, |stream| stream.try_write_vectored(slices))
+        self.outbox.poll_write(context, |stream| stream.try_write_vectored(slices))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -158,6 +157,6 @@ impl AsyncWrite for Io {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.pipe.shut())
+        Poll::Ready(self.outbox.shutdown_write())
     }
 }

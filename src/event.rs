@@ -18,13 +18,13 @@ use crate::{
 /// The four kinds of job events, by the names that cross the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum EventKind {
-    /// The job changed, in the publisher's own words.
+    /// The job changed: a status in the publisher's own words.
     #[serde(rename = "job:update")]
     Update,
-    /// The job got further.
+    /// The job made progress.
     #[serde(rename = "job:progress")]
     Progress,
-    /// The job ended well.
+    /// The job succeeded.
     #[serde(rename = "job:completed")]
     Completed,
     /// The job failed.
@@ -33,7 +33,7 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [EventKind; 4] =
         [EventKind::Update, EventKind::Progress, EventKind::Completed, EventKind::Error];
 
@@ -47,12 +47,12 @@ impl EventKind {
         }
     }
 
-    /// Whether the job is finished after it.
+    /// Whether it finishes the job.
     pub fn is_terminal(self) -> bool {
         matches!(self, EventKind::Completed | EventKind::Error)
     }
 
-    /// Whether a finished job refuses it: only an update reopens a job.
+    /// Whether a finished job refuses it. Only an update reopens a job.
     pub fn needs_open_job(self) -> bool {
         self != EventKind::Update
     }
@@ -67,7 +67,7 @@ impl fmt::Display for EventKind {
 /// An event's number within its job: strictly increasing, by one while the job's history lives.
 pub type Seq = u64;
 
-/// Whose job it is, as far as its events have named anybody.
+/// The owner of a job, as far as its events have named one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Owner {
     /// The user.
@@ -77,9 +77,9 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// The owner after an event that names `named`: what is known stays, what was unknown is learnt. `None`
-    /// where the two contradict each other (contract: `owner_mismatch`).
-    pub fn joined(&self, named: &Owner) -> Option<Owner> {
+    /// The owner after an event that names `named`: known parts stay, unknown parts are added. `None` if the two
+    /// contradict each other (contract: `owner_mismatch`).
+    pub fn merged(&self, named: &Owner) -> Option<Owner> {
         fn sticky<T: Clone + PartialEq>(known: &Option<T>, named: &Option<T>) -> Option<Option<T>> {
             match (known, named) {
                 (Some(known), Some(named)) if known != named => None,
@@ -93,7 +93,7 @@ impl Owner {
 
 /// An event that the store has accepted.
 ///
-/// Its JSON is written once, when it is accepted, and shared by everything that passes it on; cloning is cheap.
+/// Its JSON is written once, when it is accepted, and then shared. Cloning is cheap.
 #[derive(Debug, Clone)]
 pub struct JobEvent(Arc<Accepted>);
 
@@ -107,7 +107,7 @@ struct Accepted {
     json: Box<RawValue>,
 }
 
-/// What the gateway itself reads of an event.
+/// The members of an event that the gateway reads.
 #[derive(Deserialize)]
 struct Envelope {
     event: EventKind,
@@ -115,7 +115,7 @@ struct Envelope {
     job: JobId,
     seq: Seq,
     timestamp: Timestamp,
-    // Not one flattened `Owner`: flattening would buffer the payload, which may be large, deep or beyond f64.
+    // Not a flattened `Owner`: flattening would buffer the payload, which may be large, deep or beyond f64.
     #[serde(rename = "userId", default)]
     user: Option<UserId>,
     #[serde(rename = "tenantId", default)]
@@ -123,20 +123,20 @@ struct Envelope {
 }
 
 impl JobEvent {
-    /// Reads the JSON of an accepted event, as it stands in history or crossed the feed.
+    /// Parses the JSON of an accepted event, as stored in history or sent on the feed.
     ///
     /// # Errors
-    /// Whatever is missing or of the wrong form: another program may have written it.
+    /// A member is missing or of the wrong form. Another program may have written it.
     pub fn parse(json: String) -> Result<Self, serde_json::Error> {
         let Envelope { event: kind, job, seq, timestamp, user, tenant } = serde_json::from_str(&json)?;
-        Self::written(kind, job, Owner { user, tenant }, timestamp, seq, json)
+        Self::from_parts(kind, job, Owner { user, tenant }, timestamp, seq, json)
     }
 
-    /// An event whose JSON has just been written, and says what is told here.
+    /// An event from its JSON, and from the members that this JSON has.
     ///
     /// # Errors
-    /// Where it is no JSON.
-    fn written(
+    /// `json` is not valid JSON.
+    fn from_parts(
         kind: EventKind,
         job: JobId,
         owner: Owner,
@@ -148,7 +148,7 @@ impl JobEvent {
         Ok(Self(Arc::new(Accepted { kind, job, seq, timestamp, owner, json })))
     }
 
-    /// The job that it is about.
+    /// Its job.
     pub fn job(&self) -> &JobId {
         &self.0.job
     }
@@ -168,28 +168,28 @@ impl JobEvent {
         self.0.timestamp
     }
 
-    /// Whose job it is.
+    /// The job's owner.
     pub fn owner(&self) -> &Owner {
         &self.0.owner
     }
 
-    /// Whether both are handles on one and the same event.
+    /// Whether both are clones of the same event.
     pub fn is_same(&self, other: &JobEvent) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// The event as it reaches every client, to the byte.
+    /// The event, byte for byte as every client gets it.
     pub fn json(&self) -> &RawValue {
         &self.0.json
     }
 
-    /// The rooms that it reaches: the job's, its owners' where known, and `all-jobs`.
+    /// Its rooms: the job's, those of the known owner, and `all-jobs`.
     pub fn rooms(&self) -> impl Iterator<Item = Room> + '_ {
         rooms(self.job(), self.owner())
     }
 }
 
-/// The rooms that the events of a job reach.
+/// The rooms of a job's events.
 pub fn rooms<'a>(job: &'a JobId, owner: &'a Owner) -> impl Iterator<Item = Room> + 'a {
     [
         Some(Room::Job(job.clone())),
@@ -201,7 +201,7 @@ pub fn rooms<'a>(job: &'a JobId, owner: &'a Owner) -> impl Iterator<Item = Room>
     .flatten()
 }
 
-/// The numbers of a job's events that can no longer be had, both inclusive.
+/// The numbers of a job's events that are no longer in history. Both are inclusive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Gap {
     /// The job.
@@ -230,9 +230,9 @@ mod tests {
             tenant: tenant.map(|id| id.parse().unwrap()),
         };
         let known = owner(Some("u"), None);
-        assert_eq!(known.joined(&owner(None, None)), Some(known.clone()));
-        assert_eq!(known.joined(&owner(None, Some("t"))), Some(owner(Some("u"), Some("t"))));
-        assert_eq!(known.joined(&owner(Some("v"), None)), None);
+        assert_eq!(known.merged(&owner(None, None)), Some(known.clone()));
+        assert_eq!(known.merged(&owner(None, Some("t"))), Some(owner(Some("u"), Some("t"))));
+        assert_eq!(known.merged(&owner(Some("v"), None)), None);
     }
 
     #[test]

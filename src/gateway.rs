@@ -25,10 +25,10 @@ pub use self::{
     session::{Peer, Session},
 };
 use crate::{
+    error::{ApiError, ErrorCode},
     event::{Draft, EventKind, IdempotencyKey, Owner},
     id::{ClientId, JobId, UserId},
     notice::{Audience, Notice, NoticeName},
-    refusal::{Code, Refusal},
     room::Room,
     store::{
         Accepted, Append, ClientRecord, ClientsPage, Entry, OpenError, Store, StoreError, StoreOptions,
@@ -144,15 +144,17 @@ impl Gateway {
     /// Accepts one event.
     ///
     /// # Errors
-    /// A [`Refusal`]; with [`Code::Unavailable`] the outcome is unknown, and the call may be repeated under the
+    /// A [`ApiError`]; with [`ErrorCode::Unavailable`] the outcome is unknown, and the call may be repeated under the
     /// same key.
-    pub async fn publish(&self, draft: Draft, key: Option<IdempotencyKey>) -> Result<Published, Refusal> {
+    pub async fn publish(&self, draft: Draft, key: Option<IdempotencyKey>) -> Result<Published, ApiError> {
         let mut outcomes = self.publish_all(vec![(draft, key)]).await;
-        outcomes.pop().unwrap_or_else(|| Err(Refusal::new(Code::Unavailable, "the store gave no answer")))
+        outcomes
+            .pop()
+            .unwrap_or_else(|| Err(ApiError::new(ErrorCode::Unavailable, "the store gave no answer")))
     }
 
     /// Accepts events, each on its own, those of one job in the order given. The answers are in order.
-    pub async fn publish_all(&self, publications: Vec<Publication>) -> Vec<Result<Published, Refusal>> {
+    pub async fn publish_all(&self, publications: Vec<Publication>) -> Vec<Result<Published, ApiError>> {
         let begun = Instant::now();
         let facts: Vec<_> =
             publications.iter().map(|(draft, _)| (draft.job().clone(), draft.kind())).collect();
@@ -170,15 +172,15 @@ impl Gateway {
     }
 
     /// Counts what the store could not do, on the way to whoever asked.
-    fn refused(&self, error: impl Into<Refusal>) -> Refusal {
+    fn refused(&self, error: impl Into<ApiError>) -> ApiError {
         let refusal = error.into();
-        if refusal.code == Code::Unavailable {
+        if refusal.code == ErrorCode::Unavailable {
             self.0.metrics.store_errors.inc();
         }
         refusal
     }
 
-    fn asked<T>(&self, answer: Result<T, StoreError>) -> Result<T, Refusal> {
+    fn asked<T>(&self, answer: Result<T, StoreError>) -> Result<T, ApiError> {
         answer.map_err(|error| self.refused(error))
     }
 
@@ -191,7 +193,7 @@ impl Gateway {
         job: &str,
         status: &str,
         data: &impl Serialize,
-    ) -> Result<Published, Refusal> {
+    ) -> Result<Published, ApiError> {
         let data = raw("data", data)?;
         self.publish(Draft::update(job_id(job)?, status, Some(&data), Owner::default())?, None).await
     }
@@ -205,7 +207,7 @@ impl Gateway {
         job: &str,
         progress: f64,
         message: Option<&str>,
-    ) -> Result<Published, Refusal> {
+    ) -> Result<Published, ApiError> {
         self.publish(Draft::progress(job_id(job)?, progress, message, Owner::default())?, None).await
     }
 
@@ -213,7 +215,11 @@ impl Gateway {
     ///
     /// # Errors
     /// As [`Gateway::publish`]; also for an invalid job id or result.
-    pub async fn emit_job_completed(&self, job: &str, result: &impl Serialize) -> Result<Published, Refusal> {
+    pub async fn emit_job_completed(
+        &self,
+        job: &str,
+        result: &impl Serialize,
+    ) -> Result<Published, ApiError> {
         let result = raw("result", result)?;
         self.publish(Draft::completed(job_id(job)?, Some(&result), Owner::default())?, None).await
     }
@@ -222,7 +228,7 @@ impl Gateway {
     ///
     /// # Errors
     /// As [`Gateway::publish`]; also for an invalid job id.
-    pub async fn emit_job_error(&self, job: &str, error: &str) -> Result<Published, Refusal> {
+    pub async fn emit_job_error(&self, job: &str, error: &str) -> Result<Published, ApiError> {
         self.publish(Draft::error(job_id(job)?, error, Owner::default()), None).await
     }
 
@@ -230,13 +236,13 @@ impl Gateway {
     /// oldest `limit` after that number.
     ///
     /// # Errors
-    /// A [`Refusal`] when the store does not answer.
+    /// A [`ApiError`] when the store does not answer.
     pub async fn job_history(
         &self,
         job: &JobId,
         limit: Option<usize>,
         since: Option<u64>,
-    ) -> Result<Vec<Entry>, Refusal> {
+    ) -> Result<Vec<Entry>, ApiError> {
         let limit = limit.unwrap_or(usize::MAX).min(self.0.history_cap);
         let window = since.map_or(Window::Newest(limit), |seq| Window::After { seq, limit });
         self.asked(self.0.store.history(job, window).await)
@@ -245,16 +251,16 @@ impl Gateway {
     /// The newest event of a job.
     ///
     /// # Errors
-    /// A [`Refusal`] when the store does not answer.
-    pub async fn job(&self, job: &JobId) -> Result<Option<Entry>, Refusal> {
+    /// A [`ApiError`] when the store does not answer.
+    pub async fn job(&self, job: &JobId) -> Result<Option<Entry>, ApiError> {
         Ok(self.asked(self.0.store.latest(std::slice::from_ref(job)).await)?.pop())
     }
 
     /// The newest event of each of the most recently active jobs of a room, most recent first.
     ///
     /// # Errors
-    /// A [`Refusal`] when the store does not answer.
-    pub async fn jobs(&self, room: &Room, limit: usize) -> Result<Vec<Entry>, Refusal> {
+    /// A [`ApiError`] when the store does not answer.
+    pub async fn jobs(&self, room: &Room, limit: usize) -> Result<Vec<Entry>, ApiError> {
         let limit = limit.min(MAX_JOBS_LISTED);
         let jobs = self.asked(self.0.store.active(room, Timestamp::default(), limit).await)?;
         self.asked(self.0.store.latest(&jobs).await)
@@ -263,25 +269,25 @@ impl Gateway {
     /// Sends an event of one's own to every connected client, now. Answers its time.
     ///
     /// # Errors
-    /// A [`Refusal`] when the store does not answer.
+    /// A [`ApiError`] when the store does not answer.
     pub async fn broadcast_to_all(
         &self,
         name: NoticeName,
         data: &impl Serialize,
-    ) -> Result<Timestamp, Refusal> {
+    ) -> Result<Timestamp, ApiError> {
         self.notify(Audience::Everyone, name, data).await
     }
 
     /// Sends an event of one's own to every client in the user's room, now. Answers its time.
     ///
     /// # Errors
-    /// A [`Refusal`] when the store does not answer.
+    /// A [`ApiError`] when the store does not answer.
     pub async fn emit_to_user(
         &self,
         user: UserId,
         name: NoticeName,
         data: &impl Serialize,
-    ) -> Result<Timestamp, Refusal> {
+    ) -> Result<Timestamp, ApiError> {
         self.notify(Audience::User(user), name, data).await
     }
 
@@ -290,7 +296,7 @@ impl Gateway {
         audience: Audience,
         name: NoticeName,
         data: &impl Serialize,
-    ) -> Result<Timestamp, Refusal> {
+    ) -> Result<Timestamp, ApiError> {
         let timestamp = Timestamp::now();
         let notice = Notice { audience, name, data: raw("data", data)?.into(), timestamp };
         self.asked(self.0.store.notify(&notice).await).map(|()| timestamp)
@@ -299,36 +305,36 @@ impl Gateway {
     /// The connected clients of all nodes, by id, after the one named.
     ///
     /// # Errors
-    /// A [`Refusal`] when the store does not answer.
-    pub async fn clients(&self, after: Option<&ClientId>, limit: usize) -> Result<ClientsPage, Refusal> {
+    /// A [`ApiError`] when the store does not answer.
+    pub async fn clients(&self, after: Option<&ClientId>, limit: usize) -> Result<ClientsPage, ApiError> {
         self.asked(self.0.store.clients(after, limit).await)
     }
 
     /// One connected client of whatever node.
     ///
     /// # Errors
-    /// A [`Refusal`] when the store does not answer.
-    pub async fn client(&self, id: &ClientId) -> Result<Option<ClientRecord>, Refusal> {
+    /// A [`ApiError`] when the store does not answer.
+    pub async fn client(&self, id: &ClientId) -> Result<Option<ClientRecord>, ApiError> {
         self.asked(self.0.store.client(id).await)
     }
 
     /// How many sessions of all nodes are in a room.
     ///
     /// # Errors
-    /// A [`Refusal`] when the store does not answer.
-    pub async fn sessions_in(&self, room: &Room) -> Result<usize, Refusal> {
+    /// A [`ApiError`] when the store does not answer.
+    pub async fn sessions_in(&self, room: &Room) -> Result<usize, ApiError> {
         self.asked(self.0.store.sessions_in(room).await)
     }
 
     /// Whether the store answers and the feed is whole.
     ///
     /// # Errors
-    /// A [`Refusal`] says what is missing.
-    pub async fn ready(&self) -> Result<(), Refusal> {
+    /// A [`ApiError`] says what is missing.
+    pub async fn ready(&self) -> Result<(), ApiError> {
         self.asked(self.0.store.ping().await)?;
         match self.hub(|hub| hub.is_whole()) {
             true => Ok(()),
-            false => Err(Refusal::new(Code::Unavailable, "the store's feed is interrupted")),
+            false => Err(ApiError::new(ErrorCode::Unavailable, "the store's feed is interrupted")),
         }
     }
 
@@ -449,12 +455,12 @@ impl fmt::Display for Who<'_> {
     }
 }
 
-fn job_id(text: &str) -> Result<JobId, Refusal> {
-    text.parse().map_err(|error| Refusal::invalid(format!("jobId: {error}")))
+fn job_id(text: &str) -> Result<JobId, ApiError> {
+    text.parse().map_err(|error| ApiError::invalid(format!("jobId: {error}")))
 }
 
-fn raw(field: &str, value: &impl Serialize) -> Result<Box<RawValue>, Refusal> {
-    serde_json::value::to_raw_value(value).map_err(|error| Refusal::invalid(format!("{field}: {error}")))
+fn raw(field: &str, value: &impl Serialize) -> Result<Box<RawValue>, ApiError> {
+    serde_json::value::to_raw_value(value).map_err(|error| ApiError::invalid(format!("{field}: {error}")))
 }
 
 /// A name that no other node has: the host's, and something that tells its processes apart.

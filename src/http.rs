@@ -28,9 +28,9 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use self::origin::CorsOptions;
 use crate::{
-    draining::Draining,
+    drain::Draining,
+    error::{ApiError, ErrorCode},
     gateway::Gateway,
-    refusal::{Code, Refusal},
 };
 
 /// The bounds of HTTP requests.
@@ -42,7 +42,7 @@ pub struct HttpOptions {
     pub max_batch: usize,
     /// How many deliveries wait for a slow stream before it has to catch up from history.
     pub outbox: usize,
-    /// How many bytes of them wait before it has to.
+    /// How many bytes of deliveries wait before it has to.
     pub outbox_bytes: u64,
 }
 
@@ -52,17 +52,17 @@ impl Default for HttpOptions {
     }
 }
 
-/// What every handler has at hand.
+/// The state of all handlers.
 #[derive(Debug)]
 pub(crate) struct HttpState {
     gateway: Gateway,
     options: HttpOptions,
     draining: Draining,
-    /// The OpenAPI description, written once.
+    /// The JSON of the OpenAPI description.
     description: String,
 }
 
-fn described() -> OpenApiRouter<Arc<HttpState>> {
+fn api_routes() -> OpenApiRouter<Arc<HttpState>> {
     OpenApiRouter::with_openapi(openapi::Description::openapi())
         .routes(routes!(publish::update))
         .routes(routes!(publish::progress))
@@ -86,19 +86,15 @@ fn described() -> OpenApiRouter<Arc<HttpState>> {
         .routes(routes!(openapi::serve))
 }
 
-/// The OpenAPI description of the HTTP edge, generated from its routes.
-pub fn description() -> utoipa::openapi::OpenApi {
-    described().split_for_parts().1
-}
-
-/// The routes of the HTTP edge, without what stands before them.
+/// The routes of the HTTP edge, without middleware.
 pub fn routes(gateway: Gateway, options: HttpOptions, draining: Draining) -> Router {
-    let (routes, description) = described().split_for_parts();
+    let (routes, description) = api_routes().split_for_parts();
     let description = description.to_json().unwrap_or_default();
     let unknown =
-        || async { Refusal::new(Code::NotFound, "there is nothing at this path; see /openapi.json") };
-    let other_method =
-        || async { Refusal::new(Code::MethodNotAllowed, "this path has no such method; see /openapi.json") };
+        || async { ApiError::new(ErrorCode::NotFound, "there is nothing at this path; see /openapi.json") };
+    let other_method = || async {
+        ApiError::new(ErrorCode::MethodNotAllowed, "this path has no such method; see /openapi.json")
+    };
     routes
         .merge(dashboard::routes())
         .fallback(unknown)
@@ -106,21 +102,21 @@ pub fn routes(gateway: Gateway, options: HttpOptions, draining: Draining) -> Rou
         .with_state(Arc::new(HttpState { gateway, options, draining, description }))
 }
 
-/// What stands before all edges that speak HTTP: request ids, origins, compression of what is not a stream, and the
-/// count of what is refused. Every publish passes it, so none of it makes more of a request than it has to.
-pub fn with_front(router: Router, gateway: &Gateway, cors: &CorsOptions) -> Router {
+/// The middleware of all edges: request ids, the check of origins, compression of everything but streams, and the count
+/// of errors. Every publish passes through it, so none of it does more than it must.
+pub fn with_middleware(router: Router, gateway: &Gateway, cors: &CorsOptions) -> Router {
     let not_a_stream = DefaultPredicate::new().and(NotForContentType::const_new("text/event-stream"));
     let gateway = gateway.clone();
-    let front = ServiceBuilder::new()
+    let middleware = ServiceBuilder::new()
         .layer(SetRequestIdLayer::x_request_id(RandomId))
         .layer(PropagateRequestIdLayer::x_request_id())
         .layer(origin::layer(cors))
         .layer(CompressionLayer::new().compress_when(not_a_stream))
-        .map_response(move |response| problem::counted(&gateway, response));
-    router.layer(front)
+        .map_response(move |response| problem::count_error(&gateway, response));
+    router.layer(middleware)
 }
 
-/// Names requests that come without a name, at random.
+/// Gives a random id to requests that have none.
 #[derive(Debug, Clone, Copy)]
 struct RandomId;
 

@@ -2,7 +2,7 @@
 
 use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 
-/// The longest identifier, in characters (all of them ASCII, so also in bytes).
+/// The longest identifier, in characters. All of them are ASCII, so this is also its length in bytes.
 pub const MAX_ID_LENGTH: usize = 128;
 
 /// Why a text is not an identifier.
@@ -11,10 +11,10 @@ pub enum InvalidId {
     /// The text has no characters.
     #[error("must not be empty")]
     Empty,
-    /// The text is longer than [`MAX_ID_LENGTH`].
+    /// The text is longer than 128 characters.
     #[error("must be at most {MAX_ID_LENGTH} characters long, got {0}")]
     TooLong(usize),
-    /// The text has a character outside the rule.
+    /// The text has a character that is not allowed.
     #[error("may only contain A-Z a-z 0-9 _ . : @ -, got {0:?}")]
     Character(char),
 }
@@ -88,11 +88,11 @@ identifier!(
     JobId
 );
 identifier!(
-    /// Names a user: a job's owner, and the room of all that is theirs.
+    /// Names a user: the owner of jobs, with a room of its own.
     UserId
 );
 identifier!(
-    /// Names a tenant: the group of users that a job belongs to.
+    /// Names a tenant: a group of users, with a room of its own.
     TenantId
 );
 identifier!(

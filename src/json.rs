@@ -1,11 +1,11 @@
-//! JSON that passes through: payloads keep their digits, lose their white space and may not nest without end.
+//! Untyped JSON: payloads keep every digit, lose their white space, and have a bounded depth.
 
 use std::{borrow::Cow, fmt};
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// How deep `data` and `result` may nest (contract, section 1).
+/// The greatest depth of `data` and `result` (contract, section 1).
 pub const MAX_DEPTH: usize = 128;
 
 /// The longest decimal text of a number that stands for a string, in characters: as long as an id may be.
@@ -16,8 +16,8 @@ const MAX_DECIMAL: usize = 128;
 #[error("must not nest deeper than {MAX_DEPTH} levels")]
 pub struct TooDeep;
 
-/// Writes `value` without white space between its tokens and otherwise to the letter, so that numbers beyond
-/// 2^53 keep every digit and an event stays on one line.
+/// Writes `value` without white space between its tokens. Nothing else changes: numbers beyond 2^53 keep every digit.
+/// The result is one line.
 ///
 /// # Errors
 /// [`TooDeep`] beyond [`MAX_DEPTH`] levels of arrays and objects.
@@ -45,12 +45,12 @@ pub fn compact(value: &RawValue) -> Result<String, TooDeep> {
     Ok(out)
 }
 
-/// The members of a JSON object, still unparsed. Of a repeated name the last one counts, as in JavaScript;
-/// `null` counts as absent.
+/// The members of a JSON object, not parsed yet. If a name is repeated, its last value counts, as in JavaScript. `null`
+/// counts as absent.
 #[derive(Debug)]
 pub struct Members<'a>(Vec<(Name<'a>, &'a RawValue)>);
 
-/// A member's name, borrowed where it has no escapes.
+/// A member's name, borrowed if it has no escapes.
 #[derive(Debug, serde::Deserialize)]
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
@@ -84,7 +84,7 @@ pub enum NotAnObject {
     /// The text is not JSON at all.
     #[error("malformed JSON: {0}")]
     Malformed(#[source] serde_json::Error),
-    /// The text is JSON, and something other than an object.
+    /// The text is JSON, but not an object.
     #[error("must be a JSON object, got {0}")]
     Other(&'static str),
 }
@@ -93,7 +93,7 @@ impl<'a> Members<'a> {
     /// Reads `text` as one object.
     ///
     /// # Errors
-    /// [`NotAnObject`] says whether the text was malformed or merely of another kind.
+    /// [`NotAnObject`] says whether the text was malformed or of another kind.
     pub fn read(text: &'a [u8]) -> Result<Self, NotAnObject> {
         match text.trim_ascii_start().first() {
             Some(b'{') => serde_json::from_slice(text).map_err(NotAnObject::Malformed),
@@ -104,7 +104,7 @@ impl<'a> Members<'a> {
     /// The members of `value`.
     ///
     /// # Errors
-    /// [`NotAnObject::Other`] where it is of another kind; `Malformed` where a name has a lone surrogate.
+    /// [`NotAnObject::Other`] if it is of another kind, `Malformed` if a name has a lone surrogate.
     pub fn of(value: &'a RawValue) -> Result<Self, NotAnObject> {
         match kind(value) {
             "an object" => serde_json::from_str(value.get()).map_err(NotAnObject::Malformed),
@@ -112,7 +112,7 @@ impl<'a> Members<'a> {
         }
     }
 
-    /// The names of all members, also of those that are `null`.
+    /// The names of all members, including those that are `null`.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|(Name(name), _)| name.as_ref())
     }
@@ -126,7 +126,7 @@ impl<'a> Members<'a> {
     /// The member of this name, which must be a string.
     ///
     /// # Errors
-    /// What is wrong with it, in words that follow its name.
+    /// The problem, in words that follow the name.
     pub fn text(&self, name: &str) -> Result<Option<String>, String> {
         let Some(value) = self.get(name) else { return Ok(None) };
         match kind(value) {
@@ -154,8 +154,8 @@ impl<'a> Members<'a> {
     }
 }
 
-/// The decimal text of a JSON number: exact, without an exponent, and the same for equal numbers. `None` where it has
-/// more than [`MAX_DECIMAL`] characters.
+/// The decimal text of a JSON number: exact, without an exponent, and the same for equal numbers. `None` if it has more
+/// than [`MAX_DECIMAL`] characters.
 fn decimal(number: &str) -> Option<String> {
     let (sign, unsigned) = number.split_at(usize::from(number.starts_with('-')));
     let (mantissa, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
@@ -166,7 +166,7 @@ fn decimal(number: &str) -> Option<String> {
     if significant.is_empty() {
         return Some("0".to_owned());
     }
-    // How many of the significant digits stand before the point; below 0, how many zeros follow on it.
+    // The number of significant digits before the point. A negative value counts the zeros after the point.
     let leading = i64::try_from(digits.len() - without_leading.len()).ok()?;
     let point =
         exponent.parse::<i64>().ok()?.checked_add(i64::try_from(whole.len()).ok()?)?.checked_sub(leading)?;
@@ -183,7 +183,7 @@ fn decimal(number: &str) -> Option<String> {
     Some(text).filter(|text| text.len() <= MAX_DECIMAL)
 }
 
-/// What kind of JSON value this is, in words for an error message.
+/// The kind of a JSON value, in words for an error message.
 pub fn kind(value: &RawValue) -> &'static str {
     match value.get().as_bytes().first() {
         Some(b'{') => "an object",

@@ -23,46 +23,76 @@
 //! # }
 //! ```
 //!
-//! # The map
+//! # Where to look
 //!
-//! | module | what it is |
+//! | to | use |
 //! |---|---|
-//! | [`id`], [`timestamp`], [`json`], [`room`], [`event`], [`position`], [`notice`], [`refusal`] | the domain: no runtime, no network |
-//! | [`store`] | durable truth, and the feed of what was accepted: embedded or Redis |
-//! | [`gateway`] | publishing, the hub, sessions, joining, catching up |
-//! | [`http`], [`socketio`] | the edges: they translate and never decide |
-//! | [`server`], [`connection`], [`draining`], [`descriptors`] | all edges on one listener; admission; the orderly end |
-//! | [`config`], [`cli`] | options from file, environment and flags; the commands |
-//! | [`tasks`], [`telemetry`] | everything that is spawned; metrics and logs |
+//! | publish and read | [`Gateway`], [`Draft`], [`Published`], [`Entry`] |
+//! | choose a store | [`StoreOptions`], [`Backend`], [`HistoryOptions`], [`RedisOptions`] |
+//! | mount the edges | [`router`], [`ServerOptions`], [`Sockets`]; [`Acceptor`] and [`Connection`] for connect info |
+//! | run the whole server | [`Server`] |
+//! | watch from your own code | [`Outlet`], [`Gateway::connect`], [`Session::join`] |
+//! | handle errors | [`ApiError`], [`ErrorCode`] |
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+#[doc(hidden)]
 pub mod cli;
-pub mod config;
-pub mod connection;
-pub mod descriptors;
-pub mod draining;
-pub mod event;
-pub mod gateway;
-pub mod http;
-pub mod id;
-pub mod json;
-pub mod notice;
-pub mod position;
+mod config;
+mod connection;
+mod drain;
+mod error;
+mod event;
+mod fd_limit;
+mod gateway;
+mod http;
+mod id;
+mod json;
+mod notice;
+mod position;
 #[doc(hidden)]
 pub mod redis;
-pub mod refusal;
-pub mod room;
-pub mod server;
-pub mod socketio;
-pub mod store;
-pub mod tasks;
-pub mod telemetry;
-pub mod timestamp;
+mod room;
+mod server;
+mod socketio;
+mod store;
+mod tasks;
+mod telemetry;
+mod timestamp;
 
 pub use crate::{
-    gateway::{Gateway, GatewayOptions},
+    connection::{AcceptOptions, Acceptor, Connection},
+    error::{ApiError, ErrorCode},
+    event::{Draft, EventKind, Gap, IdempotencyKey, InvalidDraft, JobEvent, Owner, Seq},
+    gateway::{
+        CloseReason, Delivery, Gateway, GatewayOptions, JobResume, Joined, Latest, Offer, Outlet, Peer,
+        Publication, Published, Resumed, Session, Subscription,
+    },
+    http::{CorsOptions, HttpOptions},
+    id::{ClientId, InvalidId, JobId, TenantId, UserId},
+    notice::{Audience, InvalidNoticeName, Notice, NoticeName},
+    position::{InvalidPosition, Position, Positions, RoomSet},
+    room::{InvalidRoom, Room},
     server::{Server, ServerOptions, router},
-    store::StoreOptions,
+    socketio::{SocketIoOptions, Sockets},
+    store::{
+        Arrival, Backend, ClientRecord, ClientsPage, Entry, HistoryOptions, OpenError, RedisOptions,
+        StoreError, StoreOptions,
+    },
+    tasks::Tasks,
+    telemetry::Metrics,
+    timestamp::{InvalidTimestamp, Timestamp},
 };
+
+/// What the tests and benchmarks of this repository use besides. It may change at any time.
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::{
+        json::Members,
+        store::{
+            Accepted, Append, AppendError, Bounds, Content, Feed, FeedItem, LogEntry, LogPage, LogRange,
+            Rooms, Store, Window,
+        },
+    };
+}

@@ -1,4 +1,4 @@
-//! Notices: events of a publisher's own, sent to whoever is connected now. They are not kept.
+//! Notices: custom events for the clients that are connected now. They are not stored.
 
 use std::{str::FromStr, sync::Arc};
 
@@ -7,23 +7,23 @@ use serde_json::value::RawValue;
 
 use crate::{event::EventKind, id::UserId, timestamp::Timestamp};
 
-/// The name of a notice: 1 to 64 characters of `A-Z a-z 0-9 _ . : -`, and none that socket.io or the job events
-/// use themselves (contract, section 3).
+/// The name of a notice: 1 to 64 characters of `A-Z a-z 0-9 _ . : -`. Names that socket.io or the job events use are
+/// reserved (contract, section 3).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct NoticeName(String);
 
-/// Names that mean something else to a socket.io client.
+/// Names with a meaning of their own in socket.io clients.
 const RESERVED: [&str; 6] =
     ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
 
 /// Why a text cannot name a notice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidNoticeName {
-    /// Wrong length, or a character outside the rule.
+    /// Wrong length, or a character that is not allowed.
     #[error("must be 1 to 64 characters of A-Z a-z 0-9 _ . : -")]
     Form,
-    /// The name is taken.
+    /// The name is reserved.
     #[error("must not be a name that socket.io or the job events use themselves")]
     Reserved,
 }
@@ -62,7 +62,7 @@ impl From<NoticeName> for String {
     }
 }
 
-/// Whom a notice reaches.
+/// The receivers of a notice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Audience {
@@ -72,14 +72,14 @@ pub enum Audience {
     User(UserId),
 }
 
-/// An event of a publisher's own on its way to its audience. Cloning is cheap.
+/// A custom event on its way to its audience. Cloning is cheap.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Notice {
-    /// Whom it reaches.
+    /// Its receivers.
     pub audience: Audience,
     /// The event's name.
     pub name: NoticeName,
-    /// What the event carries.
+    /// The event's payload.
     pub data: Arc<RawValue>,
     /// When the gateway accepted it.
     pub timestamp: Timestamp,

@@ -1,10 +1,10 @@
-//! Rooms: what a watcher can ask for, and what an event reaches.
+//! Rooms: clients subscribe to them, and events are delivered to them.
 
 use std::{fmt, str::FromStr};
 
 use crate::id::{InvalidId, JobId, TenantId, UserId};
 
-/// A set of watchers that share an interest. Written `job:<id>`, `user:<id>`, `tenant:<id>` or `all-jobs`.
+/// A set of jobs to subscribe to. Written `job:<id>`, `user:<id>`, `tenant:<id>` or `all-jobs`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Room {
     /// One job.
@@ -13,7 +13,7 @@ pub enum Room {
     User(UserId),
     /// Every job of a tenant.
     Tenant(TenantId),
-    /// Every job there is.
+    /// Every job.
     AllJobs,
 }
 
@@ -23,16 +23,9 @@ pub enum InvalidRoom {
     /// The text has none of the four forms.
     #[error("a room is job:<id>, user:<id>, tenant:<id> or all-jobs")]
     Form,
-    /// The part after the colon is no identifier.
+    /// The part after the colon is not an identifier.
     #[error("the room's id {0}")]
     Id(#[from] InvalidId),
-}
-
-impl Room {
-    /// Whether a watcher comes back to it with a time, because numbers are each job's own.
-    pub fn is_resumed_by_time(&self) -> bool {
-        !matches!(self, Room::Job(_))
-    }
 }
 
 impl fmt::Display for Room {

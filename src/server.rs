@@ -13,28 +13,27 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     connection::{self, AcceptOptions, Acceptor, Connection},
-    descriptors,
-    draining::Draining,
+    drain::Draining,
+    fd_limit,
     gateway::Gateway,
     http::{self, CorsOptions, HttpOptions},
     socketio::{self, SocketIoOptions, Sockets},
 };
 
-/// What the server and its edges need to know.
+/// Options of the server and its edges.
 #[derive(Debug, Clone)]
 pub struct ServerOptions {
-    /// Where to listen; port 0 picks a free one.
+    /// The address to listen on. Port 0 picks a free one.
     pub listen: SocketAddr,
     /// How long a stop may take.
     pub shutdown_grace: Duration,
-    /// For how long before it the node says that it is not ready, and goes on all the same; at most a quarter of
-    /// the grace.
+    /// How long the node reports that it is not ready before it disconnects anybody. At most a quarter of the grace.
     pub drain_notice: Duration,
-    /// Over how long many clients are spread when they have to leave; at most half of the grace.
+    /// How long disconnecting many clients may take. At most half of the grace.
     pub drain_window: Duration,
-    /// How long a connection may take to its first request.
+    /// How long a connection may take until its first request has arrived.
     pub handshake_timeout: Duration,
-    /// Which other origins are welcome.
+    /// The other origins that may call the gateway.
     pub cors: CorsOptions,
     /// The HTTP edge.
     pub http: HttpOptions,
@@ -57,10 +56,11 @@ impl Default for ServerOptions {
     }
 }
 
-/// All edges of a gateway as one router, to mount in an application of one's own, and a handle on the sockets,
-/// which its end has to close.
+/// All edges as one router for another axum application, and a handle with which that application closes the sockets at
+/// its end.
 ///
-/// Serve it with connect info of [`Connection`] where clients' addresses are of interest.
+/// Serve it by an [`Acceptor`] with connect info of [`Connection`]. Otherwise the addresses of clients are unknown, and
+/// the bytes that wait for a slow one are not bounded.
 pub fn router(gateway: &Gateway, options: &ServerOptions) -> (Router, Sockets) {
     edges(gateway, options, Draining::default())
 }
@@ -68,27 +68,26 @@ pub fn router(gateway: &Gateway, options: &ServerOptions) -> (Router, Sockets) {
 fn edges(gateway: &Gateway, options: &ServerOptions, draining: Draining) -> (Router, Sockets) {
     let router = http::routes(gateway.clone(), options.http, draining);
     let (router, sockets) = socketio::mount(router, gateway, options.socketio);
-    (http::with_front(router, gateway, &options.cors), sockets)
+    (http::with_middleware(router, gateway, &options.cors), sockets)
 }
 
-/// How many connections the system keeps for us until they are accepted, if it is willing to.
+/// The listen backlog. The kernel may cap it.
 const BACKLOG: u32 = 8192;
 
-/// How long long-polling clients have to ask once more; between two requests there is hardly any time.
+/// How long long-polling clients have to ask once more. The pause between two polls is short.
 const LAST_POLL: Duration = Duration::from_secs(1);
 
-/// What the parts of an orderly end may take of the grace: what they leave is for the requests and writes that are
-/// still under way.
-mod share {
-    /// Saying that the node is not ready any more.
+/// Shares of the grace for the steps of a shutdown. The rest is for requests and writes in progress.
+mod grace_share {
+    /// The node reports that it is not ready.
     pub const NOTICE: f64 = 0.25;
-    /// Clients that leave one after the other.
+    /// Clients are disconnected one by one.
     pub const WINDOW: f64 = 0.5;
-    /// Long-polling clients that have to ask once more, to be told.
+    /// Long-polling clients ask once more.
     pub const LAST_POLL: f64 = 0.125;
-    /// Of what is left then: requests under way. The rest is the gateway's.
+    /// Of the remaining time: requests in progress. The rest is for the gateway.
     pub const REQUESTS: f64 = 0.75;
-    /// Of what is left then: sockets that have not taken their end yet.
+    /// Of the remaining time: sockets that have not closed yet.
     pub const SOCKETS: f64 = 0.5;
 }
 
@@ -105,7 +104,7 @@ impl Server {
     /// Binds the address.
     ///
     /// # Errors
-    /// Whatever the system says, such as that the address is in use.
+    /// The error of the system, for example if the address is in use.
     pub async fn bind(gateway: Gateway, options: ServerOptions) -> io::Result<Self> {
         let socket = if options.listen.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         // A restart must not wait for the connections of the process before.
@@ -115,17 +114,16 @@ impl Server {
         Ok(Self { address: listener.local_addr()?, listener, gateway, options })
     }
 
-    /// The address that is bound, with the port that was picked.
+    /// The bound address, with its actual port.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serves until `shutdown` resolves, and then ends in order: says that it is not ready any more, takes no new
-    /// connections, tells clients and lets them go one after the other, finishes what is accepted, closes. Returns
-    /// within the grace.
+    /// Serves until `shutdown` resolves, and then ends in order: reports that it is not ready, accepts no new
+    /// connections, disconnects clients one by one, finishes requests in progress, closes. Returns within the grace.
     ///
     /// # Errors
-    /// Whatever the system says of the listener.
+    /// The error of the listener.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> io::Result<()> {
         let Self { listener, gateway, options, .. } = self;
         let (draining, closing, stop) =
@@ -133,7 +131,7 @@ impl Server {
         let (router, sockets) = edges(&gateway, &options, draining.clone());
         let acceptor = Acceptor::new(listener, accepting(&options), closing.clone(), gateway.tasks())?;
         let service = router
-            .layer(middleware::from_fn(connection::greet))
+            .layer(middleware::from_fn(connection::note_first_request))
             .into_make_service_with_connect_info::<Connection>();
         let serving = axum::serve(acceptor, service).with_graceful_shutdown(stop.clone().cancelled_owned());
         let mut serving = std::pin::pin!(serving.into_future());
@@ -141,16 +139,16 @@ impl Server {
             shutdown.await;
             let deadline = Instant::now() + options.shutdown_grace;
             tracing::info!("shutting down");
-            draining.announce();
-            let notice = options.shutdown_grace.mul_f64(share::NOTICE).min(options.drain_notice);
+            draining.begin();
+            let notice = options.shutdown_grace.mul_f64(grace_share::NOTICE).min(options.drain_notice);
             tokio::time::sleep(notice).await;
             closing.cancel();
-            let window = options.shutdown_grace.mul_f64(share::WINDOW).min(options.drain_window);
-            let departures = draining.depart(gateway.sessions(), window);
-            let patience = options.shutdown_grace.mul_f64(share::LAST_POLL).min(LAST_POLL);
-            sockets.leave(departures, patience).await;
-            // Streams leave by themselves.
-            departures.at(1.0).await;
+            let window = options.shutdown_grace.mul_f64(grace_share::WINDOW).min(options.drain_window);
+            let schedule = draining.schedule(gateway.sessions(), window);
+            let timeout = options.shutdown_grace.mul_f64(grace_share::LAST_POLL).min(LAST_POLL);
+            sockets.drain(schedule, timeout).await;
+            // SSE streams end by themselves in this time.
+            schedule.wait_until(1.0).await;
             deadline
         };
         let deadline = tokio::select! {
@@ -159,10 +157,10 @@ impl Server {
         };
         let left = || deadline.saturating_duration_since(Instant::now());
         stop.cancel();
-        // What is accepted is finished before the gateway itself stops.
+        // Accepted requests finish before the gateway stops.
         let (served, ()) = tokio::join!(
-            tokio::time::timeout(left().mul_f64(share::REQUESTS), serving),
-            sockets.close(left().mul_f64(share::SOCKETS)),
+            tokio::time::timeout(left().mul_f64(grace_share::REQUESTS), serving),
+            sockets.close(left().mul_f64(grace_share::SOCKETS)),
         );
         let stopped = gateway.stop(left()).await;
         if !stopped || served.is_err() {
@@ -174,8 +172,8 @@ impl Server {
 
 fn accepting(options: &ServerOptions) -> AcceptOptions {
     AcceptOptions {
-        patience: options.socketio.ping_interval + options.socketio.ping_timeout,
+        write_timeout: options.socketio.ping_interval + options.socketio.ping_timeout,
         handshake_timeout: options.handshake_timeout,
-        connections: descriptors::for_connections(),
+        connections: fd_limit::max_connections(),
     }
 }

@@ -1,13 +1,13 @@
 //! The Socket.IO edge: the namespace `/jobs` (contract, section 2).
 
 mod admission;
-mod door;
+mod drain;
 mod inbox;
-mod lines;
 mod outlet;
 mod packet;
 mod request;
-mod sockets;
+mod send_backlog;
+mod upgrade;
 mod wire;
 
 use std::{sync::Arc, time::Duration};
@@ -22,33 +22,36 @@ use socketioxide::{
 };
 use tower::ServiceBuilder;
 
-pub use self::sockets::Sockets;
-use self::{admission::Admission, door::Door, inbox::Inbox, lines::Lines, outlet::Sending, packet::Frames};
+pub use self::drain::Sockets;
+use self::{
+    admission::Admission, inbox::Inbox, outlet::OutletShared, packet::FrameCache, send_backlog::SendBacklogs,
+    upgrade::UpgradeState,
+};
 use crate::{
-    connection::Most,
+    connection::Limits,
+    error::ApiError,
     gateway::{Gateway, Peer},
     id::ClientId,
     json::Members,
-    refusal::Refusal,
     telemetry::EdgeLabel,
 };
 
-/// How Socket.IO connections are kept.
+/// Options of the Socket.IO edge.
 #[derive(Debug, Clone, Copy)]
 pub struct SocketIoOptions {
-    /// How often the server asks whether a client lives.
+    /// The interval between pings.
     pub ping_interval: Duration,
-    /// How long it waits for the answer.
+    /// How long the server waits for a pong.
     pub ping_timeout: Duration,
-    /// How many clients may be on their way into the namespace at once; the others wait for their turn.
+    /// How many clients may connect at once. The others wait in a queue.
     pub handshakes: usize,
-    /// How long each may take, from its first request on.
+    /// How long a client may take to connect, from its first request on.
     pub handshake_timeout: Duration,
     /// The largest message of a client, in bytes.
     pub max_payload: usize,
     /// How many packets wait for a slow client before it has to catch up from history.
     pub outbox: usize,
-    /// How many bytes of them wait before it has to.
+    /// How many bytes of packets wait before it has to.
     pub outbox_bytes: u64,
     /// How many messages a client may send a second.
     pub messages_per_second: u32,
@@ -73,13 +76,13 @@ impl Default for SocketIoOptions {
     }
 }
 
-/// How long a client waits for its record to be visible to all nodes before it is let in without.
+/// How long a client waits for its record to be visible to all nodes. After that it connects anyway.
 const RECORD_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How many bytes of a client's messages are read at once: nearly all are shorter.
+/// The read buffer of a WebSocket, in bytes. Nearly all messages of clients are shorter.
 const READ_BUFFER: usize = 128;
 
-/// Where Socket.IO lives.
+/// The path of Socket.IO.
 const PATH: &str = "/socket.io";
 
 /// The namespace of all sockets.
@@ -100,88 +103,89 @@ pub fn mount(router: Router, gateway: &Gateway, options: SocketIoOptions) -> (Ro
         // Nothing here takes binary attachments.
         .with_parser(ParserConfig::common().max_incoming_binaries(0).max_incoming_binary_buf_size(0))
         .build_svc();
-    let lines = Lines::default();
+    let backlogs = SendBacklogs::default();
     let (metrics, label) = (gateway.metrics(), EdgeLabel { edge: "socketio" });
-    let sending = Arc::new(Sending {
-        lines: lines.clone(),
-        most: Most { frames: options.outbox, bytes: options.outbox_bytes },
+    let shared = Arc::new(OutletShared {
+        backlogs: backlogs.clone(),
+        limits: Limits { frames: options.outbox, bytes: options.outbox_bytes },
         deliveries: metrics.deliveries.get_or_create(&label).clone(),
         connections: metrics.connections.get_or_create(&label).clone(),
         joins_rooms: options.joins_rooms,
-        frames: Frames::default(),
+        frames: FrameCache::default(),
     });
-    let entrance = Arc::new(Entrance { gateway: gateway.clone(), options, sending });
+    let middleware = Arc::new(ConnectMiddleware { gateway: gateway.clone(), options, shared });
     let admit = move |socket: SocketRef, auth: TryData<Box<RawValue>>| {
-        let entrance = entrance.clone();
-        async move { entrance.admit(socket, auth.0.ok().as_deref()).await }
+        let middleware = middleware.clone();
+        async move { middleware.admit(socket, auth.0.ok().as_deref()).await }
     };
-    let arrived = |socket: SocketRef| async move {
+    let connected = |socket: SocketRef| async move {
         let inbox = socket.extensions.get::<Arc<Inbox>>();
         if let Some(inbox) = inbox {
             inbox.open(&socket);
         }
-        admission::through(&socket);
+        admission::release_admitted(&socket);
     };
-    // A namespace of a fixed name with the adapter of this process cannot fail to be added.
-    io.ns(NAMESPACE, arrived.with(admit));
-    let sockets = Sockets::new(io, lines.clone());
-    let door = Door { service: service.clone(), lines: lines.clone(), tasks: gateway.tasks().clone() };
+    // This cannot fail: the name is fixed, and the adapter is local.
+    io.ns(NAMESPACE, connected.with(admit));
+    let sockets = Sockets::new(io, backlogs.clone());
+    let upgrade_state =
+        UpgradeState { service: service.clone(), backlogs: backlogs.clone(), tasks: gateway.tasks().clone() };
     let service = ServiceBuilder::new()
-        .layer(middleware::from_fn_with_state(sockets.clone(), sockets::end_polling))
-        .layer(middleware::from_fn_with_state(Admission::new(options.handshakes), admission::wait))
-        .layer(middleware::from_fn_with_state(lines, lines::follow))
-        .layer(middleware::from_fn_with_state(door, door::open))
+        .layer(middleware::from_fn_with_state(sockets.clone(), drain::end_polling))
+        .layer(middleware::from_fn_with_state(Admission::new(options.handshakes), admission::admit))
+        .layer(middleware::from_fn_with_state(backlogs, send_backlog::count_poll_responses))
+        .layer(middleware::from_fn_with_state(upgrade_state, upgrade::upgrade_websockets))
         .service(service);
-    // Only what goes to them passes what belongs to them.
+    // These layers apply to `/socket.io` only.
     let below = [PATH.to_owned(), format!("{PATH}/"), format!("{PATH}/{{*below}}")];
     let router = below.iter().fold(router, |router, path| router.route_service(path, service.clone()));
     (router, sockets)
 }
 
-struct Entrance {
+struct ConnectMiddleware {
     gateway: Gateway,
     options: SocketIoOptions,
-    sending: Arc<Sending>,
+    shared: Arc<OutletShared>,
 }
 
-impl Entrance {
-    /// Lets a socket in, or says why not. All its handlers are in place before the client learns that it is in:
-    /// otherwise a fast client's first event would be lost now and then.
-    async fn admit(&self, socket: SocketRef, auth: Option<&RawValue>) -> Result<(), Refusal> {
+impl ConnectMiddleware {
+    /// Admits a socket, or says why not. All handlers are in place before the client learns that it is connected.
+    /// Otherwise the first event of a fast client would sometimes be lost.
+    async fn admit(&self, socket: SocketRef, auth: Option<&RawValue>) -> Result<(), ApiError> {
         let peer = peer(&socket, auth)?;
-        let inbox = Arc::new(Inbox::new(&self.gateway, peer, &self.options, self.sending.clone()));
-        // A store that does not answer must not keep watchers out.
+        let inbox = Arc::new(Inbox::new(&self.gateway, peer, &self.options, self.shared.clone()));
+        // A store that does not answer must not keep clients out.
         let _in_time = tokio::time::timeout(RECORD_PATIENCE, self.gateway.records_published()).await;
         socket.extensions.insert(inbox.clone());
-        socket.on_fallback(inbox::InOrder(inbox.clone()));
+        socket.on_fallback(inbox::OrderedHandler(inbox.clone()));
         socket.on_disconnect(move || async move { inbox.close() });
         Ok(())
     }
 }
 
-/// Who is at the other end, as far as the first request of the connection tells.
-fn peer(socket: &SocketRef, auth: Option<&RawValue>) -> Result<Peer, Refusal> {
+/// The peer, as described by the first request of the connection.
+fn peer(socket: &SocketRef, auth: Option<&RawValue>) -> Result<Peer, ApiError> {
     let parts = socket.req_parts();
-    let address = lines::first_connection(socket).map(|connection| connection.address().to_string());
+    let address = send_backlog::first_connection(socket).map(|connection| connection.address().to_string());
     let user_agent = parts.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
     let client_id = auth.map_or(Ok(None), client_id)?;
     Ok(Peer {
         client_id: match client_id {
             Some(id) => id,
             // Socket ids have only letters, digits, - and _.
-            None => socket.id.to_string().parse().map_err(Refusal::invalid)?,
+            None => socket.id.to_string().parse().map_err(ApiError::invalid)?,
         },
         user_id: None,
         address: address.unwrap_or_default(),
-        // Kept in the store: no longer than anyone needs.
+        // It is kept in the store, so its length is bounded.
         user_agent: user_agent.unwrap_or_default().chars().take(256).collect(),
         transport: transport(socket),
     })
 }
 
-fn client_id(auth: &RawValue) -> Result<Option<ClientId>, Refusal> {
-    let members = Members::of(auth).map_err(|error| Refusal::invalid(format!("auth: {error}")))?;
-    let wrong = |problem: &dyn std::fmt::Display| Refusal::invalid(format!("clientId: {problem}"));
+fn client_id(auth: &RawValue) -> Result<Option<ClientId>, ApiError> {
+    let members = Members::of(auth).map_err(|error| ApiError::invalid(format!("auth: {error}")))?;
+    let wrong = |problem: &dyn std::fmt::Display| ApiError::invalid(format!("clientId: {problem}"));
     let text = members.text("clientId").map_err(|problem| wrong(&problem))?;
     text.map(|text| text.parse()).transpose().map_err(|error| wrong(&error))
 }

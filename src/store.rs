@@ -18,11 +18,11 @@ pub use self::{
 };
 pub use crate::redis::RedisOptions;
 use crate::{
+    error::{ApiError, ErrorCode},
     event::{Draft, Gap, IdempotencyKey, JobEvent, Seq},
     id::{ClientId, JobId},
     notice::Notice,
     position::Position,
-    refusal::{Code, Refusal},
     room::Room,
     tasks::Tasks,
     timestamp::Timestamp,
@@ -43,7 +43,7 @@ pub struct HistoryOptions {
     /// How long a job is kept after its last event.
     pub retention: Duration,
     /// About how many entries the log of a user's or a tenant's room keeps; that of all jobs keeps
-    /// [`ALL_JOBS_ENTRIES`] times as many.
+    /// ten times as many.
     pub room_entries: usize,
 }
 
@@ -135,21 +135,21 @@ pub enum AppendError {
 #[error("the store is unavailable: {0}")]
 pub struct StoreError(pub String);
 
-impl From<StoreError> for Refusal {
+impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
-        Refusal::new(Code::Unavailable, error.to_string())
+        ApiError::new(ErrorCode::Unavailable, error.to_string())
     }
 }
 
-impl From<AppendError> for Refusal {
+impl From<AppendError> for ApiError {
     fn from(error: AppendError) -> Self {
         let code = match &error {
-            AppendError::JobFinished => Code::JobFinished,
-            AppendError::OwnerMismatch => Code::OwnerMismatch,
-            AppendError::IdempotencyConflict => Code::IdempotencyConflict,
-            AppendError::Unavailable(_) => Code::Unavailable,
+            AppendError::JobFinished => ErrorCode::JobFinished,
+            AppendError::OwnerMismatch => ErrorCode::OwnerMismatch,
+            AppendError::IdempotencyConflict => ErrorCode::IdempotencyConflict,
+            AppendError::Unavailable(_) => ErrorCode::Unavailable,
         };
-        Refusal::new(code, error.to_string())
+        ApiError::new(code, error.to_string())
     }
 }
 

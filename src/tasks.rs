@@ -23,9 +23,9 @@ pub struct Tasks {
 }
 
 /// Counts a task for as long as it lives, however it ends.
-struct Alive(Gauge);
+struct TaskCount(Gauge);
 
-impl Drop for Alive {
+impl Drop for TaskCount {
     fn drop(&mut self) {
         self.0.dec();
     }
@@ -42,10 +42,10 @@ impl Tasks {
         &self.alive
     }
 
-    fn count(&self, name: &'static str) -> Alive {
+    fn count(&self, name: &'static str) -> TaskCount {
         let gauge = self.alive.get_or_create(&TaskLabel { name }).clone();
         gauge.inc();
-        Alive(gauge)
+        TaskCount(gauge)
     }
 
     /// Runs `work` until it ends by itself. It has to watch [`Tasks::token`], or end soon anyway.
@@ -85,11 +85,11 @@ impl Tasks {
         &self.stopping
     }
 
-    /// Tells all tasks to stop and waits for them, at most `patience`. Says whether all ended in time.
-    pub async fn stop(&self, patience: Duration) -> bool {
+    /// Tells all tasks to stop and waits for them, at most `timeout`. Says whether all ended in time.
+    pub async fn stop(&self, timeout: Duration) -> bool {
         self.stopping.cancel();
         self.tracker.close();
-        tokio::time::timeout(patience, self.tracker.wait()).await.is_ok()
+        tokio::time::timeout(timeout, self.tracker.wait()).await.is_ok()
     }
 }
 

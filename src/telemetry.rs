@@ -1,4 +1,4 @@
-//! What the process tells about itself: metrics and logs.
+//! Metrics and logs.
 
 use std::{fmt::Write, io::IsTerminal, sync::atomic::AtomicU64};
 
@@ -11,21 +11,21 @@ use tracing_subscriber::EnvFilter;
 
 use crate::tasks::Tasks;
 
-/// A label that tells edges apart: `socketio` or `sse`.
+/// The label for the edge: `socketio` or `sse`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct EdgeLabel {
     /// The edge.
     pub edge: &'static str,
 }
 
-/// A label that tells kinds of events apart: the event's name.
+/// The label for the kind of event: its name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct KindLabel {
     /// The kind.
     pub kind: &'static str,
 }
 
-/// A label that tells reasons apart.
+/// The label for the reason.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ReasonLabel {
     /// The reason.
@@ -37,7 +37,7 @@ pub struct ReasonLabel {
 pub struct Metrics {
     /// Open connections (an SSE stream is one).
     pub connections: Family<EdgeLabel, Gauge>,
-    /// Sessions that the hub knows.
+    /// Sessions of this node.
     pub sessions: Gauge,
     /// Rooms with at least one session of this node.
     pub rooms: Gauge,
@@ -45,11 +45,11 @@ pub struct Metrics {
     pub feed_rooms: Gauge,
     /// Sessions that are behind in some room.
     pub sessions_behind: Gauge,
-    /// For how many seconds the session has been behind that has been for the longest time.
+    /// How long the session that is behind for the longest has been behind, in seconds.
     pub behind_longest: Gauge<f64, AtomicU64>,
     /// Bytes that wait in the outboxes of all sessions.
     pub outbox: Gauge,
-    /// Bytes that wait in the outbox that holds the most.
+    /// Bytes that wait in the fullest outbox.
     pub outbox_largest: Gauge,
     /// Events accepted from publishers of this node.
     pub accepted: Family<KindLabel, Counter>,
@@ -61,9 +61,9 @@ pub struct Metrics {
     pub catch_up_seconds: Family<ReasonLabel, Histogram>,
     /// Sessions closed by the gateway.
     pub closed: Family<ReasonLabel, Counter>,
-    /// Requests refused, by error code.
-    pub rejects: Family<ReasonLabel, Counter>,
-    /// How long accepting took.
+    /// Requests that failed, by error code.
+    pub errors: Family<ReasonLabel, Counter>,
+    /// How long it took to accept publishes.
     pub publish_seconds: Histogram,
     /// Calls of the store that failed.
     pub store_errors: Counter,
@@ -93,7 +93,7 @@ impl Metrics {
                 Histogram::new([0.001, 0.01, 0.1, 1.0, 5.0, 15.0, 30.0, 60.0, 300.0])
             }),
             closed: Family::default(),
-            rejects: Family::default(),
+            errors: Family::default(),
             publish_seconds: Histogram::new(buckets),
             store_errors: Counter::default(),
             feed_interruptions: Counter::default(),
@@ -122,7 +122,7 @@ impl Metrics {
         let took = ("catch_up", "Time that catch-ups took by reason");
         registry.register_with_unit(took.0, took.1, Unit::Seconds, self.catch_up_seconds.clone());
         registry.register("sessions_closed", "Sessions closed by the gateway", self.closed.clone());
-        registry.register("rejects", "Requests refused by error code", self.rejects.clone());
+        registry.register("errors", "Requests that failed by error code", self.errors.clone());
         let publish = ("publish", "Time from a publish to its acceptance");
         registry.register_with_unit(publish.0, publish.1, Unit::Seconds, self.publish_seconds.clone());
         registry.register("store_errors", "Calls of the store that failed", self.store_errors.clone());
@@ -130,15 +130,15 @@ impl Metrics {
         registry.register("tasks", "Tasks alive by name", tasks.alive().clone());
     }
 
-    /// Counts a refused request under its code.
-    pub fn reject(&self, code: &'static str) {
-        self.rejects.get_or_create(&ReasonLabel { reason: code }).inc();
+    /// Counts a failed request under its code.
+    pub fn count_error(&self, code: &'static str) {
+        self.errors.get_or_create(&ReasonLabel { reason: code }).inc();
     }
 
     /// All metrics in the OpenMetrics text format, which Prometheus reads.
     pub fn text(&self) -> String {
         let mut out = String::new();
-        // Writing to a String fails only where a metric's own encoding does: say so in the scrape itself.
+        // This fails only if a metric cannot be encoded. The scrape then says so.
         if let Err(error) = text::encode(&mut out, &self.registry) {
             let _ = write!(out, "# encoding failed: {error}\n# EOF\n");
         }
@@ -158,7 +158,7 @@ pub enum LogFormat {
 
 /// Starts logging to standard error. `RUST_LOG`, where set, wins over `level`. A second call does nothing.
 pub fn start_logging(format: LogFormat, level: tracing::level_filters::LevelFilter) {
-    // The embedded store says itself what its engine could not do, except in the background.
+    // The embedded store logs the engine's errors itself, except those of background workers.
     let default = format!("{level},fjall=off,fjall::worker_pool=error,lsm_tree=off");
     let filter = match std::env::var("RUST_LOG") {
         Ok(directives) if !directives.is_empty() => EnvFilter::builder().parse_lossy(directives),

@@ -1,10 +1,10 @@
-//! Moments as the contract writes them: RFC 3339, UTC, milliseconds, `Z`.
+//! Timestamps as the contract writes them: RFC 3339, UTC, milliseconds, `Z`.
 
 use std::{fmt, str::FromStr, time::Duration};
 
 use chrono::{DateTime, Utc};
 
-/// A moment, in whole milliseconds since the Unix epoch; from the year 1970 to 9999.
+/// A time in whole milliseconds since the Unix epoch, from the year 1970 to 9999.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(u64);
 
@@ -17,12 +17,12 @@ const MAX_MILLIS: u64 = 253_402_300_799_999;
 pub struct InvalidTimestamp(String);
 
 impl Timestamp {
-    /// The moment `millis` milliseconds after the Unix epoch; `None` beyond the year 9999.
+    /// The time `millis` milliseconds after the Unix epoch. `None` after the year 9999.
     pub fn from_millis(millis: u64) -> Option<Self> {
         (millis <= MAX_MILLIS).then_some(Self(millis))
     }
 
-    /// The present, by the system's clock.
+    /// The current time, by the clock of the system.
     pub fn now() -> Self {
         let millis = u64::try_from(Utc::now().timestamp_millis()).unwrap_or(0);
         Self(millis.min(MAX_MILLIS))
@@ -33,13 +33,13 @@ impl Timestamp {
         self.0
     }
 
-    /// The moment `span` later, not after the year 9999.
+    /// The time `span` later, but not after the year 9999.
     pub fn after(self, span: Duration) -> Self {
         let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         Self(self.0.saturating_add(millis).min(MAX_MILLIS))
     }
 
-    /// The moment `span` earlier, not before the epoch.
+    /// The time `span` earlier, but not before the epoch.
     pub fn before(self, span: Duration) -> Self {
         Self(self.0.saturating_sub(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)))
     }
@@ -68,8 +68,8 @@ impl fmt::Display for Timestamp {
 
 const MILLIS_PER_DAY: u64 = 86_400_000;
 
-/// Year, month and day so many days after the epoch (Howard Hinnant's `civil_from_days`, for days that are not
-/// before it). Events are written and read far more often than anything else has to know of a calendar.
+/// Year, month and day, `days` days after the epoch (Howard Hinnant's `civil_from_days`, without days before the
+/// epoch). It is called for every event, and a calendar library would be much slower.
 fn date(days: u64) -> (u64, u64, u64) {
     let shifted = days + 719_468;
     let (era, of_era) = (shifted / 146_097, shifted % 146_097);

@@ -53,8 +53,8 @@ fn named_modules(text: &str) -> Vec<String> {
     let code: String =
         text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
     let mut named = Vec::new();
-    for (place, _) in code.match_indices("crate::") {
-        let rest = &code[place + "crate::".len()..];
+    for (at, _) in code.match_indices("crate::") {
+        let rest = &code[at + "crate::".len()..];
         let words = match rest.strip_prefix('{') {
             Some(block) => top_level_words(block),
             None => vec![rest],
@@ -70,17 +70,17 @@ fn named_modules(text: &str) -> Vec<String> {
 /// The beginnings of a block's elements, up to its end.
 fn top_level_words(block: &str) -> Vec<&str> {
     let (mut depth, mut start, mut words) = (0, 0, Vec::new());
-    for (place, c) in block.char_indices() {
+    for (at, c) in block.char_indices() {
         match c {
             '{' => depth += 1,
             '}' if depth == 0 => {
-                words.push(block[start..place].trim());
+                words.push(block[start..at].trim());
                 break;
             }
             '}' => depth -= 1,
             ',' if depth == 0 => {
-                words.push(block[start..place].trim());
-                start = place + 1;
+                words.push(block[start..at].trim());
+                start = at + 1;
             }
             _ => {}
         }
@@ -108,7 +108,8 @@ fn libraries_are_named_where_they_belong() {
 fn redis_is_named_by_its_own_module() {
     for (name, text) in sources().into_iter().filter(|(name, _)| !name.starts_with("redis")) {
         for line in text.lines().map(str::trim).filter(|line| !line.starts_with("//")) {
-            let imported = line.starts_with("redis::{") || line.contains("crate::redis::");
+            let is_item = line.starts_with("redis::") && !line.contains('(');
+            let imported = is_item || line.contains("crate::redis::");
             let module = name == "store.rs" && line.contains("redis::Redis");
             assert!(
                 !line.contains("redis::") || imported || module,
@@ -127,14 +128,14 @@ fn redis_excepted() -> Vec<&'static str> {
 
 #[test]
 fn dependencies_run_one_way() {
-    const DOMAIN: [&str; 8] = ["event", "id", "json", "notice", "position", "refusal", "room", "timestamp"];
+    const DOMAIN: [&str; 8] = ["error", "event", "id", "json", "notice", "position", "room", "timestamp"];
     let layers: [(&str, &[&str]); 13] = [
         ("main.rs", &["cli"]),
-        ("cli", &["config", "descriptors", "gateway", "server", "telemetry"]),
+        ("cli", &["config", "fd_limit", "gateway", "server", "telemetry"]),
         ("config", &["gateway", "http", "server", "socketio", "store", "telemetry"]),
-        ("server.rs", &["connection", "descriptors", "draining", "gateway", "http", "socketio"]),
-        ("http", &["connection", "draining", "gateway", "store", "telemetry"]),
-        ("socketio", &["connection", "draining", "gateway", "store", "tasks", "telemetry"]),
+        ("server.rs", &["connection", "drain", "fd_limit", "gateway", "http", "socketio"]),
+        ("http", &["connection", "drain", "gateway", "store", "telemetry"]),
+        ("socketio", &["connection", "drain", "gateway", "store", "tasks", "telemetry"]),
         ("connection", &["tasks"]),
         ("gateway", &["store", "tasks", "telemetry"]),
         ("store/redis", &["redis", "store", "tasks"]),

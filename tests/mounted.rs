@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use jobcast::{Gateway, GatewayOptions, ServerOptions, StoreOptions, store::Backend};
+use jobcast::{Backend, Gateway, GatewayOptions, ServerOptions, StoreOptions};
 use tokio::{net::TcpListener, time::timeout};
 use tokio_tungstenite::{connect_async, tungstenite::Message};
 

@@ -3,10 +3,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use jobcast::{
-    Gateway, GatewayOptions, Server, ServerOptions, StoreOptions,
-    store::{Backend, HistoryOptions},
-};
+use jobcast::{Backend, Gateway, GatewayOptions, HistoryOptions, Server, ServerOptions, StoreOptions};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;

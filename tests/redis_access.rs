@@ -10,10 +10,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use jobcast::{
-    Gateway, GatewayOptions, StoreOptions,
-    store::{Backend, HistoryOptions, RedisOptions},
-};
+use jobcast::{Backend, Gateway, GatewayOptions, HistoryOptions, RedisOptions, StoreOptions};
 use support::RedisServer;
 
 fn options(url: String, ca_file: Option<PathBuf>) -> StoreOptions {

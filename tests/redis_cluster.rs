@@ -11,12 +11,8 @@ use std::{
 };
 
 use jobcast::{
-    StoreOptions,
-    event::{Draft, Owner, Seq},
-    id::JobId,
-    room::Room,
-    store::{Append, Backend, Entry, HistoryOptions, RedisOptions, Store, Window},
-    tasks::Tasks,
+    Backend, Draft, Entry, HistoryOptions, JobId, Owner, RedisOptions, Room, Seq, StoreOptions, Tasks,
+    internals::{Append, Store, Window},
 };
 use support::{cluster::RedisCluster, follower::Follower};
 

@@ -9,12 +9,8 @@ mod support;
 use std::time::{Duration, Instant};
 
 use jobcast::{
-    StoreOptions,
-    event::{Draft, Owner, Seq},
-    position::Position,
-    room::Room,
-    store::{Append, Backend, Feed, FeedItem, HistoryOptions, RedisOptions, Store},
-    tasks::Tasks,
+    Backend, Draft, HistoryOptions, Owner, Position, RedisOptions, Room, Seq, StoreOptions, Tasks,
+    internals::{Append, Feed, FeedItem, Store},
 };
 use support::RedisServer;
 
@@ -73,11 +69,11 @@ async fn no_number_and_no_position_that_was_seen_is_given_again() {
             let item = tokio::time::timeout(Duration::from_secs(20), feed.recv()).await;
             match item.expect("the feed comes back").unwrap() {
                 FeedItem::Restored(rooms) => {
-                    assert_eq!(rooms, jobcast::store::Rooms::Some(vec![user.clone()]));
+                    assert_eq!(rooms, jobcast::internals::Rooms::Some(vec![user.clone()]));
                     break;
                 }
                 FeedItem::Interrupted(rooms) => {
-                    assert_eq!(rooms, jobcast::store::Rooms::Some(vec![user.clone()]));
+                    assert_eq!(rooms, jobcast::internals::Rooms::Some(vec![user.clone()]));
                 }
                 other => panic!("{other:?}"),
             }

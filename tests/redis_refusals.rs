@@ -6,11 +6,8 @@
 mod support;
 
 use jobcast::{
-    StoreOptions,
-    event::{Draft, Owner},
-    store::{Accepted, Append, AppendError, Backend, ClientRecord, HistoryOptions, RedisOptions, Store},
-    tasks::Tasks,
-    timestamp::Timestamp,
+    Backend, ClientRecord, Draft, HistoryOptions, Owner, RedisOptions, StoreOptions, Tasks, Timestamp,
+    internals::{Accepted, Append, AppendError, Store},
 };
 use redis::aio::MultiplexedConnection;
 use support::RedisServer;

@@ -10,11 +10,8 @@ use std::{
 };
 
 use jobcast::{
-    Gateway, GatewayOptions, StoreOptions,
-    event::JobEvent,
-    gateway::{Publication, Session, Subscription},
-    id::JobId,
-    store::{Backend, HistoryOptions},
+    Backend, Gateway, GatewayOptions, HistoryOptions, JobEvent, JobId, Publication, Session, StoreOptions,
+    Subscription,
 };
 use tokio::sync::Notify;
 

@@ -1,4 +1,4 @@
-//! `jobcast check`: what `serve` would say about the configuration.
+//! `jobcast check`: loads the configuration as `serve` would, and reports errors.
 
 use super::{ConfigArguments, Failure};
 use crate::config::{Config, Overrides};

@@ -1,4 +1,4 @@
-//! `jobcast demo`: simulated jobs that are published to a running gateway, for a first look.
+//! `jobcast demo`: publishes simulated jobs to a running gateway.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ pub struct DemoArguments {
     rate: u32,
 }
 
-/// What the simulated jobs pretend to do: a name, and their steps.
+/// The names of the simulated jobs, and their steps.
 const STORIES: [(&str, &[&str]); 5] = [
     ("import", &["reading the file", "checking rows", "writing rows", "building the index"]),
     ("render", &["loading the scene", "tracing rays", "removing noise", "encoding"]),
@@ -36,7 +36,7 @@ const STORIES: [(&str, &[&str]); 5] = [
 /// How many steps a job makes from 0 to 100.
 const STEPS: u32 = 25;
 
-/// Publishes a few jobs that get on, end and, now and then, fail.
+/// Publishes a few jobs. Most of them complete, and some fail.
 pub fn run(arguments: &DemoArguments) -> Result<(), Failure> {
     block_on(async {
         let publisher = Publisher::new(arguments)?;
@@ -53,7 +53,7 @@ async fn simulate(publisher: &Publisher, rate: u32, run: u32, number: u32) -> Re
     let job = format!("demo-{run}-{name}-{}", number + 1);
     let user = format!("demo-user-{}", number % 2 + 1);
     publisher.publish(&job, "update", json!({"status": "queued", "userId": user})).await?;
-    // Not all in step: each job begins a little later and has its own pace.
+    // Each job begins a little later and has its own pace.
     let pace = Duration::from_secs(1) / rate;
     tokio::time::sleep(pace * (number % 7)).await;
     let fails = number % 4 == 3;

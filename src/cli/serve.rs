@@ -1,4 +1,4 @@
-//! `jobcast serve`: the gateway, until it is told to stop.
+//! `jobcast serve`: runs the gateway until a signal stops it.
 
 use std::io::Write;
 
@@ -7,13 +7,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{Failure, ServeArguments, block_on};
 use crate::{
     config::{Config, Environment, Overrides},
-    descriptors,
+    fd_limit,
     gateway::Gateway,
     server::Server,
     telemetry,
 };
 
-/// The process's environment, as far as it is text.
+/// The variables of the environment that are valid Unicode.
 pub fn environment() -> Environment {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
@@ -25,7 +25,7 @@ pub fn run(arguments: &ServeArguments) -> Result<(), Failure> {
     let overrides = Overrides { listen: arguments.listen };
     let config = Config::load(arguments.config.config.as_deref(), &environment(), &overrides)?;
     telemetry::start_logging(config.log.format, config.log.level);
-    descriptors::raise_limit();
+    fd_limit::raise();
     block_on(serve(&config))
 }
 
@@ -42,7 +42,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
         }
     };
     let mut out = std::io::stdout();
-    // Whoever started the process may have closed its end; the gateway serves all the same.
+    // The parent process may have closed its end of the pipe. The gateway serves anyway.
     let _told = writeln!(out, "listening on http://{}", server.address()).and_then(|()| out.flush());
     tracing::info!(address = %server.address(), node = gateway.node(), "serving");
     let shutdown = async {

@@ -1,3 +1,5 @@
+//! Accepts connections, sets socket options, and refuses connections beyond the limit of open files.
+
 use std::{
     future::pending,
     io,
@@ -14,25 +16,25 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Io, gate::Gate, pipe::Pipe, reader::Reader};
+use super::{Io, first_request_deadline::FirstRequestDeadline, outbox::Outbox, reader::AdaptiveReader};
 use crate::tasks::Tasks;
 
 /// How connections are accepted.
 #[derive(Debug, Clone, Copy)]
 pub struct AcceptOptions {
-    /// How long a peer may take nothing of what is sent to it (Linux; RFC 5482).
-    pub patience: Duration,
-    /// How long a connection may take to its first request.
+    /// How long sent data may stay unacknowledged (`TCP_USER_TIMEOUT`; Linux, RFC 5482).
+    pub write_timeout: Duration,
+    /// How long a connection may take until its first request has arrived.
     pub handshake_timeout: Duration,
-    /// How many connections may be open at once; the others are refused.
+    /// How many connections may be open at once. Further ones are refused.
     pub connections: usize,
 }
 
-/// How long accepting rests after the system could not.
-const REST: Duration = Duration::from_millis(100);
+/// Pause after `accept` failed for want of resources.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// How often it is said that connections cannot be taken.
-const COMPLAINTS: Duration = Duration::from_secs(60);
+/// At most one warning in this time.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Accepts connections and sets them up.
 #[derive(Debug)]
@@ -40,19 +42,19 @@ pub struct Acceptor {
     listener: Option<TcpListener>,
     address: SocketAddr,
     options: AcceptOptions,
-    descriptors: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     closing: CancellationToken,
     tasks: Tasks,
-    /// When it was last said that a connection could not be taken: not for each.
-    complained: Option<Instant>,
+    /// When the last warning was logged. Not every refused connection is logged.
+    last_logged: Option<Instant>,
 }
 
 impl Acceptor {
-    /// Accepts from `listener`, until `closing` is cancelled: then it is closed, after what waits there already
-    /// has been accepted. What is sent to slow peers is sent by `tasks`.
+    /// Accepts from `listener` until `closing` is cancelled. Connections that wait in its backlog by then are still
+    /// accepted. `tasks` runs the writers of slow peers.
     ///
     /// # Errors
-    /// Whatever the system says of the listener.
+    /// The error of the listener.
     pub fn new(
         listener: TcpListener,
         options: AcceptOptions,
@@ -63,14 +65,14 @@ impl Acceptor {
             address: listener.local_addr()?,
             listener: Some(listener),
             options,
-            descriptors: Arc::new(Semaphore::new(options.connections.min(Semaphore::MAX_PERMITS))),
+            permits: Arc::new(Semaphore::new(options.connections.min(Semaphore::MAX_PERMITS))),
             closing,
             tasks: tasks.clone(),
-            complained: None,
+            last_logged: None,
         })
     }
 
-    /// The next connection; `None` once the listener is to be closed and nothing waits there any more.
+    /// The next connection. `None` once the listener is to be closed and its backlog is empty.
     async fn next(&self, listener: &TcpListener) -> Option<io::Result<(TcpStream, SocketAddr)>> {
         match self.closing.is_cancelled() {
             true => listener.accept().now_or_never(),
@@ -81,19 +83,19 @@ impl Acceptor {
         }
     }
 
-    fn may_complain(&mut self) -> bool {
+    fn may_log(&mut self) -> bool {
         let now = Instant::now();
-        let due = self.complained.is_none_or(|last| now.duration_since(last) >= COMPLAINTS);
+        let due = self.last_logged.is_none_or(|last| now.duration_since(last) >= LOG_INTERVAL);
         if due {
-            self.complained = Some(now);
+            self.last_logged = Some(now);
         }
         due
     }
 
-    /// Sets a connection up, or refuses it where there are too many.
-    fn admit(&mut self, stream: TcpStream) -> Option<Io> {
-        let Ok(descriptor) = self.descriptors.clone().try_acquire_owned() else {
-            if self.may_complain() {
+    /// Sets a connection up, or refuses it if too many are open.
+    fn set_up(&mut self, stream: TcpStream) -> Option<Io> {
+        let Ok(permit) = self.permits.clone().try_acquire_owned() else {
+            if self.may_log() {
                 tracing::warn!(
                     open = self.options.connections,
                     "refusing connections: no more may be open; raise the limit of open files (ulimit -n)"
@@ -103,29 +105,29 @@ impl Acceptor {
         };
         let prepare = || {
             stream.set_nodelay(true)?;
-            SockRef::from(&stream).set_tcp_user_timeout(Some(self.options.patience))
+            SockRef::from(&stream).set_tcp_user_timeout(Some(self.options.write_timeout))
         };
         if let Err(error) = prepare() {
             tracing::debug!(%error, "could not set a connection up");
         }
         Some(Io {
-            pipe: Arc::new(Pipe::new(stream, self.tasks.clone())),
-            gate: Gate::new(self.options.handshake_timeout),
-            reader: Reader::default(),
-            _descriptor: descriptor,
+            outbox: Arc::new(Outbox::new(stream, self.tasks.clone())),
+            deadline: FirstRequestDeadline::new(self.options.handshake_timeout),
+            reader: AdaptiveReader::default(),
+            _permit: permit,
         })
     }
 
-    /// Rests where the system cannot accept, which for want of descriptors or memory may last.
-    async fn rest(&mut self, error: &io::Error) {
+    /// Waits before the next attempt: a lack of descriptors or memory may last.
+    async fn back_off(&mut self, error: &io::Error) {
         use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
         if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {
             return;
         }
-        if self.may_complain() {
+        if self.may_log() {
             tracing::warn!(%error, "cannot accept connections");
         }
-        tokio::time::sleep(REST).await;
+        tokio::time::sleep(ACCEPT_BACKOFF).await;
     }
 }
 
@@ -138,11 +140,11 @@ impl axum::serve::Listener for Acceptor {
             let Some(listener) = &self.listener else { return pending().await };
             match self.next(listener).await {
                 Some(Ok((stream, address))) => {
-                    if let Some(io) = self.admit(stream) {
+                    if let Some(io) = self.set_up(stream) {
                         return (io, address);
                     }
                 }
-                Some(Err(error)) => self.rest(&error).await,
+                Some(Err(error)) => self.back_off(&error).await,
                 None => self.listener = None,
             }
         }

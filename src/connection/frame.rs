@@ -1,9 +1,11 @@
+//! Builds WebSocket frames that many connections share.
+
 use bytes::{BufMut, Bytes, BytesMut};
 
 /// The first byte of a text message in one frame (RFC 6455, section 5.2).
 const TEXT: u8 = 0x81;
 
-/// A WebSocket frame, as a server sends it, of a text that is given in parts. It is shared by all who get it.
+/// A server's WebSocket frame of a text that is given in parts. Its receivers share the bytes.
 pub fn text_frame(parts: &[&[u8]]) -> Bytes {
     let length = parts.iter().map(|part| part.len()).sum::<usize>();
     let mut frame = BytesMut::with_capacity(length + 10);

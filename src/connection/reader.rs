@@ -1,3 +1,5 @@
+//! Reads a socket with a buffer that grows only while data keeps coming.
+
 use std::io::{self, ErrorKind, Read};
 
 use socket2::SockRef;
@@ -6,40 +8,43 @@ use tokio::{
     net::TcpStream,
 };
 
-/// How many bytes are read at once, as long as that is enough, and at the most.
-const SIZES: (usize, usize) = (2048, 64 * 1024);
+/// How many bytes the first read takes at most.
+const MIN_READ: usize = 2048;
 
-/// Reads a stream with no more work than what is there asks for. Libraries offer large buffers, which have to be cleared
-/// first, and ask again after all has been read.
+/// How many bytes any read takes at most.
+const MAX_READ: usize = 64 * 1024;
+
+/// Reads into a small part of the buffer first. Libraries offer large buffers, which would have to be zeroed, and poll
+/// once more after the last byte.
 #[derive(Debug)]
-pub struct Reader {
+pub struct AdaptiveReader {
     size: usize,
 }
 
-impl Default for Reader {
+impl Default for AdaptiveReader {
     fn default() -> Self {
-        Self { size: SIZES.0 }
+        Self { size: MIN_READ }
     }
 }
 
-impl Reader {
-    /// Reads what is there, into what is left of a buffer.
+impl AdaptiveReader {
+    /// Reads what has arrived into the unfilled part of a buffer.
     ///
     /// # Errors
-    /// [`ErrorKind::WouldBlock`] where nothing is there, and whatever the system says.
+    /// [`ErrorKind::WouldBlock`] if nothing has arrived, and the errors of the socket.
     pub fn read(&mut self, stream: &TcpStream, buffer: &mut ReadBuf<'_>) -> io::Result<()> {
         let into = buffer.initialize_unfilled_to(self.size.min(buffer.remaining()));
         let mut read = None;
         let outcome = stream.try_io(Interest::READABLE, || {
             let count = (&*SockRef::from(stream)).read(into)?;
             read = Some(count);
-            // Less than there was place for is all that there was: to say so here saves the system call that would find
-            // nothing, and misses nothing, because what comes after the call is a new event.
+            // A short read means that the socket is empty. Clearing readiness here saves the system call that would
+            // find nothing. Data that arrives later raises a new event.
             if (1..into.len()).contains(&count) { Err(ErrorKind::WouldBlock.into()) } else { Ok(()) }
         });
         match (read, outcome) {
             (Some(count), _) => {
-                self.size = if count == into.len() { (self.size * 4).min(SIZES.1) } else { SIZES.0 };
+                self.size = if count == into.len() { (self.size * 4).min(MAX_READ) } else { MIN_READ };
                 buffer.advance(count);
                 Ok(())
             }

@@ -1,4 +1,4 @@
-//! From HTTP to a WebSocket (RFC 6455, section 4.2), of which a library then reads and writes the frames.
+//! The WebSocket handshake (RFC 6455, section 4.2). A library then reads and writes the frames.
 
 use std::{
     io,
@@ -19,25 +19,25 @@ use tungstenite::handshake::derive_accept_key;
 
 use super::Io;
 
-/// What becomes of a request that asks for a WebSocket.
+/// An accepted upgrade.
 pub struct Upgrade {
-    /// What it is answered.
+    /// The response to the request.
     pub response: Response,
     upgrading: OnUpgrade,
 }
 
-/// Takes a request that asks for a WebSocket in the right form; `None` for any other.
+/// Accepts a valid upgrade to a WebSocket. `None` for any other request.
 pub fn upgrade(request: &mut Request) -> Option<Upgrade> {
     let headers = request.headers();
-    let says = |name: HeaderName, what: &str| {
+    let has_token = |name: HeaderName, what: &str| {
         let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
         values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case(what))
     };
-    let asks = request.method() == Method::GET
-        && says(header::CONNECTION, "upgrade")
-        && says(header::UPGRADE, "websocket")
-        && says(header::SEC_WEBSOCKET_VERSION, "13");
-    let key = headers.get(header::SEC_WEBSOCKET_KEY).filter(|_| asks)?;
+    let is_upgrade = request.method() == Method::GET
+        && has_token(header::CONNECTION, "upgrade")
+        && has_token(header::UPGRADE, "websocket")
+        && has_token(header::SEC_WEBSOCKET_VERSION, "13");
+    let key = headers.get(header::SEC_WEBSOCKET_KEY).filter(|_| is_upgrade)?;
     let accept = HeaderValue::try_from(derive_accept_key(key.as_bytes())).ok()?;
     let upgrading = request.extensions_mut().remove::<OnUpgrade>()?;
     let headers = HeaderMap::from_iter([
@@ -49,24 +49,24 @@ pub fn upgrade(request: &mut Request) -> Option<Upgrade> {
 }
 
 impl Upgrade {
-    /// The answer, and what resolves once it has been sent.
+    /// The response, and the WebSocket once that has been sent.
     pub fn split(self) -> (Response, impl Future<Output = Option<WebSocket>> + Send + 'static) {
         let upgrading = self.upgrading;
         (self.response, async move { upgrading.await.ok().map(WebSocket::of) })
     }
 }
 
-/// The bytes of a WebSocket's frames.
+/// The byte stream of a WebSocket's frames.
 pub struct WebSocket {
-    /// What was read with the request.
-    begun: Bytes,
+    /// What hyper has read beyond the request.
+    read_ahead: Bytes,
     stream: Stream,
 }
 
 enum Stream {
-    /// One of this process's own, which others may write to beside the library.
+    /// A connection of our own listener. It allows direct writes.
     Own(Io),
-    /// Of an application that serves the router itself.
+    /// A connection of an application that serves the router itself.
     Foreign(TokioIo<Upgraded>),
 }
 
@@ -75,11 +75,13 @@ impl WebSocket {
         match auto::upgrade::downcast::<TokioIo<Io>>(upgraded) {
             Ok(parts) => {
                 let io = parts.io.into_inner();
-                io.pipe.begin_frames();
-                // A copy: what was read is a part of the buffer for requests.
-                Self { begun: Bytes::copy_from_slice(&parts.read_buf), stream: Stream::Own(io) }
+                io.outbox.start_websocket();
+                // A copy, because a slice would keep hyper's whole read buffer alive.
+                Self { read_ahead: Bytes::copy_from_slice(&parts.read_buf), stream: Stream::Own(io) }
             }
-            Err(upgraded) => Self { begun: Bytes::new(), stream: Stream::Foreign(TokioIo::new(upgraded)) },
+            Err(upgraded) => {
+                Self { read_ahead: Bytes::new(), stream: Stream::Foreign(TokioIo::new(upgraded)) }
+            }
         }
     }
 }
@@ -90,9 +92,9 @@ impl AsyncRead for WebSocket {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.begun.has_remaining() {
-            let count = self.begun.len().min(buffer.remaining());
-            buffer.put_slice(&self.begun.split_to(count));
+        if self.read_ahead.has_remaining() {
+            let count = self.read_ahead.len().min(buffer.remaining());
+            buffer.put_slice(&self.read_ahead.split_to(count));
             return Poll::Ready(Ok(()));
         }
         match &mut self.stream {
@@ -109,7 +111,7 @@ impl AsyncWrite for WebSocket {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         match &mut self.stream {
-            Stream::Own(io) => io.pipe.poll_write_frames(context, bytes),
+            Stream::Own(io) => io.outbox.poll_write_frames(context, bytes),
             Stream::Foreign(stream) => Pin::new(stream).poll_write(context, bytes),
         }
     }

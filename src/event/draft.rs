@@ -1,3 +1,5 @@
+//! Drafts: validated events of publishers, not accepted yet.
+
 use std::{
     fmt::{Display, Write},
     str::FromStr,
@@ -13,23 +15,23 @@ use crate::{
     timestamp::Timestamp,
 };
 
-/// What a publisher sent, validated: an event that has no `seq` and no `timestamp` yet.
+/// A validated event of a publisher. It has no `seq` and no `timestamp` yet.
 #[derive(Debug, Clone)]
 pub struct Draft {
     job: JobId,
     kind: EventKind,
     owner: Owner,
-    /// The event's JSON up to its owner, still open: `{"event":…,"jobId":…,"status":…,…`.
+    /// The event's JSON up to its owner, not closed: `{"event":…,"jobId":…,"status":…,…`.
     head: String,
 }
 
-/// Why an event is invalid: which field, and what would be right.
+/// Why an event is invalid: the field, and what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {problem}")]
 pub struct InvalidDraft {
     /// The field, as the publisher names it.
     pub field: &'static str,
-    /// What is wrong with it.
+    /// The problem.
     pub problem: String,
 }
 
@@ -45,14 +47,14 @@ impl From<NotAnObject> for InvalidDraft {
     }
 }
 
-/// How long what follows on the head is for most events, in bytes: one owner, a time and a number.
-const MOST_BEHIND_HEAD: usize = 128;
+/// Enough bytes for the rest of most events: one owner, a time and a number.
+const REST_CAPACITY: usize = 128;
 
 /// The longest `status` of an update, in characters.
 const MAX_STATUS: usize = 64;
 
 impl Draft {
-    /// A change of the job, with a `status` of the publisher's own of 1 to 64 characters.
+    /// A change of the job. `status` has 1 to 64 characters of the publisher's choice.
     ///
     /// # Errors
     /// [`InvalidDraft`] for the status's length, or for data that nests too deep.
@@ -68,7 +70,7 @@ impl Draft {
         Ok(Self::start(EventKind::Update, job, status, owner).with("data", &payload("data", data)?))
     }
 
-    /// How far the job is, from 0 to 100.
+    /// The progress of the job, from 0 to 100.
     ///
     /// # Errors
     /// [`InvalidDraft`] for a number that is not finite or out of range.
@@ -78,10 +80,10 @@ impl Draft {
         message: Option<&str>,
         owner: Owner,
     ) -> Result<Self, InvalidDraft> {
-        Self::progress_as_written(job, progress, &progress.to_string(), message, owner)
+        Self::progress_with_digits(job, progress, &progress.to_string(), message, owner)
     }
 
-    fn progress_as_written(
+    fn progress_with_digits(
         job: JobId,
         progress: f64,
         written: &str,
@@ -98,7 +100,7 @@ impl Draft {
         })
     }
 
-    /// The job ended well.
+    /// The job succeeded.
     ///
     /// # Errors
     /// [`InvalidDraft`] for a result that nests too deep.
@@ -112,7 +114,7 @@ impl Draft {
         Self::start(EventKind::Error, job, "failed", owner).with("error", &quoted(error))
     }
 
-    /// Reads the members of an event of a known kind and job; members that an event does not have are ignored.
+    /// Reads the members of an event of a known kind and job. Other members are ignored.
     ///
     /// # Errors
     /// [`InvalidDraft`] names the first field that is missing or wrong.
@@ -125,14 +127,14 @@ impl Draft {
             }
             EventKind::Progress => {
                 let (value, written) = number(members, "progress")?;
-                Self::progress_as_written(job, value, written, text(members, "message")?.as_deref(), owner)
+                Self::progress_with_digits(job, value, written, text(members, "message")?.as_deref(), owner)
             }
             EventKind::Completed => Self::completed(job, members.get("result"), owner),
             EventKind::Error => Ok(Self::error(job, &error_text(members)?, owner)),
         }
     }
 
-    /// Reads a whole event, which names its own kind and job, as batches and ingest streams carry it.
+    /// Reads a whole event, which names its kind and job, as in batches and ingest streams.
     ///
     /// # Errors
     /// [`InvalidDraft`] names the first field that is missing or wrong.
@@ -157,7 +159,7 @@ impl Draft {
         self
     }
 
-    /// The job that it is about.
+    /// Its job.
     pub fn job(&self) -> &JobId {
         &self.job
     }
@@ -172,28 +174,28 @@ impl Draft {
         &self.owner
     }
 
-    /// The event's JSON up to its owner, still open. [`Draft::accept`] says what follows.
+    /// The event's JSON up to its owner, not closed. [`Draft::accept`] writes the rest.
     pub fn head(&self) -> &str {
         &self.head
     }
 
-    /// What tells this draft from another under the same idempotency key: a SHA-256 over all that it says.
+    /// A SHA-256 of the whole draft. It tells whether an idempotency key is used again with another body.
     pub fn fingerprint(&self) -> String {
         let mut hash = Sha256::new();
         hash.update(&self.head);
         for owner in
             [self.owner.user.as_ref().map(|id| id.as_str()), self.owner.tenant.as_ref().map(|id| id.as_str())]
         {
-            // No identifier has a zero byte, and the JSON before has none either.
+            // A zero byte is a safe separator: neither identifiers nor JSON have one.
             hash.update([0, u8::from(owner.is_some())]);
             hash.update(owner.unwrap_or_default());
         }
         hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// The accepted event: the draft with the owner as the store knows it, `timestamp` and `seq`, in this order.
+    /// The accepted event: the draft, then the owner as the store knows it, `timestamp` and `seq`.
     pub fn accept(&self, owner: &Owner, timestamp: Timestamp, seq: Seq) -> JobEvent {
-        let mut json = String::with_capacity(self.head.len() + MOST_BEHIND_HEAD);
+        let mut json = String::with_capacity(self.head.len() + REST_CAPACITY);
         json.push_str(&self.head);
         if let Some(user) = &owner.user {
             write!(json, r#","userId":"{user}""#).expect("a String takes all");
@@ -203,7 +205,8 @@ impl Draft {
         }
         write!(json, r#","timestamp":"{timestamp}","seq":{seq}}}"#).expect("a String takes all");
         let (kind, job, owner) = (self.kind, self.job.clone(), owner.clone());
-        JobEvent::written(kind, job, owner, timestamp, seq, json).expect("a draft is written as valid JSON")
+        JobEvent::from_parts(kind, job, owner, timestamp, seq, json)
+            .expect("a draft is written as valid JSON")
     }
 }
 
@@ -262,7 +265,7 @@ fn error_text(members: &Members<'_>) -> Result<String, InvalidDraft> {
     message.ok_or_else(|| wrong_kind("error", wanted, value))
 }
 
-/// A publisher's own name for a call, under which repeating it is harmless: 1 to 128 visible ASCII characters.
+/// A publisher's name for a call: 1 to 128 visible ASCII characters. Repeating the call under it has no further effect.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct IdempotencyKey(String);
 

@@ -6,10 +6,10 @@ use serde::Serialize;
 
 use super::{Gateway, Session, fill, hub::Start};
 use crate::{
+    error::{ApiError, ErrorCode},
     event::Seq,
     id::{JobId, TenantId, UserId},
     position::Position,
-    refusal::{Code, Refusal},
     room::Room,
     store::{Bounds, Entry, LogRange, StoreError, Window},
     timestamp::Timestamp,
@@ -124,7 +124,7 @@ struct Joining<'a> {
 }
 
 impl<'a> Joining<'a> {
-    fn begin(session: &'a Session, room: &Room) -> Result<Self, Refusal> {
+    fn begin(session: &'a Session, room: &Room) -> Result<Self, ApiError> {
         let limit = session.gateway.0.options.rooms_per_client;
         let begun = session.gateway.hub(|hub| {
             let room_left = hub.is_in(session.key, room) || hub.room_count(session.key) < limit;
@@ -135,10 +135,10 @@ impl<'a> Joining<'a> {
                 session.enter(room);
                 Ok(Self { session, room: room.clone(), begun: true, newly: false })
             }
-            Some(false) => Err(Refusal::new(Code::Unavailable, "the session has ended")),
+            Some(false) => Err(ApiError::new(ErrorCode::Unavailable, "the session has ended")),
             None => {
                 let message = format!("a client may be in at most {limit} rooms; leave one first");
-                Err(Refusal::new(Code::LimitReached, message))
+                Err(ApiError::new(ErrorCode::LimitReached, message))
             }
         }
     }
@@ -160,13 +160,13 @@ impl Session {
     /// Joins a room. What happens from now on is not lost: it is delivered after [`Joined::start`].
     ///
     /// # Errors
-    /// [`Code::LimitReached`] beyond `limits.rooms_per_client`, [`Code::Unavailable`] when the store does not
+    /// [`ErrorCode::LimitReached`] beyond `limits.rooms_per_client`, [`ErrorCode::Unavailable`] when the store does not
     /// answer; the session is then in no room that it was not in before.
-    pub async fn join(&self, subscription: &Subscription) -> Result<Joined<'_>, Refusal> {
+    pub async fn join(&self, subscription: &Subscription) -> Result<Joined<'_>, ApiError> {
         let room = subscription.room();
         // In a storm of reconnects the deadlines of the store count from a session's turn on.
         let Ok(_turn) = tokio::time::timeout(TURN_PATIENCE, self.gateway.0.joins.acquire()).await else {
-            return Err(Refusal::new(Code::Unavailable, "too many are joining; try again"));
+            return Err(ApiError::new(ErrorCode::Unavailable, "too many are joining; try again"));
         };
         let joining = Joining::begin(self, &room)?;
         let prepare = async {

@@ -7,18 +7,18 @@ use serde::Serialize;
 
 use super::{
     HttpState,
-    extract::{InPath, Params},
+    extract::{PathParam, QueryParams},
     openapi::{ClientBody, ClientsBody, RoomBody},
     problem::Problem,
 };
 use crate::{
+    error::{ApiError, ErrorCode},
     id::ClientId,
-    refusal::{Code, Refusal},
     room::Room,
     store::{ClientRecord, ClientsPage},
 };
 
-/// How many clients one page has where no limit is given, and at the most.
+/// The default and the maximum number of clients on one page.
 const PAGE: (usize, usize) = (100, 1000);
 
 /// The connected clients of all nodes, by id
@@ -37,7 +37,10 @@ const PAGE: (usize, usize) = (100, 1000);
         (status = 503, description = "The store is down", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub async fn list(State(state): State<Arc<HttpState>>, params: Params) -> Result<Json<ClientsPage>, Refusal> {
+pub async fn list(
+    State(state): State<Arc<HttpState>>,
+    params: QueryParams,
+) -> Result<Json<ClientsPage>, ApiError> {
     let cursor = params.optional::<ClientId>("cursor")?;
     let limit = params.limit()?.unwrap_or(PAGE.0).min(PAGE.1);
     state.gateway.clients(cursor.as_ref(), limit).await.map(Json)
@@ -59,10 +62,10 @@ pub async fn list(State(state): State<Arc<HttpState>>, params: Params) -> Result
 )]
 pub async fn one(
     State(state): State<Arc<HttpState>>,
-    InPath(id): InPath<ClientId>,
-) -> Result<Json<ClientRecord>, Refusal> {
+    PathParam(id): PathParam<ClientId>,
+) -> Result<Json<ClientRecord>, ApiError> {
     let client = state.gateway.client(&id).await?;
-    client.map(Json).ok_or_else(|| Refusal::new(Code::NotFound, format!("no client {id} is connected")))
+    client.map(Json).ok_or_else(|| ApiError::new(ErrorCode::NotFound, format!("no client {id} is connected")))
 }
 
 #[derive(Serialize)]
@@ -86,8 +89,8 @@ pub struct Occupancy {
 )]
 pub async fn room(
     State(state): State<Arc<HttpState>>,
-    InPath(room): InPath<Room>,
-) -> Result<Json<Occupancy>, Refusal> {
+    PathParam(room): PathParam<Room>,
+) -> Result<Json<Occupancy>, ApiError> {
     let clients = state.gateway.sessions_in(&room).await?;
     Ok(Json(Occupancy { room, clients }))
 }

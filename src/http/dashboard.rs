@@ -7,7 +7,7 @@ use axum::{
     routing::get,
 };
 
-/// Nothing but what this server itself serves may run or be loaded in the page.
+/// The content security policy: only files of this server.
 const POLICY: &str = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 fn asset(content_type: &'static str, text: &'static str) -> Response {
@@ -16,7 +16,7 @@ fn asset(content_type: &'static str, text: &'static str) -> Response {
         (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
-        // A new binary must not be seen with an old page.
+        // A new binary must not run with cached files of an old one.
         (header::CACHE_CONTROL, "no-cache"),
     ];
     (headers.map(|(name, value)| (name, HeaderValue::from_static(value))), text).into_response()

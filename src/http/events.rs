@@ -1,4 +1,4 @@
-//! Server-Sent Events: a session whose outlet is the body of one answer.
+//! Server-Sent Events: a session whose outlet is a response body.
 
 use std::{
     convert::Infallible,
@@ -27,28 +27,28 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     HttpState,
-    extract::{InPath, Params},
+    extract::{PathParam, QueryParams},
     problem::Problem,
 };
 use crate::{
     connection::Connection,
+    error::ApiError,
     event::{JobEvent, Seq},
     gateway::{CloseReason, Delivery, JobResume, Joined, Latest, Offer, Outlet, Session, Subscription},
     id::{JobId, TenantId, UserId},
     position::RoomSet,
-    refusal::Refusal,
     room::Room,
     store::Entry,
     telemetry::EdgeLabel,
 };
 
-/// How often a comment shows that an idle stream lives.
+/// The interval of keep-alive comments.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// How soon a browser should come back after a cut.
+/// How soon a browser should reconnect.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// The connection that a request came on; none where an application serves the router without connect info.
+/// The connection of a request. `None` if an application serves the router without connect info.
 type Connected = Option<Extension<ConnectInfo<Connection>>>;
 
 /// Streams the events of a job; `id` is the event's seq
@@ -71,13 +71,13 @@ type Connected = Option<Extension<ConnectInfo<Connection>>>;
 )]
 pub async fn of_job(
     State(state): State<Arc<HttpState>>,
-    InPath(job): InPath<JobId>,
-    params: Params,
+    PathParam(job): PathParam<JobId>,
+    params: QueryParams,
     headers: HeaderMap,
     connection: Connected,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ApiError> {
     let since = resume::<Seq>(&params, &headers)?.map(JobResume::Since);
-    let until = params.optional("until")?.unwrap_or(Until::Cut);
+    let until = params.optional("until")?.unwrap_or(Until::Closed);
     stream(state, connection, Subscription::Job(job, since), until).await
 }
 
@@ -100,13 +100,13 @@ pub async fn of_job(
 )]
 pub async fn of_user(
     State(state): State<Arc<HttpState>>,
-    InPath(user): InPath<UserId>,
-    params: Params,
+    PathParam(user): PathParam<UserId>,
+    params: QueryParams,
     headers: HeaderMap,
     connection: Connected,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ApiError> {
     let since = resume(&params, &headers)?;
-    stream(state, connection, Subscription::User(user, since), Until::Cut).await
+    stream(state, connection, Subscription::User(user, since), Until::Closed).await
 }
 
 /// Streams the events of a tenant's jobs; `id` is the position in the tenant's room
@@ -128,13 +128,13 @@ pub async fn of_user(
 )]
 pub async fn of_tenant(
     State(state): State<Arc<HttpState>>,
-    InPath(tenant): InPath<TenantId>,
-    params: Params,
+    PathParam(tenant): PathParam<TenantId>,
+    params: QueryParams,
     headers: HeaderMap,
     connection: Connected,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ApiError> {
     let since = resume(&params, &headers)?;
-    stream(state, connection, Subscription::Tenant(tenant, since), Until::Cut).await
+    stream(state, connection, Subscription::Tenant(tenant, since), Until::Closed).await
 }
 
 /// Streams the events of all jobs; `id` is the position in the room of all jobs
@@ -155,20 +155,20 @@ pub async fn of_tenant(
 )]
 pub async fn all(
     State(state): State<Arc<HttpState>>,
-    params: Params,
+    params: QueryParams,
     headers: HeaderMap,
     connection: Connected,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ApiError> {
     let since = resume(&params, &headers)?;
-    stream(state, connection, Subscription::AllJobs(since), Until::Cut).await
+    stream(state, connection, Subscription::AllJobs(since), Until::Closed).await
 }
 
 /// When a stream ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Until {
-    /// When either side cuts it.
-    Cut,
-    /// With the job's next ending; after the replay, where it is finished already.
+    /// When either side closes it.
+    Closed,
+    /// With the job's next terminal event, or after the replay if the job is finished already.
     Finished,
 }
 
@@ -185,9 +185,9 @@ impl FromStr for Until {
 
 /// Where to resume from. A browser that reconnects repeats the URL, so its `Last-Event-ID` is the newer one.
 fn resume<T: FromStr<Err: std::fmt::Display>>(
-    params: &Params,
+    params: &QueryParams,
     headers: &HeaderMap,
-) -> Result<Option<T>, Refusal> {
+) -> Result<Option<T>, ApiError> {
     let Some(id) = headers.get("last-event-id").filter(|id| !id.is_empty()) else {
         return params.optional("since");
     };
@@ -195,7 +195,7 @@ fn resume<T: FromStr<Err: std::fmt::Display>>(
         .to_str()
         .map_err(|error| error.to_string())
         .and_then(|id| id.parse().map(Some).map_err(|error: T::Err| error.to_string()));
-    parsed.map_err(|error| Refusal::invalid(format!("Last-Event-ID: {error}")))
+    parsed.map_err(|error| ApiError::invalid(format!("Last-Event-ID: {error}")))
 }
 
 async fn stream(
@@ -203,15 +203,15 @@ async fn stream(
     connection: Connected,
     subscription: Subscription,
     until: Until,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ApiError> {
     let metrics = state.gateway.metrics();
     let label = EdgeLabel { edge: "sse" };
-    let (sender, frames) = mpsc::channel(state.options.outbox);
+    let (sender, events) = mpsc::channel(state.options.outbox);
     let end = CancellationToken::new();
-    let outlet = Arc::new(StreamOutlet {
+    let outlet = Arc::new(SseOutlet {
         sender,
-        waiting: Arc::default(),
-        bound: state.options.outbox_bytes,
+        pending: Arc::default(),
+        max_bytes: state.options.outbox_bytes,
         deliveries: metrics.deliveries.get_or_create(&label).clone(),
         end: end.clone(),
         connection: connection.map(|Extension(ConnectInfo(connection))| connection),
@@ -225,22 +225,22 @@ async fn stream(
     } else {
         joined.start();
     }
-    let open = Open::new(metrics.connections.get_or_create(&label).clone());
-    let waiting = outlet.waiting.clone();
+    let count = ConnectionCount::new(metrics.connections.get_or_create(&label).clone());
+    let pending = outlet.pending.clone();
     let draining = state.draining.clone();
-    let leave = async move { draining.turn().await };
-    let frames = frames_of(Streaming {
-        frames,
-        waiting,
+    let drain = async move { draining.wait_for_turn().await };
+    let events = event_stream(StreamState {
+        events,
+        pending,
         end,
-        leave: Box::pin(leave),
-        farewell: None,
+        drain: Box::pin(drain),
+        last_event: None,
         is_over,
         _session: session,
-        _open: open,
+        _count: count,
     });
-    let body = Sse::new(frames).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
-    // Proxies must neither keep nor collect what is live.
+    let body = Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
+    // Proxies must not cache or buffer a live stream.
     let headers = [
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
         (header::HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
@@ -248,22 +248,22 @@ async fn stream(
     Ok((headers, body).into_response())
 }
 
-/// What lives as long as the body of the answer.
-struct Streaming {
-    frames: mpsc::Receiver<Frame>,
-    waiting: Arc<AtomicU64>,
+/// The state of a stream. It is dropped with the response body.
+struct StreamState {
+    events: mpsc::Receiver<QueuedEvent>,
+    pending: Arc<AtomicU64>,
     end: CancellationToken,
-    /// This stream's turn to leave, and how soon its client should be back.
-    leave: Pin<Box<dyn Future<Output = Duration> + Send>>,
-    /// What it says at its end.
-    farewell: Option<Event>,
-    /// Whether nothing more comes.
+    /// Resolves when it is this stream's turn to drain, with the reconnect delay of its client.
+    drain: Pin<Box<dyn Future<Output = Duration> + Send>>,
+    /// The last event of a drained stream.
+    last_event: Option<Event>,
+    /// Whether the stream has ended.
     is_over: bool,
     _session: Session,
-    _open: Open,
+    _count: ConnectionCount,
 }
 
-impl Streaming {
+impl StreamState {
     async fn next(&mut self) -> Option<Event> {
         if self.is_over {
             return None;
@@ -271,74 +271,74 @@ impl Streaming {
         tokio::select! {
             biased;
             () = self.end.cancelled() => return None,
-            reconnect_after = &mut self.leave, if !self.frames.is_closed() => {
-                self.farewell = Some(Event::default().retry(reconnect_after));
-                // What has been taken is still sent.
-                self.frames.close();
+            reconnect_after = &mut self.drain, if !self.events.is_closed() => {
+                self.last_event = Some(Event::default().retry(reconnect_after));
+                // Queued events are still sent.
+                self.events.close();
             }
-            frame = self.frames.recv() => return self.taken(frame),
+            event = self.events.recv() => return self.dequeued(event),
         }
-        let frame = self.frames.recv().await;
-        self.taken(frame)
+        let event = self.events.recv().await;
+        self.dequeued(event)
     }
 
-    fn taken(&mut self, frame: Option<Frame>) -> Option<Event> {
-        let Some(Frame { event, bytes, is_last }) = frame else { return self.farewell.take() };
-        self.waiting.fetch_sub(bytes, Ordering::Relaxed);
+    fn dequeued(&mut self, event: Option<QueuedEvent>) -> Option<Event> {
+        let Some(QueuedEvent { event, bytes, is_last }) = event else { return self.last_event.take() };
+        self.pending.fetch_sub(bytes, Ordering::Relaxed);
         self.is_over = is_last;
         Some(event)
     }
 }
 
-fn frames_of(streaming: Streaming) -> impl Stream<Item = Result<Event, Infallible>> {
+fn event_stream(state: StreamState) -> impl Stream<Item = Result<Event, Infallible>> {
     let first = stream::iter([Ok(Event::default().retry(RETRY))]);
-    let rest = stream::unfold(streaming, |mut streaming| async {
-        let frame = streaming.next().await?;
-        Some((Ok(frame), streaming))
+    let rest = stream::unfold(state, |mut state| async {
+        let event = state.next().await?;
+        Some((Ok(event), state))
     });
     futures_util::StreamExt::chain(first, rest)
 }
 
-/// Counts a connection for as long as it is open.
-struct Open(Gauge);
+/// Counts a connection while it is open.
+struct ConnectionCount(Gauge);
 
-impl Open {
+impl ConnectionCount {
     fn new(gauge: Gauge) -> Self {
         gauge.inc();
         Self(gauge)
     }
 }
 
-impl Drop for Open {
+impl Drop for ConnectionCount {
     fn drop(&mut self) {
         self.0.dec();
     }
 }
 
-/// One delivery, how many bytes it counts in the outbox, and whether the stream ends with it.
-struct Frame {
+/// One delivery, its size in the outbox, and whether the stream ends with it.
+struct QueuedEvent {
     event: Event,
     bytes: u64,
     is_last: bool,
 }
 
-struct StreamOutlet {
-    sender: mpsc::Sender<Frame>,
-    /// How many bytes wait for the body to take them.
-    waiting: Arc<AtomicU64>,
-    /// How many may wait before nothing more is taken.
-    bound: u64,
+struct SseOutlet {
+    sender: mpsc::Sender<QueuedEvent>,
+    /// How many bytes wait in the queue.
+    pending: Arc<AtomicU64>,
+    /// How many bytes may wait.
+    max_bytes: u64,
     deliveries: Counter,
     end: CancellationToken,
-    /// `None` where an application serves the router without connect info.
+    /// `None` if an application serves the router without connect info.
     connection: Option<Connection>,
-    /// The stream ends with the first ending that has this number or a larger one.
+    /// The stream ends with the first terminal event that has this number or a larger one.
     last: OnceLock<Seq>,
 }
 
-impl StreamOutlet {
-    /// Has the stream end with the job's next ending, or where it is finished with that one. Says whether nothing is to
-    /// come at all.
+impl SseOutlet {
+    /// Lets the stream end with the job's next terminal event, or with its newest event if that is terminal. Says
+    /// whether the stream ends at once.
     fn end_with(&self, joined: &Joined<'_>) -> bool {
         let newest = match &joined.latest {
             Latest::Job(Some(Entry::Event(event))) => Some(event),
@@ -375,18 +375,18 @@ impl StreamOutlet {
     }
 }
 
-impl Outlet for StreamOutlet {
+impl Outlet for SseOutlet {
     fn offer(&self, delivery: Delivery<'_>) -> Offer {
-        let place = match self.sender.try_reserve() {
-            Ok(_) if self.waiting() >= self.bound => return Offer::Full,
-            Ok(place) => place,
+        let permit = match self.sender.try_reserve() {
+            Ok(_) if self.waiting() >= self.max_bytes => return Offer::Full,
+            Ok(permit) => permit,
             Err(TrySendError::Full(())) => return Offer::Full,
             Err(TrySendError::Closed(())) => return Offer::Closed,
         };
         let Some(event) = self.event(delivery) else { return Offer::Taken };
         let bytes = delivery.size() as u64;
-        self.waiting.fetch_add(bytes, Ordering::Relaxed);
-        place.send(Frame { event, bytes, is_last: self.is_last(delivery) });
+        self.pending.fetch_add(bytes, Ordering::Relaxed);
+        permit.send(QueuedEvent { event, bytes, is_last: self.is_last(delivery) });
         if matches!(delivery, Delivery::Event(..)) {
             self.deliveries.inc();
         }
@@ -394,11 +394,11 @@ impl Outlet for StreamOutlet {
     }
 
     fn waiting(&self) -> u64 {
-        self.waiting.load(Ordering::Relaxed)
+        self.pending.load(Ordering::Relaxed)
     }
 
     fn is_full(&self) -> bool {
-        self.waiting() >= self.bound || self.sender.capacity() == 0
+        self.waiting() >= self.max_bytes || self.sender.capacity() == 0
     }
 
     fn takes_notices(&self) -> bool {
@@ -407,9 +407,9 @@ impl Outlet for StreamOutlet {
 
     fn close(&self, _: CloseReason) {
         self.end.cancel();
-        // A body whose reader takes nothing is never asked for its end.
+        // The body of a client that does not read is never polled again, so the connection is aborted.
         if let Some(connection) = &self.connection {
-            connection.cut();
+            connection.abort();
         }
     }
 }

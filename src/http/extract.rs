@@ -1,4 +1,4 @@
-//! Requests become types of the core here, or problems.
+//! Extractors: from requests to types of the core.
 
 use std::{collections::HashMap, fmt::Display, str::FromStr, sync::Arc};
 
@@ -10,63 +10,63 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 
 use crate::{
+    error::{ApiError, ErrorCode},
     event::IdempotencyKey,
     json::{Members, NotAnObject},
-    refusal::{Code, Refusal},
 };
 
-/// The one parameter of the path, parsed.
-pub struct InPath<T>(pub T);
+/// The only parameter of the path, parsed.
+pub struct PathParam<T>(pub T);
 
-impl<T, S> FromRequestParts<S> for InPath<T>
+impl<T, S> FromRequestParts<S> for PathParam<T>
 where
     T: FromStr<Err: Display>,
     S: Send + Sync,
 {
-    type Rejection = Refusal;
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let found = RawPathParams::from_request_parts(parts, state).await;
-        let found = found.map_err(|error| Refusal::invalid(error.body_text()))?;
+        let found = found.map_err(|error| ApiError::invalid(error.body_text()))?;
         let (name, text) = found.iter().next().unwrap_or_default();
-        text.parse().map(Self).map_err(|error| Refusal::invalid(format!("{name} (in the path): {error}")))
+        text.parse().map(Self).map_err(|error| ApiError::invalid(format!("{name} (in the path): {error}")))
     }
 }
 
-/// The parameters of the query. Those that nobody asks for are ignored.
-pub struct Params(HashMap<String, String>);
+/// The parameters of the query. Unknown ones are ignored.
+pub struct QueryParams(HashMap<String, String>);
 
-impl<S: Send + Sync> FromRequestParts<S> for Params {
-    type Rejection = Refusal;
+impl<S: Send + Sync> FromRequestParts<S> for QueryParams {
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         match Query::<HashMap<String, String>>::from_request_parts(parts, state).await {
             Ok(Query(params)) => Ok(Self(params)),
-            Err(error) => Err(Refusal::invalid(error.body_text())),
+            Err(error) => Err(ApiError::invalid(error.body_text())),
         }
     }
 }
 
-impl Params {
+impl QueryParams {
     /// A parameter that may be absent.
-    pub fn optional<T: FromStr<Err: Display>>(&self, name: &str) -> Result<Option<T>, Refusal> {
+    pub fn optional<T: FromStr<Err: Display>>(&self, name: &str) -> Result<Option<T>, ApiError> {
         let parse =
-            |text: &String| text.parse().map_err(|error| Refusal::invalid(format!("{name}: {error}")));
+            |text: &String| text.parse().map_err(|error| ApiError::invalid(format!("{name}: {error}")));
         self.0.get(name).map(parse).transpose()
     }
 
-    /// `limit`, at least 1. One beyond what a number can hold is as good as the largest.
-    pub fn limit(&self) -> Result<Option<usize>, Refusal> {
+    /// `limit`, at least 1. A limit that does not fit is taken as the largest.
+    pub fn limit(&self) -> Result<Option<usize>, ApiError> {
         let Some(text) = self.0.get("limit") else { return Ok(None) };
         let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         match text.parse().unwrap_or(usize::MAX) {
             limit if digits && limit > 0 => Ok(Some(limit)),
-            _ => Err(Refusal::invalid(format!("limit: must be an integer of at least 1, got {text:.32?}"))),
+            _ => Err(ApiError::invalid(format!("limit: must be an integer of at least 1, got {text:.32?}"))),
         }
     }
 }
 
-/// Whether a request's body is of a type, by its `Content-Type`; absent counts as JSON.
+/// The media type of a request's body, by its `Content-Type`. `None` counts as JSON.
 pub fn media_type(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::CONTENT_TYPE)?.to_str().unwrap_or("?");
     Some(value.split(';').next().unwrap_or(value).trim())
@@ -80,13 +80,13 @@ fn is_json(media_type: Option<&str>) -> bool {
     })
 }
 
-/// How much of a body that is too large is read on, so that its sender gets to see the answer.
+/// How much of an oversized body is read and discarded, so that the client gets the response.
 const DRAIN: usize = 4 * 1024 * 1024;
 
 /// Reads a body of at most `limit` bytes that is not empty.
-pub async fn body(request: Request, limit: usize) -> Result<Bytes, Refusal> {
+pub async fn read_body(request: Request, limit: usize) -> Result<Bytes, ApiError> {
     let mut body = request.into_body().into_data_stream();
-    // Most bodies come as one piece, which stays as it is.
+    // Most bodies arrive in one chunk and need no copy.
     let (mut first, mut read, mut length) = (Bytes::new(), BytesMut::new(), 0usize);
     while let Some(chunk) = body.next().await {
         let chunk = chunk.map_err(|error| malformed(format!("the body was cut off: {error}")))?;
@@ -102,7 +102,7 @@ pub async fn body(request: Request, limit: usize) -> Result<Bytes, Refusal> {
     }
     if length > limit {
         let message = format!("the body is larger than the {limit} bytes that are allowed");
-        return Err(Refusal::new(Code::TooLarge, message));
+        return Err(ApiError::new(ErrorCode::TooLarge, message));
     }
     match (length, read.is_empty()) {
         (0, _) => Err(malformed("the body is empty; JSON is expected")),
@@ -115,38 +115,38 @@ pub async fn body(request: Request, limit: usize) -> Result<Bytes, Refusal> {
 pub struct JsonBody(Bytes);
 
 impl FromRequest<Arc<super::HttpState>> for JsonBody {
-    type Rejection = Refusal;
+    type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &Arc<super::HttpState>) -> Result<Self, Refusal> {
+    async fn from_request(request: Request, state: &Arc<super::HttpState>) -> Result<Self, ApiError> {
         if !is_json(media_type(request.headers())) {
             return Err(unsupported("application/json"));
         }
-        body(request, state.options.max_payload).await.map(Self)
+        read_body(request, state.options.max_payload).await.map(Self)
     }
 }
 
 impl JsonBody {
-    /// The members of the object that the body is.
-    pub fn members(&self) -> Result<Members<'_>, Refusal> {
+    /// The members of the JSON object in the body.
+    pub fn members(&self) -> Result<Members<'_>, ApiError> {
         Members::read(&self.0).map_err(|error| match error {
             NotAnObject::Malformed(_) => malformed(error.to_string()),
-            NotAnObject::Other(_) => Refusal::invalid(format!("the body {error}")),
+            NotAnObject::Other(_) => ApiError::invalid(format!("the body {error}")),
         })
     }
 }
 
-/// A body of several events: whether one a line, and its bytes.
+/// The body of a batch.
 pub struct BatchBody {
-    /// Whether it is `application/x-ndjson`.
+    /// Whether the events are lines (`application/x-ndjson`).
     pub lines: bool,
     /// The body.
     pub bytes: Bytes,
 }
 
 impl FromRequest<Arc<super::HttpState>> for BatchBody {
-    type Rejection = Refusal;
+    type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &Arc<super::HttpState>) -> Result<Self, Refusal> {
+    async fn from_request(request: Request, state: &Arc<super::HttpState>) -> Result<Self, ApiError> {
         let media_type = media_type(request.headers());
         let lines = media_type.is_some_and(|media_type| {
             media_type.eq_ignore_ascii_case("application/x-ndjson")
@@ -155,31 +155,31 @@ impl FromRequest<Arc<super::HttpState>> for BatchBody {
         if !lines && !is_json(media_type) {
             return Err(unsupported("application/json or application/x-ndjson"));
         }
-        Ok(Self { lines, bytes: body(request, state.options.max_batch).await? })
+        Ok(Self { lines, bytes: read_body(request, state.options.max_batch).await? })
     }
 }
 
-/// A refusal of what is no JSON at all.
-pub fn malformed(problem: impl Into<String>) -> Refusal {
-    Refusal::new(Code::Malformed, problem)
+/// The error of a body that is not JSON.
+pub fn malformed(problem: impl Into<String>) -> ApiError {
+    ApiError::new(ErrorCode::Malformed, problem)
 }
 
-fn unsupported(wanted: &str) -> Refusal {
-    Refusal::new(Code::UnsupportedType, format!("the Content-Type must be {wanted}"))
+fn unsupported(wanted: &str) -> ApiError {
+    ApiError::new(ErrorCode::UnsupportedType, format!("the Content-Type must be {wanted}"))
 }
 
 /// The `Idempotency-Key` of a publish, if it has one.
 pub struct OptionalKey(pub Option<IdempotencyKey>);
 
 impl<S: Send + Sync> FromRequestParts<S> for OptionalKey {
-    type Rejection = Refusal;
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let Some(value) = parts.headers.get("idempotency-key") else { return Ok(Self(None)) };
         let key =
             value.to_str().map_err(|_| "must be 1 to 128 visible ASCII characters").and_then(str::parse);
         key.map(|key| Self(Some(key)))
-            .map_err(|problem| Refusal::invalid(format!("Idempotency-Key: {problem}")))
+            .map_err(|problem| ApiError::invalid(format!("Idempotency-Key: {problem}")))
     }
 }
 
@@ -190,19 +190,19 @@ mod tests {
 
     use super::*;
 
-    async fn read(pieces: &[&'static str], limit: usize) -> Result<Bytes, Code> {
+    async fn read(pieces: &[&'static str], limit: usize) -> Result<Bytes, ErrorCode> {
         let pieces: Vec<_> = pieces.iter().map(|piece| Ok::<_, std::io::Error>(*piece)).collect();
         let request = Request::new(Body::from_stream(stream::iter(pieces)));
-        body(request, limit).await.map_err(|refusal| refusal.code)
+        read_body(request, limit).await.map_err(|error| error.code)
     }
 
     #[tokio::test]
     async fn bodies_are_read_whole_whatever_their_pieces() {
         for pieces in [&["abcdef"][..], &["", "abcdef"], &["ab", "cd", "", "ef"]] {
             assert_eq!(read(pieces, 6).await.unwrap(), "abcdef", "{pieces:?}");
-            assert_eq!(read(pieces, 5).await, Err(Code::TooLarge), "{pieces:?}");
+            assert_eq!(read(pieces, 5).await, Err(ErrorCode::TooLarge), "{pieces:?}");
         }
-        assert_eq!(read(&[], 6).await, Err(Code::Malformed));
-        assert_eq!(read(&["", ""], 6).await, Err(Code::Malformed));
+        assert_eq!(read(&[], 6).await, Err(ErrorCode::Malformed));
+        assert_eq!(read(&["", ""], 6).await, Err(ErrorCode::Malformed));
     }
 }

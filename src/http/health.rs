@@ -11,7 +11,7 @@ use axum::{
 use serde_json::json;
 
 use super::{HttpState, problem::Problem};
-use crate::refusal::{Code, Refusal};
+use crate::error::{ApiError, ErrorCode};
 
 /// Whether the process lives
 #[utoipa::path(
@@ -36,9 +36,9 @@ pub async fn alive() -> Response {
         (status = 503, description = "It does not, or the process is about to end", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub async fn ready(State(state): State<Arc<HttpState>>) -> Result<Response, Refusal> {
+pub async fn ready(State(state): State<Arc<HttpState>>) -> Result<Response, ApiError> {
     if state.draining.has_begun() {
-        return Err(Refusal::new(Code::Unavailable, "the gateway is shutting down"));
+        return Err(ApiError::new(ErrorCode::Unavailable, "the gateway is shutting down"));
     }
     state.gateway.ready().await?;
     Ok(([(header::CACHE_CONTROL, super::NO_STORE)], Json(json!({"status": "ready"}))).into_response())

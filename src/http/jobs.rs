@@ -7,14 +7,14 @@ use serde::Serialize;
 
 use super::{
     HttpState,
-    extract::{InPath, Params},
+    extract::{PathParam, QueryParams},
     openapi::{EventBody, HistoryBody, JobsBody},
     problem::Problem,
 };
 use crate::{
+    error::{ApiError, ErrorCode},
     event::Seq,
     id::{JobId, TenantId, UserId},
-    refusal::{Code, Refusal},
     room::Room,
     store::Entry,
 };
@@ -38,10 +38,10 @@ const DEFAULT_LISTED: usize = 100;
 )]
 pub async fn newest(
     State(state): State<Arc<HttpState>>,
-    InPath(job): InPath<JobId>,
-) -> Result<Json<Entry>, Refusal> {
+    PathParam(job): PathParam<JobId>,
+) -> Result<Json<Entry>, ApiError> {
     let newest = state.gateway.job(&job).await?;
-    newest.map(Json).ok_or_else(|| Refusal::new(Code::NotFound, format!("the job {job} has no event")))
+    newest.map(Json).ok_or_else(|| ApiError::new(ErrorCode::NotFound, format!("the job {job} has no event")))
 }
 
 #[derive(Serialize)]
@@ -70,9 +70,9 @@ pub struct History {
 )]
 pub async fn history(
     State(state): State<Arc<HttpState>>,
-    InPath(job): InPath<JobId>,
-    params: Params,
-) -> Result<Json<History>, Refusal> {
+    PathParam(job): PathParam<JobId>,
+    params: QueryParams,
+) -> Result<Json<History>, ApiError> {
     let events = state.gateway.job_history(&job, params.limit()?, params.optional::<Seq>("since")?).await?;
     Ok(Json(History { job, events }))
 }
@@ -99,7 +99,7 @@ pub struct Jobs {
         (status = 503, description = "The store is down", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub async fn list(State(state): State<Arc<HttpState>>, params: Params) -> Result<Json<Jobs>, Refusal> {
+pub async fn list(State(state): State<Arc<HttpState>>, params: QueryParams) -> Result<Json<Jobs>, ApiError> {
     let user = params.optional::<UserId>("userId")?.map(Room::User);
     let tenant = params.optional::<TenantId>("tenantId")?.map(Room::Tenant);
     let limit = params.limit()?.unwrap_or(DEFAULT_LISTED);

@@ -8,11 +8,11 @@ use serde_json::value::RawValue;
 
 use super::{
     HttpState,
-    extract::{InPath, JsonBody},
+    extract::{JsonBody, PathParam},
     openapi::{NoticeBody, SentBody},
     problem::Problem,
 };
-use crate::{id::UserId, json, notice::NoticeName, refusal::Refusal, timestamp::Timestamp};
+use crate::{error::ApiError, id::UserId, json, notice::NoticeName, timestamp::Timestamp};
 
 #[derive(Serialize)]
 pub struct Sent {
@@ -20,10 +20,10 @@ pub struct Sent {
 }
 
 /// The name and the data of a notice.
-fn read(body: &JsonBody) -> Result<(NoticeName, Box<RawValue>), Refusal> {
+fn read(body: &JsonBody) -> Result<(NoticeName, Box<RawValue>), ApiError> {
     let members = body.members()?;
     let invalid =
-        |field: &str, problem: &dyn std::fmt::Display| Refusal::invalid(format!("{field}: {problem}"));
+        |field: &str, problem: &dyn std::fmt::Display| ApiError::invalid(format!("{field}: {problem}"));
     let name = members.text("event").map_err(|problem| invalid("event", &problem))?;
     let name = name.ok_or_else(|| invalid("event", &"is required: a string"))?;
     let name = name.parse().map_err(|error| invalid("event", &error))?;
@@ -49,7 +49,7 @@ fn read(body: &JsonBody) -> Result<(NoticeName, Box<RawValue>), Refusal> {
         (status = 503, description = "The store is down", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub async fn broadcast(State(state): State<Arc<HttpState>>, body: JsonBody) -> Result<Json<Sent>, Refusal> {
+pub async fn broadcast(State(state): State<Arc<HttpState>>, body: JsonBody) -> Result<Json<Sent>, ApiError> {
     let (name, data) = read(&body)?;
     Ok(Json(Sent { timestamp: state.gateway.broadcast_to_all(name, &data).await? }))
 }
@@ -73,9 +73,9 @@ pub async fn broadcast(State(state): State<Arc<HttpState>>, body: JsonBody) -> R
 )]
 pub async fn emit(
     State(state): State<Arc<HttpState>>,
-    InPath(user): InPath<UserId>,
+    PathParam(user): PathParam<UserId>,
     body: JsonBody,
-) -> Result<Json<Sent>, Refusal> {
+) -> Result<Json<Sent>, ApiError> {
     let (name, data) = read(&body)?;
     Ok(Json(Sent { timestamp: state.gateway.emit_to_user(user, name, &data).await? }))
 }

@@ -1,5 +1,5 @@
-//! The OpenAPI 3.1 description: what the shapes of bodies are called there. They are only described here; the
-//! handlers read and write the core's own types, and a test holds both together.
+//! The OpenAPI 3.1 description. These types only describe bodies. Handlers use the core's types, and a test compares
+//! both.
 #![allow(dead_code)]
 
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Which browsers may speak to the gateway: those on its own pages, and those on the origins that are named.
+//! Checks `Origin`: the gateway's own pages and the configured origins may call it.
 
 use std::{
     sync::Arc,
@@ -21,14 +21,14 @@ use futures_util::{
 use tower::{Layer, Service, layer::layer_fn};
 use tower_http::cors::{AllowOrigin, Cors, CorsLayer};
 
-use crate::refusal::{Code, Refusal};
+use crate::error::{ApiError, ErrorCode};
 
-/// Which other origins are welcome.
+/// The other origins that may call the gateway.
 #[derive(Debug, Clone)]
 pub struct CorsOptions {
     /// Origins as browsers write them (`https://app.example.com`), or `*` for all.
     pub origins: Vec<String>,
-    /// Whether pages there may send cookies and other credentials.
+    /// Whether pages of these origins may send cookies and other credentials.
     pub credentials: bool,
 }
 
@@ -44,23 +44,23 @@ impl CorsOptions {
     }
 }
 
-/// Refuses requests from pages of other origins, and tells browsers which are welcome. Unlike CORS headers, which only
-/// keep a page from reading the answer, the refusal also holds for WebSockets and for requests that change something.
-pub fn layer<S>(options: &CorsOptions) -> impl Layer<S, Service = Guarded<S>> + Clone + use<S> {
+/// Refuses requests from pages of other origins, and sends CORS headers. Those only keep a page from reading the
+/// response. The refusal also stops WebSockets, and requests that change something.
+pub fn layer<S>(options: &CorsOptions) -> impl Layer<S, Service = OriginGuard<S>> + Clone + use<S> {
     let (cors, options) = (headers(options), Arc::new(options.clone()));
-    layer_fn(move |inner| Guarded { inner: cors.layer(inner), options: options.clone() })
+    layer_fn(move |inner| OriginGuard { inner: cors.layer(inner), options: options.clone() })
 }
 
 /// A service behind the [`layer`].
 #[derive(Debug, Clone)]
-pub struct Guarded<S> {
+pub struct OriginGuard<S> {
     inner: Cors<S>,
     options: Arc<CorsOptions>,
 }
 
 type Answer<F, T> = MapOk<F, fn(T) -> Response>;
 
-impl<S, B> Service<Request> for Guarded<S>
+impl<S, B> Service<Request> for OriginGuard<S>
 where
     S: Service<Request, Response = Response<B>>,
     B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Default + Send + 'static,
@@ -78,32 +78,32 @@ where
 
     fn call(&mut self, request: Request) -> Self::Future {
         if !request.headers().contains_key(header::ORIGIN) {
-            // Not from a page of another origin; but a cache must not give the answer to one.
-            return Either::Left(self.inner.get_mut().call(request).map_ok(varying));
+            // A same-origin response still varies by `Origin`, because a cache must not serve it to another origin.
+            return Either::Left(self.inner.get_mut().call(request).map_ok(with_vary));
         }
-        Either::Right(match refusal(&self.options, request.headers()) {
+        Either::Right(match check(&self.options, request.headers()) {
             None => Either::Left(self.inner.call(request).map_ok(IntoResponse::into_response)),
-            Some(refusal) => Either::Right(ready(Ok(refusal.into_response()))),
+            Some(error) => Either::Right(ready(Ok(error.into_response()))),
         })
     }
 }
 
-fn varying(answer: impl IntoResponse) -> Response {
-    let mut answer = answer.into_response();
-    answer.headers_mut().append(header::VARY, HeaderValue::from_static("origin"));
-    answer
+fn with_vary(response: impl IntoResponse) -> Response {
+    let mut response = response.into_response();
+    response.headers_mut().append(header::VARY, HeaderValue::from_static("origin"));
+    response
 }
 
-fn refusal(cors: &CorsOptions, headers: &HeaderMap) -> Option<Refusal> {
+fn check(cors: &CorsOptions, headers: &HeaderMap) -> Option<ApiError> {
     let origin = headers.get(header::ORIGIN)?.to_str().unwrap_or_default();
     if is_own(origin, headers) || cors.allows(origin) {
         return None;
     }
     let message = format!("the origin {origin:.200} is not one of cors.origins");
-    Some(Refusal::new(Code::Forbidden, message))
+    Some(ApiError::new(ErrorCode::Forbidden, message))
 }
 
-/// Whether the page came from the very host that is spoken to.
+/// Whether the page came from the host of the request.
 fn is_own(origin: &str, headers: &HeaderMap) -> bool {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let authority = origin.split_once("://").map(|(_, authority)| authority);
@@ -111,7 +111,7 @@ fn is_own(origin: &str, headers: &HeaderMap) -> bool {
 }
 
 fn headers(cors: &CorsOptions) -> CorsLayer {
-    let welcome = cors.clone();
+    let allowed = cors.clone();
     let headers: [HeaderName; 6] = [
         header::CONTENT_TYPE,
         header::AUTHORIZATION,
@@ -121,7 +121,7 @@ fn headers(cors: &CorsOptions) -> CorsLayer {
         HeaderName::from_static("x-request-id"),
     ];
     let named = move |origin: &HeaderValue, _: &axum::http::request::Parts| {
-        origin.to_str().is_ok_and(|origin| welcome.allows(origin))
+        origin.to_str().is_ok_and(|origin| allowed.allows(origin))
     };
     CorsLayer::new()
         .allow_origin(AllowOrigin::predicate(named))

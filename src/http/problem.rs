@@ -1,4 +1,4 @@
-//! Refusals as `application/problem+json` (RFC 9457).
+//! Errors as `application/problem+json` (RFC 9457).
 
 use axum::{
     Json,
@@ -9,8 +9,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
+    error::{ApiError, ErrorCode},
     gateway::Gateway,
-    refusal::{Code, Refusal},
 };
 
 /// A problem (RFC 9457).
@@ -33,28 +33,28 @@ pub struct Problem {
     code: &'static str,
 }
 
-/// The code of a refusal, for whoever counts them.
+/// The error code, as a response extension for the metrics.
 #[derive(Debug, Clone, Copy)]
-struct Refused(Code);
+struct CountedCode(ErrorCode);
 
-fn status(code: Code) -> StatusCode {
+fn status(code: ErrorCode) -> StatusCode {
     match code {
-        Code::Malformed => StatusCode::BAD_REQUEST,
-        Code::InvalidPayload | Code::IdempotencyConflict => StatusCode::UNPROCESSABLE_ENTITY,
-        Code::Forbidden => StatusCode::FORBIDDEN,
-        Code::RateLimited | Code::LimitReached => StatusCode::TOO_MANY_REQUESTS,
-        Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-        Code::JobFinished | Code::OwnerMismatch => StatusCode::CONFLICT,
-        Code::NotFound | Code::UnknownEvent => StatusCode::NOT_FOUND,
-        Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-        Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        Code::UnsupportedType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        ErrorCode::Malformed => StatusCode::BAD_REQUEST,
+        ErrorCode::InvalidPayload | ErrorCode::IdempotencyConflict => StatusCode::UNPROCESSABLE_ENTITY,
+        ErrorCode::Forbidden => StatusCode::FORBIDDEN,
+        ErrorCode::RateLimited | ErrorCode::LimitReached => StatusCode::TOO_MANY_REQUESTS,
+        ErrorCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorCode::JobFinished | ErrorCode::OwnerMismatch => StatusCode::CONFLICT,
+        ErrorCode::NotFound | ErrorCode::UnknownEvent => StatusCode::NOT_FOUND,
+        ErrorCode::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+        ErrorCode::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        ErrorCode::UnsupportedType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let Refusal { code, message: detail } = self;
+        let ApiError { code, message: detail } = self;
         let status = status(code);
         let title = status.canonical_reason().unwrap_or("Error");
         let problem =
@@ -63,18 +63,18 @@ impl IntoResponse for Refusal {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, super::NO_STORE);
-        if matches!(code, Code::Unavailable | Code::RateLimited) {
+        if matches!(code, ErrorCode::Unavailable | ErrorCode::RateLimited) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
-        response.extensions_mut().insert(Refused(code));
+        response.extensions_mut().insert(CountedCode(code));
         response
     }
 }
 
-/// Counts a refusal under its code, on its way out.
-pub fn counted(gateway: &Gateway, response: Response) -> Response {
-    if let Some(Refused(code)) = response.extensions().get() {
-        gateway.metrics().reject(code.as_str());
+/// Counts a failed request under its code.
+pub fn count_error(gateway: &Gateway, response: Response) -> Response {
+    if let Some(CountedCode(code)) = response.extensions().get() {
+        gateway.metrics().count_error(code.as_str());
     }
     response
 }

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::{
     HttpState,
-    extract::{BatchBody, InPath, JsonBody, OptionalKey, malformed},
+    extract::{BatchBody, JsonBody, OptionalKey, PathParam, malformed},
     openapi::{
         CompletedBody, ErrorBody, EventBody, IdempotencyHeader, Outcome, ProgressBody, PublishedBody,
         UpdateBody,
@@ -16,11 +16,11 @@ use super::{
     problem::Problem,
 };
 use crate::{
+    error::{ApiError, ErrorCode},
     event::{Draft, EventKind, IdempotencyKey},
     gateway::{Publication, Published},
     id::JobId,
     json::{Members, NotAnObject},
-    refusal::{Code, Refusal},
 };
 
 /// How many events one batch may have.
@@ -32,9 +32,9 @@ async fn publish(
     job: JobId,
     key: Option<IdempotencyKey>,
     body: JsonBody,
-) -> Result<Json<Published>, Refusal> {
+) -> Result<Json<Published>, ApiError> {
     let draft = Draft::read(kind, job, &body.members()?)?;
-    // It lies in what was read from the connection, which reads on there as soon as it can.
+    // The body is a slice of the connection's read buffer. Dropping it lets the buffer be reused.
     drop(body);
     state.gateway.publish(draft, key).await.map(Json)
 }
@@ -61,10 +61,10 @@ macro_rules! publisher {
         )]
         pub async fn $name(
             State(state): State<Arc<HttpState>>,
-            InPath(job): InPath<JobId>,
+            PathParam(job): PathParam<JobId>,
             OptionalKey(key): OptionalKey,
             body: JsonBody,
-        ) -> Result<Json<Published>, Refusal> {
+        ) -> Result<Json<Published>, ApiError> {
             publish(&state, $kind, job, key, body).await
         }
     };
@@ -121,11 +121,11 @@ struct ItemError {
     message: String,
 }
 
-impl From<Result<Published, Refusal>> for ItemResult {
-    fn from(outcome: Result<Published, Refusal>) -> Self {
+impl From<Result<Published, ApiError>> for ItemResult {
+    fn from(outcome: Result<Published, ApiError>) -> Self {
         match outcome {
             Ok(published) => ItemResult::Accepted(published),
-            Err(Refusal { code, message }) => {
+            Err(ApiError { code, message }) => {
                 ItemResult::Refused { error: ItemError { code: code.as_str(), message } }
             }
         }
@@ -151,61 +151,63 @@ impl From<Result<Published, Refusal>> for ItemResult {
         (status = 503, description = "The store is down; the outcome is unknown", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub async fn batch(State(state): State<Arc<HttpState>>, body: BatchBody) -> Result<Json<Results>, Refusal> {
+pub async fn batch(State(state): State<Arc<HttpState>>, body: BatchBody) -> Result<Json<Results>, ApiError> {
     let items = if body.lines { lines(&body.bytes) } else { array(&body.bytes)? };
     if items.len() > MAX_EVENTS {
         let message = format!("a batch may have at most {MAX_EVENTS} events, got {}", items.len());
-        return Err(Refusal::new(Code::TooLarge, message));
+        return Err(ApiError::new(ErrorCode::TooLarge, message));
     }
-    let (mut publications, mut places, mut results) = (Vec::new(), Vec::new(), Vec::new());
-    for (place, item) in items.into_iter().enumerate() {
+    let (mut publications, mut indices, mut results) = (Vec::new(), Vec::new(), Vec::new());
+    for (index, item) in items.into_iter().enumerate() {
         match item {
             Ok(publication) => {
                 publications.push(publication);
-                places.push(place);
+                indices.push(index);
                 results.push(None);
             }
-            Err(refusal) => results.push(Some(Err(refusal))),
+            Err(error) => results.push(Some(Err(error))),
         }
     }
     let outcomes = state.gateway.publish_all(publications).await;
-    if let Some(Err(refusal)) = outcomes.first()
-        && outcomes.iter().all(|outcome| matches!(outcome, Err(Refusal { code: Code::Unavailable, .. })))
+    if let Some(Err(error)) = outcomes.first()
+        && outcomes
+            .iter()
+            .all(|outcome| matches!(outcome, Err(ApiError { code: ErrorCode::Unavailable, .. })))
     {
-        return Err(refusal.clone());
+        return Err(error.clone());
     }
-    for (place, outcome) in places.into_iter().zip(outcomes) {
+    for (index, outcome) in indices.into_iter().zip(outcomes) {
         state.count(&outcome);
-        results[place] = Some(outcome);
+        results[index] = Some(outcome);
     }
     let results = results.into_iter().flatten().map(ItemResult::from).collect();
     Ok(Json(Results { results }))
 }
 
 impl HttpState {
-    fn count(&self, outcome: &Result<Published, Refusal>) {
-        if let Err(refusal) = outcome {
-            self.gateway.metrics().reject(refusal.code.as_str());
+    fn count(&self, outcome: &Result<Published, ApiError>) {
+        if let Err(error) = outcome {
+            self.gateway.metrics().count_error(error.code.as_str());
         }
     }
 }
 
-fn array(bytes: &[u8]) -> Result<Vec<Result<Publication, Refusal>>, Refusal> {
+fn array(bytes: &[u8]) -> Result<Vec<Result<Publication, ApiError>>, ApiError> {
     let value: &RawValue =
         serde_json::from_slice(bytes).map_err(|error| malformed(format!("malformed JSON: {error}")))?;
     let items: Vec<&RawValue> = serde_json::from_str(value.get()).map_err(|_| {
         let message = format!("the body must be an array of events, got {}", crate::json::kind(value));
-        Refusal::invalid(message)
+        ApiError::invalid(message)
     })?;
     Ok(items.into_iter().map(|item| publication(Members::of(item))).collect())
 }
 
-fn lines(bytes: &[u8]) -> Vec<Result<Publication, Refusal>> {
+fn lines(bytes: &[u8]) -> Vec<Result<Publication, ApiError>> {
     let lines = bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
     lines.map(|line| publication(Members::read(line))).collect()
 }
 
-fn publication(members: Result<Members<'_>, NotAnObject>) -> Result<Publication, Refusal> {
-    let members = members.map_err(|error| Refusal::invalid(format!("the event: {error}")))?;
+fn publication(members: Result<Members<'_>, NotAnObject>) -> Result<Publication, ApiError> {
+    let members = members.map_err(|error| ApiError::invalid(format!("the event: {error}")))?;
     Ok((Draft::read_whole(&members)?, IdempotencyKey::read(&members)?))
 }

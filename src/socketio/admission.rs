@@ -1,5 +1,5 @@
-//! Who is let in next: only so many clients are on their way into the namespace at once, first come first served.
-//! When all come back together each is through quickly when its turn comes, instead of all being late.
+//! Limits how many clients connect at once, first come first served. After a mass disconnect each client then connects
+//! quickly in its turn, instead of all timing out.
 
 use std::{
     collections::VecDeque,
@@ -19,60 +19,60 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::lines::socket_id;
-use crate::refusal::{Code, Refusal};
+use super::send_backlog::socket_id;
+use crate::error::{ApiError, ErrorCode};
 
-/// For how long a place is lent: whoever takes longer goes on without, and keeps nobody waiting.
-const LEASE: Duration = Duration::from_secs(5);
+/// How long a client holds a slot. A slower client continues without one.
+const SLOT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a client waits for a place before it is asked to come back later. Stock clients give up after 20 s: one
-/// that is let in just before would be work for nothing, and in a queue that long all of them would be.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a client waits for a slot before it is told to try again later. Stock clients give up after 20 s. Admitting
+/// a client just before that is wasted work, and in a long queue every admission would be.
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The places of those who are on their way in.
+/// The slots of clients that are connecting.
 #[derive(Debug, Clone)]
 pub struct Admission {
-    places: Arc<Semaphore>,
-    /// Who has had a place since when, the first one first.
-    leases: Arc<Mutex<VecDeque<Lease>>>,
+    slots: Arc<Semaphore>,
+    /// The slots in use, oldest first.
+    held: Arc<Mutex<VecDeque<Expiry>>>,
 }
 
-/// When a place is taken back, and which.
-type Lease = (Instant, Weak<Lent>);
+/// When a slot expires, and which.
+type Expiry = (Instant, Weak<HeldSlot>);
 
-type Lent = Mutex<Option<OwnedSemaphorePermit>>;
+type HeldSlot = Mutex<Option<OwnedSemaphorePermit>>;
 
-/// A place, given back when its client is in, has gone, or has had it for too long.
+/// A slot. It is released once its client has connected, has gone, or has held it for [`SLOT_TIMEOUT`].
 #[derive(Debug, Clone)]
-pub struct Place(Arc<Lent>);
+pub struct Slot(Arc<HeldSlot>);
 
-impl Place {
-    fn give_back(&self) {
-        give_back(&self.0);
+impl Slot {
+    fn release(&self) {
+        release(&self.0);
     }
 }
 
-fn give_back(lent: &Lent) {
-    *lent.lock().unwrap_or_else(PoisonError::into_inner) = None;
+fn release(held: &HeldSlot) {
+    *held.lock().unwrap_or_else(PoisonError::into_inner) = None;
 }
 
 impl Admission {
-    pub fn new(places: usize) -> Self {
-        let places = places.clamp(1, Semaphore::MAX_PERMITS);
-        Self { places: Arc::new(Semaphore::new(places)), leases: Arc::default() }
+    pub fn new(slots: usize) -> Self {
+        let slots = slots.clamp(1, Semaphore::MAX_PERMITS);
+        Self { slots: Arc::new(Semaphore::new(slots)), held: Arc::default() }
     }
 
-    /// Waits for a place, at most [`PATIENCE`].
-    async fn place(&self) -> Option<Place> {
-        let deadline = Instant::now() + PATIENCE;
-        let mut waiting = pin!(self.places.clone().acquire_owned());
+    /// Waits for a slot, at most [`QUEUE_TIMEOUT`].
+    async fn acquire(&self) -> Option<Slot> {
+        let deadline = Instant::now() + QUEUE_TIMEOUT;
+        let mut waiting = pin!(self.slots.clone().acquire_owned());
         loop {
-            let overdue = self.take_overdue();
+            let next_expiry = self.reclaim_expired();
             tokio::select! {
                 biased;
                 // The semaphore is never closed.
-                place = &mut waiting => return place.ok().map(|place| self.lend(place)),
-                () = sleep_until(overdue.unwrap_or(deadline).min(deadline)) => {}
+                slot = &mut waiting => return slot.ok().map(|slot| self.issue(slot)),
+                () = sleep_until(next_expiry.unwrap_or(deadline).min(deadline)) => {}
             }
             if Instant::now() >= deadline {
                 return None;
@@ -80,54 +80,55 @@ impl Admission {
         }
     }
 
-    fn lend(&self, place: OwnedSemaphorePermit) -> Place {
-        let lent = Arc::new(Mutex::new(Some(place)));
-        let mut all = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
-        // They are few at the front, so that there are never many in all.
+    fn issue(&self, slot: OwnedSemaphorePermit) -> Slot {
+        let held = Arc::new(Mutex::new(Some(slot)));
+        let mut all = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        // Released slots are dropped from the front, so the queue stays short.
         while all.front().is_some_and(|(_, first)| first.strong_count() == 0) {
             all.pop_front();
         }
-        all.push_back((Instant::now() + LEASE, Arc::downgrade(&lent)));
-        Place(lent)
+        all.push_back((Instant::now() + SLOT_TIMEOUT, Arc::downgrade(&held)));
+        Slot(held)
     }
 
-    /// Takes places back that have been lent for too long, and says when the next one will have been.
-    fn take_overdue(&self) -> Option<Instant> {
+    /// Reclaims expired slots, and returns when the next one expires.
+    fn reclaim_expired(&self) -> Option<Instant> {
         let now = Instant::now();
-        let mut lent = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some((ends, place)) = lent.front() {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some((ends, slot)) = held.front() {
             if *ends > now {
                 return Some(*ends);
             }
-            if let Some(place) = place.upgrade() {
-                give_back(&place);
+            if let Some(slot) = slot.upgrade() {
+                release(&slot);
             }
-            lent.pop_front();
+            held.pop_front();
         }
         None
     }
 }
 
-/// Makes a request that begins a session wait for a place.
-pub async fn wait(State(admission): State<Admission>, mut request: Request, next: Next) -> Response {
+/// Middleware. A request that begins a session waits for a slot.
+pub async fn admit(State(admission): State<Admission>, mut request: Request, next: Next) -> Response {
     if request.uri().query().and_then(socket_id).is_some() {
         return next.run(request).await;
     }
-    let Some(place) = admission.place().await else {
-        return Refusal::new(Code::Unavailable, "too many clients arrive at once; try again").into_response();
+    let Some(slot) = admission.acquire().await else {
+        return ApiError::new(ErrorCode::Unavailable, "too many clients arrive at once; try again")
+            .into_response();
     };
-    request.extensions_mut().insert(place.clone());
+    request.extensions_mut().insert(slot.clone());
     let response = next.run(request).await;
     if response.status().is_client_error() {
-        place.give_back();
+        slot.release();
     }
     response
 }
 
-/// A socket is in: the next one's turn.
-pub fn through(socket: &SocketRef) {
-    if let Some(place) = socket.req_parts().extensions.get::<Place>() {
-        place.give_back();
+/// Releases the slot of a socket that has connected.
+pub fn release_admitted(socket: &SocketRef) {
+    if let Some(slot) = socket.req_parts().extensions.get::<Slot>() {
+        slot.release();
     }
 }
 
@@ -136,27 +137,27 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_dawdles_keeps_a_place_for_a_while_only() {
+    async fn a_slow_client_holds_a_slot_for_a_limited_time() {
         let admission = Admission::new(1);
-        let first = admission.place().await.expect("nobody is there");
+        let first = admission.acquire().await.expect("nobody is there");
         let begun = Instant::now();
-        tokio::time::advance(LEASE / 2).await;
-        let second = admission.place().await.expect("the first has had it for too long");
-        assert_eq!(begun.elapsed(), LEASE);
+        tokio::time::advance(SLOT_TIMEOUT / 2).await;
+        let second = admission.acquire().await.expect("the first has held it for too long");
+        assert_eq!(begun.elapsed(), SLOT_TIMEOUT);
         drop(first);
-        second.give_back();
-        let third = admission.place().await.expect("the second has given it back");
-        assert_eq!(begun.elapsed(), LEASE);
+        second.release();
+        let third = admission.acquire().await.expect("the second has released it");
+        assert_eq!(begun.elapsed(), SLOT_TIMEOUT);
         drop(third);
-        admission.place().await.expect("the third is gone");
+        admission.acquire().await.expect("the third is gone");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_waits_for_too_long() {
+    async fn waiting_is_bounded() {
         let admission = Admission::new(1);
-        let first = admission.place().await;
-        tokio::time::advance(LEASE / 2).await;
-        let (second, third) = tokio::join!(admission.place(), admission.place());
+        let first = admission.acquire().await;
+        tokio::time::advance(SLOT_TIMEOUT / 2).await;
+        let (second, third) = tokio::join!(admission.acquire(), admission.acquire());
         assert!(first.is_some() && second.is_some() && third.is_none());
     }
 }

@@ -1,4 +1,4 @@
-//! The messages of one socket, handled in the order in which they came, and only so many at a time.
+//! A bounded queue of one socket's messages, handled in order.
 
 use std::{
     collections::VecDeque,
@@ -19,25 +19,25 @@ use socketioxide::{
 
 use super::{
     SocketIoOptions,
-    outlet::{Sending, SocketOutlet},
+    outlet::{OutletShared, SocketOutlet},
     packet::Packet,
     request::Request,
     transport,
-    wire::{Exception, History, Refused, Subscribed, Unsubscribed},
+    wire::{ErrorAck, Exception, History, Subscribed, Unsubscribed},
 };
 use crate::{
+    error::{ApiError, ErrorCode},
     gateway::{CloseReason, Gateway, Offer, Outlet, Peer, Session},
-    refusal::{Code, Refusal},
     room::Room,
 };
 
 /// How many messages of one client may wait.
 const CAPACITY: usize = 256;
 
-/// How long an answer waits for a place in a full socket from which nothing leaves.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+/// How long an acknowledgement waits in front of a full socket that sends nothing.
+const ACK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A socket's messages, and the session that they are for.
+/// A socket's messages, and its session.
 pub struct Inbox {
     gateway: Gateway,
     limiter: DefaultDirectRateLimiter,
@@ -45,24 +45,25 @@ pub struct Inbox {
 }
 
 struct State {
-    stage: Stage,
+    socket_state: SocketState,
     waiting: VecDeque<Message>,
-    /// Whether a task handles the messages.
+    /// Whether a task is handling messages.
     busy: bool,
 }
 
-/// What a socket goes through.
-enum Stage {
-    /// Let in, but not told so yet. Nothing here keeps the socket alive: should it go now, all of this goes with it.
-    Arriving(Watcher),
-    /// In.
-    Open(Arc<Watcher>, SocketRef),
-    /// Gone.
+/// The life of a socket.
+enum SocketState {
+    /// Admitted, but not told so yet. Nothing here keeps the socket alive: if it closes now, all of this is dropped
+    /// with it.
+    Admitted(SocketSession),
+    /// Connected.
+    Open(Arc<SocketSession>, SocketRef),
+    /// Disconnected.
     Closed,
 }
 
-/// The session of a socket.
-struct Watcher {
+/// The session of a socket, and where its packets go.
+struct SocketSession {
     session: Session,
     outlet: Arc<SocketOutlet>,
 }
@@ -74,16 +75,16 @@ struct Message {
 }
 
 impl Inbox {
-    /// The inbox of a socket that is about to be let in, with a session that notices may already reach.
-    pub fn new(gateway: &Gateway, peer: Peer, options: &SocketIoOptions, sending: Arc<Sending>) -> Self {
+    /// The inbox of a socket that is about to be admitted. Notices may already reach its session.
+    pub fn new(gateway: &Gateway, peer: Peer, options: &SocketIoOptions, shared: Arc<OutletShared>) -> Self {
         let rate = NonZeroU32::new(options.messages_per_second).unwrap_or(NonZeroU32::MIN);
-        let outlet = Arc::new(SocketOutlet::new(sending, peer.client_id.clone()));
+        let outlet = Arc::new(SocketOutlet::new(shared, peer.client_id.clone()));
         let session = gateway.connect(outlet.clone(), Some(peer));
-        let stage = Stage::Arriving(Watcher { session, outlet });
+        let socket_state = SocketState::Admitted(SocketSession { session, outlet });
         Self {
             gateway: gateway.clone(),
             limiter: RateLimiter::direct(Quota::per_second(rate)),
-            state: Mutex::new(State { stage, waiting: VecDeque::new(), busy: false }),
+            state: Mutex::new(State { socket_state, waiting: VecDeque::new(), busy: false }),
         }
     }
 
@@ -91,27 +92,27 @@ impl Inbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens the session, unless the socket has gone already.
+    /// Opens the session, unless the socket has closed already.
     pub fn open(self: &Arc<Self>, socket: &SocketRef) {
         let mut state = self.state();
-        match std::mem::replace(&mut state.stage, Stage::Closed) {
-            Stage::Arriving(watcher) => {
+        match std::mem::replace(&mut state.socket_state, SocketState::Closed) {
+            SocketState::Admitted(watcher) => {
                 watcher.outlet.open(socket.clone());
-                state.stage = Stage::Open(Arc::new(watcher), socket.clone());
+                state.socket_state = SocketState::Open(Arc::new(watcher), socket.clone());
                 self.work(state);
             }
-            other => state.stage = other,
+            other => state.socket_state = other,
         }
     }
 
-    /// Ends the session, once what is being handled is done.
+    /// Ends the session, after the message that is being handled.
     pub fn close(&self) {
         let mut state = self.state();
-        let stage = std::mem::replace(&mut state.stage, Stage::Closed);
+        let socket_state = std::mem::replace(&mut state.socket_state, SocketState::Closed);
         let waiting = std::mem::take(&mut state.waiting);
-        // Dropped without the lock: leaving rooms takes others.
+        // Dropped after the lock is released, because leaving rooms takes other locks.
         drop(state);
-        drop((stage, waiting));
+        drop((socket_state, waiting));
     }
 
     fn push(self: &Arc<Self>, message: Message) {
@@ -127,13 +128,13 @@ impl Inbox {
         self.work(state);
     }
 
-    /// Refuses a message without waiting: whoever sends too much may miss an answer.
+    /// Refuses a message without waiting. A client that sends too much may miss an acknowledgement.
     fn refuse(&self, message: &Message, problem: &str) {
-        let refusal = Refusal::new(Code::RateLimited, problem);
-        self.gateway.metrics().reject(refusal.code.as_str());
-        let outlet = match &self.state().stage {
-            Stage::Open(watcher, _) => watcher.outlet.clone(),
-            Stage::Arriving(_) | Stage::Closed => return,
+        let refusal = ApiError::new(ErrorCode::RateLimited, problem);
+        self.gateway.metrics().count_error(refusal.code.as_str());
+        let outlet = match &self.state().socket_state {
+            SocketState::Open(watcher, _) => watcher.outlet.clone(),
+            SocketState::Admitted(_) | SocketState::Closed => return,
         };
         if let Ok(json) = message.refusal(&refusal) {
             let _may_be_missed = outlet.take(&message.telling(&json));
@@ -141,9 +142,9 @@ impl Inbox {
         }
     }
 
-    /// Sees to it that somebody handles what waits.
+    /// Starts a task for the waiting messages, unless one runs.
     fn work(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
-        if state.busy || state.waiting.is_empty() || !matches!(state.stage, Stage::Open(..)) {
+        if state.busy || state.waiting.is_empty() || !matches!(state.socket_state, SocketState::Open(..)) {
             return;
         }
         state.busy = true;
@@ -151,22 +152,22 @@ impl Inbox {
         let inbox = self.clone();
         self.gateway.tasks().spawn_until_stop("socketio-messages", async move {
             while let Some((message, watcher, socket)) = inbox.next() {
-                let handling =
-                    Handling { gateway: &inbox.gateway, watcher: &watcher, socket: &socket, message };
-                handling.run().await;
+                let context =
+                    MessageContext { gateway: &inbox.gateway, watcher: &watcher, socket: &socket, message };
+                context.run().await;
             }
         });
     }
 
-    fn next(&self) -> Option<(Message, Arc<Watcher>, SocketRef)> {
+    fn next(&self) -> Option<(Message, Arc<SocketSession>, SocketRef)> {
         let mut state = self.state();
-        let next = match &state.stage {
-            Stage::Open(watcher, socket) => Some((watcher.clone(), socket.clone())),
-            Stage::Arriving(_) | Stage::Closed => None,
+        let next = match &state.socket_state {
+            SocketState::Open(watcher, socket) => Some((watcher.clone(), socket.clone())),
+            SocketState::Admitted(_) | SocketState::Closed => None,
         };
         let next = next.and_then(|(watcher, socket)| Some((state.waiting.pop_front()?, watcher, socket)));
         if state.waiting.is_empty() {
-            // Nearly always, for nearly all.
+            // The common case: an idle socket keeps no memory for its queue.
             state.waiting = VecDeque::new();
         }
         state.busy = next.is_some();
@@ -175,34 +176,34 @@ impl Inbox {
 }
 
 /// Hands every message of a socket to its inbox, at once and in order.
-pub struct InOrder(pub Arc<Inbox>);
+pub struct OrderedHandler(pub Arc<Inbox>);
 
-/// Tells this handler's kind from those that socketioxide makes of closures.
-pub struct OneByOne;
+/// A marker type. It keeps this implementation apart from socketioxide's own for closures.
+pub struct OrderedMarker;
 
-impl MessageHandler<LocalAdapter, OneByOne> for InOrder {
+impl MessageHandler<LocalAdapter, OrderedMarker> for OrderedHandler {
     fn call(&self, socket: Arc<Socket<LocalAdapter>>, arguments: Value, ack: Option<i64>) {
         self.0.push(Message { arguments, ack, socket });
     }
 }
 
 impl Message {
-    fn read(&self) -> Result<Request, Refusal> {
+    fn read(&self) -> Result<Request, ApiError> {
         match &self.arguments {
             Value::Str(arguments, None) => Request::read(arguments),
-            _ => Err(Refusal::invalid("binary payloads are not understood")),
+            _ => Err(ApiError::invalid("binary payloads are not understood")),
         }
     }
 
-    /// The answer as it goes out; `None` where none is awaited.
+    /// The acknowledgement. `None` if the client awaits none.
     fn answer<'a>(&'a self, answer: &'a RawValue) -> Option<Packet<'a>> {
         Some(Packet::Ack { socket: &self.socket, id: self.ack?, answer })
     }
 
-    /// What tells of a refusal: the answer, or an event where none is awaited.
-    fn refusal(&self, refusal: &Refusal) -> Result<Box<RawValue>, serde_json::Error> {
+    /// The JSON of an error: an acknowledgement, or an exception if the client awaits none.
+    fn refusal(&self, refusal: &ApiError) -> Result<Box<RawValue>, serde_json::Error> {
         match self.ack {
-            Some(_) => to_raw_value(&Refused::new(refusal)),
+            Some(_) => to_raw_value(&ErrorAck::new(refusal)),
             None => to_raw_value(&Exception(refusal)),
         }
     }
@@ -217,14 +218,14 @@ impl Message {
 }
 
 /// A message that is being handled.
-struct Handling<'a> {
+struct MessageContext<'a> {
     gateway: &'a Gateway,
-    watcher: &'a Watcher,
+    watcher: &'a SocketSession,
     socket: &'a SocketRef,
     message: Message,
 }
 
-impl Handling<'_> {
+impl MessageContext<'_> {
     async fn run(&self) {
         self.watcher.session.set_transport(transport(self.socket));
         let served = match self.message.read() {
@@ -232,7 +233,7 @@ impl Handling<'_> {
             Err(refusal) => Err(refusal),
         };
         if let Err(refusal) = served {
-            self.gateway.metrics().reject(refusal.code.as_str());
+            self.gateway.metrics().count_error(refusal.code.as_str());
             match self.message.refusal(&refusal) {
                 Ok(json) => _ = self.send(&self.message.telling(&json)).await,
                 Err(error) => tracing::error!(%error, "a refusal could not be written"),
@@ -240,14 +241,14 @@ impl Handling<'_> {
         }
     }
 
-    async fn serve(&self, request: Request) -> Result<(), Refusal> {
+    async fn serve(&self, request: Request) -> Result<(), ApiError> {
         match request {
             Request::Subscribe(subscription) => {
                 let joined = self.watcher.session.join(&subscription).await?;
                 if self.watcher.outlet.joins_rooms() {
                     self.socket.join(joined.room.to_string());
                 }
-                // The answer first, then what is replayed, then what is live.
+                // The acknowledgement comes first, then the replay, then live events.
                 if self.answer(&Subscribed::new(&joined)).await {
                     joined.start();
                 }
@@ -264,14 +265,14 @@ impl Handling<'_> {
         Ok(())
     }
 
-    async fn leave(&self, room: &Room) -> Result<(), Refusal> {
+    async fn leave(&self, room: &Room) -> Result<(), ApiError> {
         if self.watcher.outlet.joins_rooms() {
             self.socket.leave(room.to_string());
         }
         Ok(self.watcher.session.leave(room).await?)
     }
 
-    /// Sends an answer, if one is awaited, as [`Handling::send`] does.
+    /// Sends an acknowledgement, if the client awaits one. Returns as [`MessageContext::send`].
     async fn answer(&self, answer: &impl Serialize) -> bool {
         if self.message.ack.is_none() {
             return true;
@@ -288,12 +289,12 @@ impl Handling<'_> {
         }
     }
 
-    /// Sends something that must arrive, and closes the session if the client takes nothing for too long. Says whether
-    /// it was sent.
+    /// Sends a packet that must not be dropped. Closes the session if the client reads nothing for too long. Says
+    /// whether it was sent.
     async fn send(&self, packet: &Packet<'_>) -> bool {
         let outlet = &self.watcher.outlet;
         let (mut waiting, mut pause) = (outlet.waiting(), Duration::from_millis(5));
-        let mut deadline = Instant::now() + ANSWER_PATIENCE;
+        let mut deadline = Instant::now() + ACK_TIMEOUT;
         loop {
             match outlet.take(packet) {
                 Offer::Full => tokio::time::sleep(pause).await,
@@ -304,7 +305,7 @@ impl Handling<'_> {
             }
             pause = (pause * 2).min(Duration::from_millis(250));
             if outlet.waiting() < waiting {
-                deadline = Instant::now() + ANSWER_PATIENCE;
+                deadline = Instant::now() + ACK_TIMEOUT;
             } else if Instant::now() >= deadline {
                 self.watcher.session.close(CloseReason::Unreachable);
                 return false;

@@ -1,4 +1,4 @@
-//! The sending end of a socket.
+//! The outlet of a socket: decides how a packet is sent, and whether it still fits.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -8,11 +8,11 @@ use serde_json::value::{RawValue, to_raw_value};
 use socketioxide::{SendError, SocketError, TransportType, extract::SocketRef};
 
 use super::{
-    lines::{Line, Lines, first_connection},
-    packet::{Frames, Packet},
+    packet::{FrameCache, Packet},
+    send_backlog::{SendBacklog, SendBacklogs, first_connection},
 };
 use crate::{
-    connection::{Connection, Most, Pipe, Queued},
+    connection::{Connection, Limits, Outbox, Push},
     event::Gap,
     gateway::{CloseReason, Delivery, Offer, Outlet},
     id::ClientId,
@@ -21,153 +21,154 @@ use crate::{
     store::Arrival,
 };
 
-/// What the outlets of all sockets have in common.
+/// What all outlets share.
 #[derive(Debug)]
-pub struct Sending {
-    pub lines: Lines,
-    /// How much may wait for a socket before nothing more is taken.
-    pub most: Most,
+pub struct OutletShared {
+    pub backlogs: SendBacklogs,
+    /// How much may wait for a socket.
+    pub limits: Limits,
     pub deliveries: Counter,
     pub connections: Gauge,
-    /// Whether sockets join socketioxide's rooms too.
+    /// Whether sockets also join socketioxide's rooms.
     pub joins_rooms: bool,
-    pub frames: Frames,
+    pub frames: FrameCache,
 }
 
-/// The event after which frames go beside socketioxide. It is given to socketioxide, and never leaves the process.
+/// The event after which frames bypass socketioxide. socketioxide writes it, and it never leaves the process.
 const MARK: &str = "jobcast:beside";
 
-/// The sending end of a socket. Until the socket is open it has no place for anything.
+/// The outlet of a socket. It is full until the socket is open.
 ///
-/// While the socket polls, socketioxide sends what it is given. Once a WebSocket carries it, frames that are shared by
-/// all sockets go to the connection's pipe, beside socketioxide, which sends only pings and what an application emits.
+/// While the socket polls, socketioxide sends all packets. Once it has a WebSocket, frames that all sockets share go to
+/// the connection's outbox and bypass socketioxide, which then sends only pings and what an application emits.
 pub struct SocketOutlet {
-    sending: Arc<Sending>,
-    open: OnceLock<(SocketRef, Carrier)>,
-    beside: OnceLock<Arc<Pipe>>,
-    /// Held while something is given to socketioxide, so that nothing given later overtakes it.
-    through: Mutex<()>,
+    shared: Arc<OutletShared>,
+    open: OnceLock<(SocketRef, Transport)>,
+    direct: OnceLock<Arc<Outbox>>,
+    /// Held while a packet goes to socketioxide, so that packets keep their order.
+    emit_order: Mutex<()>,
     client: ClientId,
 }
 
-/// What carries a socket.
-enum Carrier {
-    /// A WebSocket from the beginning; `None` where an application serves the router without connect info.
+/// What carries the packets of a socket.
+enum Transport {
+    /// A WebSocket from the beginning. `None` if an application serves the router without connect info.
     WebSocket(Option<Connection>),
-    /// Polls at first.
-    Polls(Arc<Line>),
+    /// Polls at first, and a WebSocket after an upgrade.
+    Polls(Arc<SendBacklog>),
 }
 
-impl Carrier {
+impl Transport {
     fn connection(&self) -> Option<&Connection> {
         match self {
-            Carrier::WebSocket(connection) => connection.as_ref(),
-            Carrier::Polls(line) => line.connection(),
+            Transport::WebSocket(connection) => connection.as_ref(),
+            Transport::Polls(backlog) => backlog.connection(),
         }
     }
 
-    fn line(&self) -> Option<&Line> {
+    fn backlog(&self) -> Option<&SendBacklog> {
         match self {
-            Carrier::WebSocket(_) => None,
-            Carrier::Polls(line) => Some(line),
+            Transport::WebSocket(_) => None,
+            Transport::Polls(backlog) => Some(backlog),
         }
     }
 }
 
 impl SocketOutlet {
-    pub fn new(sending: Arc<Sending>, client: ClientId) -> Self {
-        sending.connections.inc();
-        Self { sending, open: OnceLock::new(), beside: OnceLock::new(), through: Mutex::default(), client }
+    pub fn new(shared: Arc<OutletShared>, client: ClientId) -> Self {
+        shared.connections.inc();
+        Self { shared, open: OnceLock::new(), direct: OnceLock::new(), emit_order: Mutex::default(), client }
     }
 
-    /// From now on deliveries go to this socket.
+    /// From now on packets go to this socket.
     pub fn open(&self, socket: SocketRef) {
-        let lines = &self.sending.lines;
+        let backlogs = &self.shared.backlogs;
         let polled = || socket.transport_type() == TransportType::Polling;
-        let carrier = match lines.find(socket.id.as_str()) {
-            Some(line) => Carrier::Polls(line),
-            None if polled() => Carrier::Polls(lines.line(socket.id.as_str())),
-            None => Carrier::WebSocket(first_connection(&socket)),
+        let transport = match backlogs.get(socket.id.as_str()) {
+            Some(backlog) => Transport::Polls(backlog),
+            None if polled() => Transport::Polls(backlogs.get_or_create(socket.id.as_str())),
+            None => Transport::WebSocket(first_connection(&socket)),
         };
-        // Opened once, by the one inbox that made it.
-        let _only_once = self.open.set((socket, carrier));
+        // The inbox opens its outlet once.
+        let _only_once = self.open.set((socket, transport));
     }
 
-    /// Whether the socket is to join socketioxide's rooms of the same names.
+    /// Whether the socket also joins socketioxide's rooms of the same names.
     pub fn joins_rooms(&self) -> bool {
-        self.sending.joins_rooms
+        self.shared.joins_rooms
     }
 
-    /// Takes a packet, if there is place for it; [`Outlet::flush`] sends it.
+    /// Queues a packet, if it fits. [`Outlet::flush`] sends it.
     pub fn take(&self, packet: &Packet<'_>) -> Offer {
         self.take_framed(packet, || packet.frame())
     }
 
     fn take_framed(&self, packet: &Packet<'_>, frame: impl FnOnce() -> Bytes) -> Offer {
-        if let Some(pipe) = self.beside.get() {
-            return self.push(pipe, &frame(), 1);
+        if let Some(outbox) = self.direct.get() {
+            return self.push(outbox, &frame(), 1);
         }
-        let Some((socket, carrier)) = self.open.get() else { return Offer::Full };
-        let _one_after_the_other = self.through.lock().unwrap_or_else(PoisonError::into_inner);
-        match self.beside.get().or_else(|| self.go_beside(socket, carrier)) {
-            Some(pipe) => self.push(pipe, &frame(), 1),
-            None => self.emit(packet, socket, carrier.line()),
+        let Some((socket, transport)) = self.open.get() else { return Offer::Full };
+        let _in_order = self.emit_order.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.direct.get().or_else(|| self.start_direct(socket, transport)) {
+            Some(outbox) => self.push(outbox, &frame(), 1),
+            None => self.emit(packet, socket, transport.backlog()),
         }
     }
 
-    /// Leaves it to the pipe to send from now on, where a WebSocket carries the socket.
-    fn go_beside(&self, socket: &SocketRef, carrier: &Carrier) -> Option<&Arc<Pipe>> {
+    /// Switches to the outbox of the WebSocket, if the socket has one.
+    fn start_direct(&self, socket: &SocketRef, transport: &Transport) -> Option<&Arc<Outbox>> {
         if socket.transport_type() != TransportType::Websocket {
             return None;
         }
-        let pipe = carrier.connection()?.pipe()?;
+        let outbox = transport.connection()?.outbox()?;
         let nothing = RawValue::NULL;
-        if !pipe.write_beside_after(Packet::Event { name: MARK, argument: nothing, positions: None }.frame())
+        if !outbox
+            .write_directly_after(Packet::Event { name: MARK, argument: nothing, positions: None }.frame())
         {
             return None;
         }
         socket.emit(MARK, nothing).ok()?;
-        Some(self.beside.get_or_init(|| pipe))
+        Some(self.direct.get_or_init(|| outbox))
     }
 
-    fn push(&self, pipe: &Pipe, frames: &Bytes, count: usize) -> Offer {
-        match pipe.push(frames, count, self.sending.most) {
-            Queued::Waits => Offer::Taken,
-            Queued::Full => Offer::Full,
-            Queued::Closed => Offer::Closed,
+    fn push(&self, outbox: &Outbox, frames: &Bytes, count: usize) -> Offer {
+        match outbox.push(frames, count, self.shared.limits) {
+            Push::Queued => Offer::Taken,
+            Push::Full => Offer::Full,
+            Push::Closed => Offer::Closed,
         }
     }
 
-    fn emit(&self, packet: &Packet<'_>, socket: &SocketRef, line: Option<&Line>) -> Offer {
-        let Some(line) = line else { return outcome(packet.emit(socket)) };
-        if line.is_cut() {
+    fn emit(&self, packet: &Packet<'_>, socket: &SocketRef, backlog: Option<&SendBacklog>) -> Offer {
+        let Some(backlog) = backlog else { return outcome(packet.emit(socket)) };
+        if backlog.is_aborted() {
             return Offer::Closed;
         }
-        if line.waiting() >= self.sending.most.bytes {
+        if backlog.pending() >= self.shared.limits.bytes {
             return Offer::Full;
         }
-        // Counted before, because it may have left before `emit` returns.
-        line.hand_over(packet.size());
+        // Counted before the call, because the packet may be sent before `emit` returns.
+        backlog.add(packet.size());
         let offer = outcome(packet.emit(socket));
         if offer != Offer::Taken {
-            line.take_back(packet.size());
+            backlog.remove(packet.size());
         }
         offer
     }
 
     fn take_one(&self, arrival: &Arrival, rooms: RoomSet) -> Offer {
         let event = &arrival.event;
-        // Only where socketioxide writes them: a frame brings its own.
-        let positions = match self.beside.get() {
+        // Only for socketioxide: a frame has them already.
+        let positions = match self.direct.get() {
             Some(_) => None,
             None => arrival.positions.to_json(event, rooms),
         };
         let (name, argument) = (event.kind().name(), event.json());
         let packet = Packet::Event { name, argument, positions: positions.as_deref() };
-        let frame = || self.sending.frames.of(std::slice::from_ref(arrival), rooms);
+        let frame = || self.shared.frames.of(std::slice::from_ref(arrival), rooms);
         let offer = self.take_framed(&packet, frame);
         if offer == Offer::Taken {
-            self.sending.deliveries.inc();
+            self.shared.deliveries.inc();
         }
         offer
     }
@@ -189,11 +190,11 @@ impl SocketOutlet {
 
 impl Drop for SocketOutlet {
     fn drop(&mut self) {
-        self.sending.connections.dec();
+        self.shared.connections.dec();
     }
 }
 
-/// What became of an attempt to send.
+/// The outcome of an attempt to send.
 fn outcome(sent: Result<(), SendError>) -> Offer {
     match sent {
         Ok(()) => Offer::Taken,
@@ -221,10 +222,10 @@ impl Outlet for SocketOutlet {
     }
 
     fn offer_all(&self, arrivals: &[Arrival], rooms: RoomSet) -> usize {
-        if let Some(pipe) = self.beside.get() {
-            let offer = self.push(pipe, &self.sending.frames.of(arrivals, rooms), arrivals.len());
+        if let Some(outbox) = self.direct.get() {
+            let offer = self.push(outbox, &self.shared.frames.of(arrivals, rooms), arrivals.len());
             if offer == Offer::Taken {
-                self.sending.deliveries.inc_by(arrivals.len() as u64);
+                self.shared.deliveries.inc_by(arrivals.len() as u64);
             }
             if offer != Offer::Full {
                 return arrivals.len();
@@ -234,8 +235,8 @@ impl Outlet for SocketOutlet {
     }
 
     fn flush(&self) {
-        if let Some(pipe) = self.beside.get() {
-            pipe.flush();
+        if let Some(outbox) = self.direct.get() {
+            outbox.flush();
         }
     }
 
@@ -244,15 +245,15 @@ impl Outlet for SocketOutlet {
     }
 
     fn waiting(&self) -> u64 {
-        match (self.beside.get(), self.open.get()) {
-            (Some(pipe), _) => pipe.waiting(),
-            (None, Some((_, carrier))) => carrier.line().map_or(0, Line::waiting),
+        match (self.direct.get(), self.open.get()) {
+            (Some(outbox), _) => outbox.pending_bytes(),
+            (None, Some((_, transport))) => transport.backlog().map_or(0, SendBacklog::pending),
             (None, None) => 0,
         }
     }
 
     fn is_full(&self) -> bool {
-        self.open.get().is_none() || self.waiting() >= self.sending.most.bytes
+        self.open.get().is_none() || self.waiting() >= self.shared.limits.bytes
     }
 
     fn client(&self) -> Option<&ClientId> {
@@ -260,16 +261,16 @@ impl Outlet for SocketOutlet {
     }
 
     fn close(&self, reason: CloseReason) {
-        let Some((socket, carrier)) = self.open.get() else { return };
-        if let Some(line) = carrier.line() {
-            line.cut();
+        let Some((socket, transport)) = self.open.get() else { return };
+        if let Some(backlog) = transport.backlog() {
+            backlog.abort();
         }
         if socket.transport_type() == TransportType::Websocket
-            && let Some(connection) = carrier.connection()
+            && let Some(connection) = transport.connection()
         {
-            return connection.cut();
+            return connection.abort();
         }
-        // Nobody polls any more, or the connection is not known: the heartbeat would end it later.
+        // There is no connection to abort, so the session is closed here instead of by the heartbeat.
         if let Err(error) = socket.clone().disconnect() {
             tracing::debug!(%error, reason = reason.as_str(), "a socket could not be told its end");
         }

@@ -1,5 +1,5 @@
-//! What a socket is sent, in the two forms that it takes: written by socketioxide, or as a frame that is written beside
-//! it and shared by all sockets that get the same.
+//! The packets that a socket is sent, in two forms: written by socketioxide, or as WebSocket frames that bypass it and
+//! are shared by all sockets that get the same.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,25 +16,25 @@ use socketioxide::{
 use super::NAMESPACE;
 use crate::{connection::text_frame, event::JobEvent, position::RoomSet, store::Arrival};
 
-/// Something for a socket.
+/// A packet for a socket.
 #[derive(Debug, Clone, Copy)]
 pub enum Packet<'a> {
-    /// An event with its argument, and what follows it: where a job event stands in the shared rooms that bring it. Its
-    /// name has no character that JSON escapes.
+    /// An event with its argument. The positions follow it: where a job event stands in the shared rooms that bring it.
+    /// The name has no character that JSON escapes.
     Event { name: &'a str, argument: &'a RawValue, positions: Option<&'a RawValue> },
-    /// The answer to a message of the client's.
+    /// The acknowledgement of a client's message.
     Ack { socket: &'a Arc<Socket<LocalAdapter>>, id: i64, answer: &'a RawValue },
 }
 
 impl Packet<'_> {
-    /// At least so many bytes it is on the wire.
+    /// A lower bound of the packet's size on the wire.
     pub fn size(&self) -> usize {
         let (Packet::Event { argument: json, .. } | Packet::Ack { answer: json, .. }) = self;
         json.get().len()
     }
 
-    /// The packet as a frame: Engine.IO's `4` for a message, Socket.IO's `2` or `3` for an event or an answer, the
-    /// namespace, and an array.
+    /// The packet as a frame: Engine.IO's `4` for a message, Socket.IO's `2` or `3` for an event or an acknowledgement,
+    /// the namespace, and an array.
     pub fn frame(&self) -> Bytes {
         match self {
             Packet::Event { name, argument, positions } => text_frame(&[
@@ -60,7 +60,7 @@ impl Packet<'_> {
         }
     }
 
-    /// Has socketioxide send it.
+    /// Sends the packet by socketioxide.
     pub fn emit(&self, socket: &SocketRef) -> Result<(), SendError> {
         match self {
             Packet::Event { name, argument, positions: None } => socket.emit(name, argument),
@@ -78,38 +78,37 @@ impl Packet<'_> {
     }
 }
 
-/// The frames that were made last, for each set of rooms that may bring an event: what goes to many sockets one after the
-/// other is made once, and shared by all.
+/// A cache of the most recent frames, for each set of rooms that may bring an event. An event that goes to many sockets
+/// is encoded once.
 #[derive(Debug, Default)]
-pub struct Frames(Mutex<[Option<Made>; RoomSet::COUNT]>);
+pub struct FrameCache(Mutex<[Option<CachedFrames>; RoomSet::COUNT]>);
 
 #[derive(Debug)]
-struct Made {
+struct CachedFrames {
     first: JobEvent,
     last: JobEvent,
     count: usize,
     frames: Bytes,
 }
 
-impl Made {
+impl CachedFrames {
     fn is_of(&self, arrivals: &[Arrival]) -> bool {
         let same =
-            |arrival: Option<&Arrival>, made| arrival.is_some_and(|arrival| arrival.event.is_same(made));
+            |arrival: Option<&Arrival>, cached| arrival.is_some_and(|arrival| arrival.event.is_same(cached));
         self.count == arrivals.len()
             && same(arrivals.first(), &self.first)
             && same(arrivals.last(), &self.last)
     }
 }
 
-impl Frames {
-    /// The frames of job events that are delivered together by these rooms, one after the other. Whoever shares the
-    /// rooms, and the first and the last of so many events, with a call before shares them all: both are parts of one
-    /// log.
+impl FrameCache {
+    /// The frames of job events that these rooms deliver together. Two calls with the same rooms, count, first and last
+    /// event share their frames, because both are parts of one log.
     pub fn of(&self, arrivals: &[Arrival], rooms: RoomSet) -> Bytes {
-        let mut made = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let slot = &mut made[rooms.index()];
-        if let Some(made) = slot.as_ref().filter(|made| made.is_of(arrivals)) {
-            return made.frames.clone();
+        let mut cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = &mut cached[rooms.index()];
+        if let Some(cached) = slot.as_ref().filter(|cached| cached.is_of(arrivals)) {
+            return cached.frames.clone();
         }
         let frame = |Arrival { event, positions }: &Arrival| {
             let positions = positions.to_json(event, rooms);
@@ -120,7 +119,7 @@ impl Frames {
             [arrival] => frame(arrival),
             arrivals => arrivals.iter().map(frame).collect::<Vec<_>>().concat().into(),
         };
-        *slot = arrivals.first().zip(arrivals.last()).map(|(first, last)| Made {
+        *slot = arrivals.first().zip(arrivals.last()).map(|(first, last)| CachedFrames {
             first: first.event.clone(),
             last: last.event.clone(),
             count: arrivals.len(),
@@ -153,7 +152,7 @@ mod tests {
             let positions = Positions::in_room(&Room::AllJobs, Position::of_entry(5, 1));
             Arrival { event: JobEvent::parse(json).unwrap(), positions: Positions { job: true, ..positions } }
         };
-        let (frames, by_job) = (Frames::default(), RoomSet::of(&Room::Job("j".parse().unwrap())));
+        let (frames, by_job) = (FrameCache::default(), RoomSet::of(&Room::Job("j".parse().unwrap())));
         let by_both = by_job.with(RoomSet::of(&Room::AllJobs));
         let alone = [arrival(json.to_owned())];
         let (first, second) = (frames.of(&alone, by_job), frames.of(&alone.clone(), by_job));

@@ -1,16 +1,16 @@
-//! What comes in: an event's arguments as a request to the core.
+//! Parses the arguments of client events into requests to the core.
 
 use std::{fmt::Display, str::FromStr};
 
 use serde_json::value::RawValue;
 
 use crate::{
+    error::{ApiError, ErrorCode},
     event::Seq,
     gateway::{JobResume, Subscription},
     id::JobId,
     json::{self, Members},
     position::Position,
-    refusal::{Code, Refusal},
     room::Room,
 };
 
@@ -23,11 +23,11 @@ pub enum Request {
     Unsubscribe(Room),
     /// `history:jobs`
     History {
-        /// Whose history.
+        /// The job.
         job: JobId,
-        /// How much of it.
+        /// The most events.
         limit: Option<usize>,
-        /// After which number.
+        /// Only events with a larger number.
         since: Option<Seq>,
     },
 }
@@ -36,34 +36,34 @@ impl Request {
     /// Reads the arguments of an event as they crossed the wire: `["name", payload?, …]`.
     ///
     /// # Errors
-    /// [`Code::UnknownEvent`], or [`Code::InvalidPayload`] with the field that is wrong.
-    pub fn read(arguments: &str) -> Result<Self, Refusal> {
+    /// [`ErrorCode::UnknownEvent`], or [`ErrorCode::InvalidPayload`] with the field that is wrong.
+    pub fn read(arguments: &str) -> Result<Self, ApiError> {
         let arguments: Vec<&RawValue> = serde_json::from_str(arguments)
-            .map_err(|error| Refusal::invalid(format!("malformed: {error}")))?;
+            .map_err(|error| ApiError::invalid(format!("malformed: {error}")))?;
         let mut arguments = arguments.into_iter();
         let name: String = arguments
             .next()
             .and_then(|name| serde_json::from_str(name.get()).ok())
-            .ok_or_else(|| Refusal::invalid("the event has no name"))?;
+            .ok_or_else(|| ApiError::invalid("the event has no name"))?;
         let payload = arguments.next().filter(|payload| payload.get() != "null");
         match name.as_str() {
             "subscribe:jobs" => read_members(payload, &SUBSCRIPTION)?
                 .map_or(Ok(Subscription::AllJobs(None)), subscription)
                 .map(Request::Subscribe),
             "unsubscribe:jobs" => {
-                // Payloads of subscriptions are welcome as they are; what only matters there is not looked at.
+                // The payload of a subscription is accepted here, and its other members are ignored.
                 let members = read_members(payload, &SUBSCRIPTION)?;
                 members.map_or(Ok(Room::AllJobs), |members| room(&members)).map(Request::Unsubscribe)
             }
             "history:jobs" => {
                 let members = read_members(payload, &HISTORY)?;
-                history(&members.ok_or_else(|| Refusal::invalid("jobId: is required"))?)
+                history(&members.ok_or_else(|| ApiError::invalid("jobId: is required"))?)
             }
             other => {
                 let known = "subscribe:jobs, unsubscribe:jobs, history:jobs";
                 let shown: String = other.chars().take(64).collect();
-                Err(Refusal::new(
-                    Code::UnknownEvent,
+                Err(ApiError::new(
+                    ErrorCode::UnknownEvent,
                     format!("there is no event {shown:?}; known are {known}"),
                 ))
             }
@@ -71,31 +71,31 @@ impl Request {
     }
 }
 
-/// What payloads may have.
+/// The members of payloads.
 const SUBSCRIPTION: [&str; 5] = ["jobId", "userId", "tenantId", "since", "replay"];
 const HISTORY: [&str; 3] = ["jobId", "limit", "since"];
 
 /// The ids that pick a room.
 const IDS: [&str; 3] = ["jobId", "userId", "tenantId"];
 
-fn read_members<'a>(payload: Option<&'a RawValue>, known: &[&str]) -> Result<Option<Members<'a>>, Refusal> {
+fn read_members<'a>(payload: Option<&'a RawValue>, known: &[&str]) -> Result<Option<Members<'a>>, ApiError> {
     let Some(payload) = payload else { return Ok(None) };
-    let members = Members::of(payload).map_err(|error| Refusal::invalid(format!("the payload {error}")))?;
+    let members = Members::of(payload).map_err(|error| ApiError::invalid(format!("the payload {error}")))?;
     if let Some(name) = members.names().find(|name| !known.contains(name)) {
         let (name, known): (String, _) = (name.chars().take(64).collect(), known.join(", "));
-        return Err(Refusal::invalid(format!("{name}: is not known here; a payload may have {known}")));
+        return Err(ApiError::invalid(format!("{name}: is not known here; a payload may have {known}")));
     }
     Ok(Some(members))
 }
 
-/// Anything that is written as text, or as a number that stands for its decimal string, as in job events.
-fn id<T: FromStr<Err: Display>>(members: &Members<'_>, name: &str) -> Result<Option<T>, Refusal> {
-    let wrong = |problem: &dyn Display| Refusal::invalid(format!("{name}: {problem}"));
+/// An identifier, written as text or as a number that stands for its decimal string, as in job events.
+fn id<T: FromStr<Err: Display>>(members: &Members<'_>, name: &str) -> Result<Option<T>, ApiError> {
+    let wrong = |problem: &dyn Display| ApiError::invalid(format!("{name}: {problem}"));
     let text = members.text_or_number(name).map_err(|problem| wrong(&problem))?;
     text.map(|text| text.parse()).transpose().map_err(|error| wrong(&error))
 }
 
-fn room(members: &Members<'_>) -> Result<Room, Refusal> {
+fn room(members: &Members<'_>) -> Result<Room, ApiError> {
     if let Some(job) = id(members, "jobId")? {
         return Ok(Room::Job(job));
     }
@@ -107,7 +107,7 @@ fn room(members: &Members<'_>) -> Result<Room, Refusal> {
     }
     // A page whose id is not loaded yet must not get everybody's jobs.
     match members.names().find(|name| IDS.contains(name)) {
-        Some(name) => Err(Refusal::invalid(format!(
+        Some(name) => Err(ApiError::invalid(format!(
             "{name}: is null; give an id, or leave {} out to mean all jobs",
             IDS.join(", ")
         ))),
@@ -115,7 +115,7 @@ fn room(members: &Members<'_>) -> Result<Room, Refusal> {
     }
 }
 
-fn subscription(members: Members<'_>) -> Result<Subscription, Refusal> {
+fn subscription(members: Members<'_>) -> Result<Subscription, ApiError> {
     Ok(match room(&members)? {
         Room::Job(job) => Subscription::Job(job, job_resume(&members)?),
         Room::User(user) => Subscription::User(user, position(&members)?),
@@ -124,7 +124,7 @@ fn subscription(members: Members<'_>) -> Result<Subscription, Refusal> {
     })
 }
 
-fn job_resume(members: &Members<'_>) -> Result<Option<JobResume>, Refusal> {
+fn job_resume(members: &Members<'_>) -> Result<Option<JobResume>, ApiError> {
     let since = whole(members, "since")?.map(JobResume::Since);
     let newest =
         whole(members, "replay")?.map(|count| JobResume::Newest(count.try_into().unwrap_or(usize::MAX)));
@@ -132,10 +132,10 @@ fn job_resume(members: &Members<'_>) -> Result<Option<JobResume>, Refusal> {
 }
 
 /// A position in a shared room, or a time: as text, or in Unix milliseconds.
-fn position(members: &Members<'_>) -> Result<Option<Position>, Refusal> {
+fn position(members: &Members<'_>) -> Result<Option<Position>, ApiError> {
     // `replay` counts events of one job: with other rooms it has no meaning.
     if members.get("replay").is_some() {
-        return Err(Refusal::invalid("replay: goes with a jobId only; use since with a position or a time"));
+        return Err(ApiError::invalid("replay: goes with a jobId only; use since with a position or a time"));
     }
     let Some(since) = members.get("since") else { return Ok(None) };
     // Digits alone are a time, whether as text or as a number.
@@ -144,11 +144,11 @@ fn position(members: &Members<'_>) -> Result<Option<Position>, Refusal> {
         _ => None,
     };
     let text = text.unwrap_or_else(|| since.get().to_owned());
-    text.parse().map(Some).map_err(|error| Refusal::invalid(format!("since: {error}")))
+    text.parse().map(Some).map_err(|error| ApiError::invalid(format!("since: {error}")))
 }
 
 /// A whole number from 0 on.
-fn whole(members: &Members<'_>, name: &str) -> Result<Option<u64>, Refusal> {
+fn whole(members: &Members<'_>, name: &str) -> Result<Option<u64>, ApiError> {
     let Some(value) = members.get(name) else { return Ok(None) };
     let number = value.get();
     match json::kind(value) {
@@ -156,17 +156,17 @@ fn whole(members: &Members<'_>, name: &str) -> Result<Option<u64>, Refusal> {
             Ok(Some(number.parse().unwrap_or(u64::MAX)))
         }
         "a number" => {
-            Err(Refusal::invalid(format!("{name}: must be an integer of at least 0, got {number:.32}")))
+            Err(ApiError::invalid(format!("{name}: must be an integer of at least 0, got {number:.32}")))
         }
-        other => Err(Refusal::invalid(format!("{name}: must be an integer, got {other}"))),
+        other => Err(ApiError::invalid(format!("{name}: must be an integer, got {other}"))),
     }
 }
 
-fn history(members: &Members<'_>) -> Result<Request, Refusal> {
-    let job = id(members, "jobId")?.ok_or_else(|| Refusal::invalid("jobId: is required"))?;
+fn history(members: &Members<'_>) -> Result<Request, ApiError> {
+    let job = id(members, "jobId")?.ok_or_else(|| ApiError::invalid("jobId: is required"))?;
     let limit = whole(members, "limit")?.map(|limit| limit.try_into().unwrap_or(usize::MAX));
     if limit == Some(0) {
-        return Err(Refusal::invalid("limit: must be an integer of at least 1, got 0"));
+        return Err(ApiError::invalid("limit: must be an integer of at least 1, got 0"));
     }
     Ok(Request::History { job, limit, since: whole(members, "since")? })
 }
@@ -257,9 +257,9 @@ mod tests {
             r#"[7]"#,
         ];
         for arguments in cases {
-            assert_eq!(Request::read(arguments).unwrap_err().code, Code::InvalidPayload, "{arguments}");
+            assert_eq!(Request::read(arguments).unwrap_err().code, ErrorCode::InvalidPayload, "{arguments}");
         }
-        assert_eq!(Request::read(r#"["subscribe:job",{}]"#).unwrap_err().code, Code::UnknownEvent);
+        assert_eq!(Request::read(r#"["subscribe:job",{}]"#).unwrap_err().code, ErrorCode::UnknownEvent);
     }
 
     proptest! {

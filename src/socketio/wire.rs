@@ -1,17 +1,17 @@
-//! The answers that go out.
+//! The JSON of acknowledgements and exceptions.
 
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use crate::{
+    error::ApiError,
     gateway::{Joined, Latest},
     id::JobId,
     position::Position,
-    refusal::Refusal,
     room::Room,
     store::Entry,
 };
 
-/// The answer to `subscribe:jobs`.
+/// The acknowledgement of `subscribe:jobs`.
 #[derive(Debug, Serialize)]
 pub struct Subscribed<'a> {
     success: bool,
@@ -40,7 +40,7 @@ impl<'a> Subscribed<'a> {
     }
 }
 
-/// The answer to `unsubscribe:jobs`.
+/// The acknowledgement of `unsubscribe:jobs`.
 #[derive(Debug, Serialize)]
 pub struct Unsubscribed<'a> {
     success: bool,
@@ -54,7 +54,7 @@ impl<'a> Unsubscribed<'a> {
     }
 }
 
-/// The answer to `history:jobs`.
+/// The acknowledgement of `history:jobs`.
 #[derive(Debug, Serialize)]
 pub struct History {
     success: bool,
@@ -69,9 +69,9 @@ impl History {
     }
 }
 
-/// The answer to whatever was refused.
+/// The acknowledgement of a request that failed.
 #[derive(Debug, Serialize)]
-pub struct Refused<'a> {
+pub struct ErrorAck<'a> {
     success: bool,
     error: Failure<'a>,
     message: &'a str,
@@ -83,16 +83,16 @@ struct Failure<'a> {
     message: &'a str,
 }
 
-impl<'a> Refused<'a> {
-    pub fn new(refusal: &'a Refusal) -> Self {
+impl<'a> ErrorAck<'a> {
+    pub fn new(refusal: &'a ApiError) -> Self {
         let message = refusal.message.as_str();
         Self { success: false, error: Failure { code: refusal.code.as_str(), message }, message }
     }
 }
 
-/// The `exception` that tells of a refusal where no answer is awaited.
+/// The `exception` event of a request that failed and awaits no acknowledgement.
 #[derive(Debug)]
-pub struct Exception<'a>(pub &'a Refusal);
+pub struct Exception<'a>(pub &'a ApiError);
 
 impl Serialize for Exception<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

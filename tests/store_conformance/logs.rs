@@ -3,12 +3,8 @@
 use std::{collections::HashMap, time::Duration};
 
 use jobcast::{
-    event::{Draft, Gap, Owner, Seq},
-    id::JobId,
-    position::Position,
-    room::Room,
-    store::{Append, Content, FeedItem, HistoryOptions, LogPage, LogRange, Window},
-    timestamp::Timestamp,
+    Draft, Gap, HistoryOptions, JobId, Owner, Position, Room, Seq, Timestamp,
+    internals::{Append, Content, FeedItem, LogPage, LogRange, Window},
 };
 
 use crate::subject::{Kind, Subject, history, job, owned, update, user};

@@ -22,15 +22,8 @@ mod support;
 use std::{collections::BTreeSet, time::Duration};
 
 use jobcast::{
-    event::{Draft, Owner, Seq},
-    id::JobId,
-    notice::{Audience, Notice},
-    room::Room,
-    store::{
-        Accepted, Append, AppendError, Bounds, ClientRecord, Entry, FeedItem, HistoryOptions, Store, Window,
-    },
-    tasks::Tasks,
-    timestamp::Timestamp,
+    Audience, ClientRecord, Draft, Entry, HistoryOptions, JobId, Notice, Owner, Room, Seq, Tasks, Timestamp,
+    internals::{Accepted, Append, AppendError, Bounds, FeedItem, Store, Window},
 };
 use subject::{Kind, Subject, history, job, owned, progress, update, user};
 

@@ -1,11 +1,8 @@
 //! What other programs find in Redis, and what they may do there.
 
 use jobcast::{
-    event::{JobEvent, Seq},
-    position::Position,
-    room::Room,
-    store::{Bounds, Window},
-    timestamp::Timestamp,
+    JobEvent, Position, Room, Seq, Timestamp,
+    internals::{Bounds, Window},
 };
 
 use crate::subject::{Kind, Subject, history, job, update};

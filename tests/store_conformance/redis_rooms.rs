@@ -1,11 +1,8 @@
 //! Rooms' logs in Redis, where servers come back as another run, and where calls are missing or come in another order.
 
 use jobcast::{
-    event::{Draft, Seq},
-    position::Position,
-    room::Room,
-    store::{AppendError, Content},
-    timestamp::Timestamp,
+    Draft, Position, Room, Seq, Timestamp,
+    internals::{AppendError, Content},
 };
 use redis::aio::MultiplexedConnection;
 

@@ -3,13 +3,9 @@
 use std::time::Duration;
 
 use jobcast::{
-    event::{Draft, IdempotencyKey, JobEvent, Owner, Seq},
-    id::{JobId, UserId},
-    store::{
-        Accepted, Append, AppendError, Backend, Entry, Feed, FeedItem, HistoryOptions, RedisOptions, Store,
-        StoreOptions, Window,
-    },
-    tasks::Tasks,
+    Backend, Draft, Entry, HistoryOptions, IdempotencyKey, JobEvent, JobId, Owner, RedisOptions, Seq,
+    StoreOptions, Tasks, UserId,
+    internals::{Accepted, Append, AppendError, Feed, FeedItem, Store, Window},
 };
 
 use crate::support::{RedisServer, cluster::RedisCluster};

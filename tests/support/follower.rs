@@ -6,10 +6,8 @@ use std::{
 };
 
 use jobcast::{
-    event::Seq,
-    position::Position,
-    room::Room,
-    store::{Content, Feed, FeedItem, Rooms, Store},
+    Position, Room, Seq,
+    internals::{Content, Feed, FeedItem, Rooms, Store},
 };
 
 /// What a follower got of a room: the events in their order.

@@ -1,9 +1,6 @@
 //! The sending end of a session that takes everything.
 
-use jobcast::{
-    event::JobEvent,
-    gateway::{CloseReason, Delivery, Offer, Outlet},
-};
+use jobcast::{CloseReason, Delivery, JobEvent, Offer, Outlet};
 
 /// Hands every event to what it is made of.
 pub struct Watcher<F>(pub F);

@@ -23,12 +23,8 @@ use std::{
 };
 
 use jobcast::{
-    Gateway, GatewayOptions, Server, ServerOptions, StoreOptions,
-    event::{Draft, EventKind, Owner},
-    id::JobId,
-    json::Members,
-    store::{Backend, HistoryOptions},
-    timestamp::Timestamp,
+    Backend, Draft, EventKind, Gateway, GatewayOptions, HistoryOptions, JobId, Owner, Server, ServerOptions,
+    StoreOptions, Timestamp, internals::Members,
 };
 use tokio::runtime::{self, Runtime};
 

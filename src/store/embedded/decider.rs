@@ -126,7 +126,7 @@ impl Decider {
         if known.as_ref().is_some_and(|record| record.finished) && draft.kind().needs_open_job() {
             return Err(AppendError::JobFinished);
         }
-        let owner = before.joined(draft.owner()).ok_or(AppendError::OwnerMismatch)?;
+        let owner = before.merged(draft.owner()).ok_or(AppendError::OwnerMismatch)?;
         // All that may fail comes before the first write.
         let logs = self.logs(pending, job, &owner)?;
         let at = known.as_ref().map_or(at, |record| self.now(record.at));

@@ -1,5 +1,4 @@
-//! What comes in: a request that begins a session, or that brings one from polls to a WebSocket, on its way to
-//! socketioxide.
+//! Upgrades Engine.IO requests to WebSockets before they reach socketioxide.
 
 use std::fmt::Debug;
 
@@ -12,25 +11,25 @@ use axum::{
 use tower::Service;
 
 use super::{
-    admission::Place,
-    lines::{Lines, socket_id},
+    admission::Slot,
+    send_backlog::{SendBacklogs, socket_id},
 };
 use crate::{
     connection::{self, Connection, WebSocket},
     tasks::Tasks,
 };
 
-/// The way in.
+/// What the upgrade middleware needs.
 #[derive(Clone)]
-pub struct Door<S> {
-    /// What takes WebSockets.
+pub struct UpgradeState<S> {
+    /// Serves upgraded WebSockets.
     pub service: S,
-    pub lines: Lines,
+    pub backlogs: SendBacklogs,
     pub tasks: Tasks,
 }
 
-/// The headers that are of interest to whoever asks a socket about the request that it came with.
-static KEPT: [HeaderName; 6] = [
+/// The request headers that a socket keeps.
+static KEPT_HEADERS: [HeaderName; 6] = [
     header::AUTHORIZATION,
     header::COOKIE,
     header::FORWARDED,
@@ -39,31 +38,34 @@ static KEPT: [HeaderName; 6] = [
     HeaderName::from_static("x-forwarded-for"),
 ];
 
-/// Makes a WebSocket of a request that asks for one, so that it is known from its first byte on what carries the
-/// socket; hands on all others.
-pub async fn open<S>(State(door): State<Door<S>>, mut request: Request, next: Next) -> Response
+/// Upgrades WebSocket requests itself, so that the connection of a socket is known from its first byte. Passes on all
+/// other requests.
+pub async fn upgrade_websockets<S>(
+    State(state): State<UpgradeState<S>>,
+    mut request: Request,
+    next: Next,
+) -> Response
 where
     S: Service<(WebSocket, http::Request<()>), Error: Debug, Future: Send> + Send + 'static,
 {
     let query = request.uri().query().unwrap_or_default();
-    let is_of_engine_io =
-        ["EIO=4", "transport=websocket"].iter().all(|is| query.split('&').any(|it| it == *is));
+    let is_engine_io = ["EIO=4", "transport=websocket"].iter().all(|is| query.split('&').any(|it| it == *is));
     let session = socket_id(query).map(str::to_owned);
-    let upgrade = if is_of_engine_io { connection::upgrade(&mut request) } else { None };
+    let upgrade = if is_engine_io { connection::upgrade(&mut request) } else { None };
     let (parts, body) = request.into_parts();
     let Some(upgrade) = upgrade else {
-        let parts = if session.is_none() { detached(&parts) } else { parts };
+        let parts = if session.is_none() { copy_head(&parts) } else { parts };
         return next.run(Request::from_parts(parts, body)).await;
     };
     let (response, upgraded) = upgrade.split();
-    let head = http::Request::from_parts(detached(&parts), ());
-    let Door { mut service, lines, tasks } = door;
+    let head = http::Request::from_parts(copy_head(&parts), ());
+    let UpgradeState { mut service, backlogs, tasks } = state;
     tasks.spawn_until_stop("socketio-upgrades", async move {
         let Some(socket) = upgraded.await else { return };
         if let Some(session) = session {
             let connection = head.extensions().get::<ConnectInfo<Connection>>().map(|info| info.0.clone());
-            let before = connection.as_ref().and_then(Connection::written).unwrap_or(0);
-            lines.line(&session).set_websocket(connection, before);
+            let offset = connection.as_ref().and_then(Connection::written).unwrap_or(0);
+            backlogs.get_or_create(&session).set_websocket(connection, offset);
         }
         if let Err(error) = service.call((socket, head)).await {
             tracing::debug!(?error, "a WebSocket has no session");
@@ -72,22 +74,22 @@ where
     response
 }
 
-/// Copies of what is of interest in a request's head. The socket keeps them for as long as it lives, and as they came
-/// they hold on to the whole buffer that the request was read into.
-fn detached(parts: &Parts) -> Parts {
+/// Copies the parts of a request's head that are needed. The socket keeps them for life, and the originals would keep
+/// the whole read buffer alive.
+fn copy_head(parts: &Parts) -> Parts {
     let mut request = http::Request::new(());
     *request.method_mut() = parts.method.clone();
     if let Ok(uri) = parts.uri.to_string().parse() {
         *request.uri_mut() = uri;
     }
-    let names = KEPT.iter().filter(|name| parts.headers.contains_key(*name));
+    let names = KEPT_HEADERS.iter().filter(|name| parts.headers.contains_key(*name));
     let mut headers = HeaderMap::with_capacity(names.clone().count());
     for name in names {
-        headers.extend(parts.headers.get_all(name).iter().map(|value| (name.clone(), copied(value))));
+        headers.extend(parts.headers.get_all(name).iter().map(|value| (name.clone(), copy_value(value))));
     }
     *request.headers_mut() = headers;
-    if let Some(place) = parts.extensions.get::<Place>() {
-        request.extensions_mut().insert(place.clone());
+    if let Some(slot) = parts.extensions.get::<Slot>() {
+        request.extensions_mut().insert(slot.clone());
     }
     if let Some(connection) = parts.extensions.get::<ConnectInfo<Connection>>() {
         request.extensions_mut().insert(connection.clone());
@@ -95,8 +97,8 @@ fn detached(parts: &Parts) -> Parts {
     request.into_parts().0
 }
 
-fn copied(value: &HeaderValue) -> HeaderValue {
-    // The same bytes are as valid as they were.
+fn copy_value(value: &HeaderValue) -> HeaderValue {
+    // Bytes that were valid once stay valid.
     let mut copy = HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone());
     copy.set_sensitive(value.is_sensitive());
     copy

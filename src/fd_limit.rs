@@ -1,12 +1,12 @@
-//! Open files: as many as the system grants, and some of them kept for the store.
+//! The limit of open files: raised at the start, with a part reserved for the store.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// How many descriptors at the most are kept for everything that is not a connection: files, Redis, the runtime.
-const KEPT: u64 = 256;
+/// The most descriptors that are reserved for files, Redis and the runtime.
+const RESERVED: u64 = 256;
 
-/// Raises the process's limit of open files to what the system lets it have.
-pub fn raise_limit() {
+/// Raises the limit of open files to the most that the system allows.
+pub fn raise() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current == maximum {
         return;
@@ -17,9 +17,9 @@ pub fn raise_limit() {
     }
 }
 
-/// How many connections may be open at once, so that the store never lacks a descriptor.
-pub fn for_connections() -> usize {
+/// How many connections may be open at once. The store then never lacks a descriptor.
+pub fn max_connections() -> usize {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let connections = limit - KEPT.min(limit / 2);
+    let connections = limit - RESERVED.min(limit / 2);
     usize::try_from(connections).unwrap_or(usize::MAX)
 }
