@@ -29,7 +29,11 @@ const SHARE: usize = 256;
 /// Follows the feed until it ends.
 pub async fn follow(gateway: Gateway, mut feed: Feed) {
     let (mut items, mut arrivals) = (Vec::with_capacity(BATCH), Vec::with_capacity(BATCH));
-    while feed.recv_many(&mut items, BATCH).await > 0 {
+    loop {
+        let count = feed.recv_many(&mut items, BATCH).await;
+        if count == 0 {
+            return;
+        }
         let mut bytes = 0;
         for item in items.drain(..) {
             let size = item.size();
@@ -46,6 +50,10 @@ pub async fn follow(gateway: Gateway, mut feed: Feed) {
         }
         receive(&gateway, &mut arrivals);
         flush(&gateway).await;
+        if count == BATCH {
+            // More is waiting. (A yield wakes an idle worker, so it is not for nothing.)
+            tokio::task::yield_now().await;
+        }
     }
 }
 
@@ -113,6 +121,9 @@ impl Flushing {
             some.iter().for_each(|outlet| outlet.flush());
             if self.done.fetch_add(some.len(), Ordering::AcqRel) + some.len() == self.outlets.len() {
                 self.all_done.notify_one();
+            }
+            if some.len() == rest.len() {
+                return;
             }
             tokio::task::yield_now().await;
         }
