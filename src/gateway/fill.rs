@@ -22,9 +22,10 @@ pub fn start(gateway: &Gateway) {
     }
     let (tasks, gateway) = (gateway.0.tasks.clone(), gateway.clone());
     tasks.spawn_until_stop("fill", async move {
-        let rooms = due.len();
         stream::iter(due).for_each_concurrent(ROOMS_AT_ONCE, |due| fill(&gateway, due)).await;
-        tracing::debug!(rooms, "what the feed left out has been delivered");
+        if gateway.hub(|hub| hub.is_whole()) {
+            tracing::info!("the feed is whole again: what it had left out has been delivered");
+        }
     });
 }
 
