@@ -57,6 +57,8 @@ impl Hub {
         for room in self.affected(rooms) {
             let Some(state) = self.rooms.get_mut(&room) else { continue };
             state.continuity = Continuity::Interrupted;
+            // The store may come back without some of it.
+            self.recent.forget(&room);
             let several =
                 |key: &SessionKey| self.sessions.get(*key).is_some_and(|session| session.rooms.len() > 1);
             held.extend(state.members.iter().copied().filter(several));

@@ -248,8 +248,13 @@ impl SessionState {
 
     /// Whether an event was brought before, by another room.
     fn has_had(&self, event: &JobEvent) -> bool {
-        let passed = self.passed.get(event.job()).into_iter().flatten();
-        passed.into_iter().any(|(_, first, last)| (*first..=*last).contains(&event.seq()))
+        let Some(passed) = self.passed.get(event.job()) else { return false };
+        // A range says nothing of an event that its room does not have: the job's owner was not known then.
+        let has = |room: &Room| {
+            let range = passed.iter().find(|(other, ..)| other == room);
+            range.is_some_and(|(_, first, last)| (*first..=*last).contains(&event.seq()))
+        };
+        event.rooms().any(|room| has(&room))
     }
 
     /// Notes that a room has passed events that follow on each other in its log.

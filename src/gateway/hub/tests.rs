@@ -854,4 +854,60 @@ mod found {
             [BeginJoin(1, 3), Join(0, None), Join(0, None), Publish(0, 0), Receive(0, 3), Publish(0, 0)];
         run(1, &[&first[..], &second[..]].concat());
     }
+
+    #[test]
+    fn a_room_says_nothing_of_events_that_it_does_not_have() {
+        let joined = [
+            Publish(1, 0),
+            Connect(2),
+            Publish(0, 0),
+            BeginJoin(0, 21),
+            Publish(1, 0),
+            Publish(0, 0),
+            Join(0, None),
+            Publish(0, 0),
+            Receive(29, 2),
+            Toggle(30),
+            Receive(13, 14),
+            Publish(1, 0),
+            Publish(0, 0),
+            Receive(19, 3),
+            Receive(5, 1),
+        ];
+        let lost = [
+            Join(0, None),
+            Publish(0, 0),
+            BeginJoin(0, 31),
+            Toggle(1),
+            Join(0, None),
+            Join(0, None),
+            Lose(2),
+            Publish(1, 0),
+            Toggle(29),
+            Toggle(13),
+            Publish(0, 0),
+            Publish(1, 0),
+        ];
+        run(2, &[&joined[..], &lost[..]].concat());
+    }
+
+    #[test]
+    fn what_a_store_has_lost_is_not_remembered_either() {
+        let joined = [
+            Connect(0),
+            Places(0, 1),
+            BeginJoin(0, 5),
+            Publish(0, 0),
+            Join(0, None),
+            Connect(0),
+            Join(0, None),
+            BeginJoin(1, 0),
+            Join(0, None),
+            Join(0, None),
+            Publish(0, 0),
+            Receive(0, 1),
+        ];
+        let lost = [Toggle(0), Lose(1), Toggle(0), BeginJoin(0, 0), Join(0, None), Join(0, None)];
+        run(1, &[&joined[..], &lost[..]].concat());
+    }
 }
