@@ -210,21 +210,14 @@ impl SessionState {
             !is_whole || self.cursor(room).is_some_and(|cursor| cursor.position < edge)
         };
         let others = event.rooms().filter(|room| bringing.iter().all(|(other, _)| *other != room));
-        !self.follows(event, edge_of)
-            && others.filter(|room| self.is_in(room)).any(|room| has_to_wait_for(&room))
+        !self.follows(event) && others.filter(|room| self.is_in(room)).any(|room| has_to_wait_for(&room))
     }
 
     /// Whether the session has had the event right before this one of its job, so that nothing comes before it any more.
-    fn follows(&self, event: &JobEvent, edge_of: &impl Fn(&Room) -> Option<(Position, bool)>) -> bool {
+    fn follows(&self, event: &JobEvent) -> bool {
         let Some(before) = event.seq().checked_sub(1) else { return false };
         let passed = self.passed.get(event.job()).into_iter().flatten();
-        let own = Room::Job(event.job().clone());
-        let at = || match self.cursor(&own) {
-            Some(cursor) => Some(cursor.position),
-            None => edge_of(&own).map(|(edge, _)| edge),
-        };
         passed.into_iter().any(|(_, _, last)| *last == before)
-            || self.is_in(&own) && at() == Some(Position::of_seq(before))
     }
 
     /// Notes that a room has brought everything up to a place. While the room is not whole the session keeps its turn.
