@@ -91,6 +91,7 @@ impl Config {
                 default.rooms_per_client,
             ),
             behind: settings.get("limits.behind", parse::span(SECOND..=HOUR), default.behind),
+            memory: settings.get("limits.memory", parse::size(16 * MIB..=1024 * GIB), default.memory),
         };
         Self { log, store, gateway, server }
     }
@@ -102,6 +103,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
 const GIB: u64 = 1024 * 1024 * 1024;
 
 fn read_server(settings: &mut Settings) -> ServerOptions {

@@ -25,9 +25,11 @@ pub use self::{
     session::{Peer, Session},
 };
 use crate::{
+    budget::Budget,
     error::{ApiError, ErrorCode},
     event::{Draft, EventKind, IdempotencyKey, Owner},
     id::{ClientId, JobId, UserId},
+    memory_limit,
     notice::{Audience, Notice, NoticeName},
     room::Room,
     store::{
@@ -46,11 +48,13 @@ pub struct GatewayOptions {
     pub rooms_per_client: usize,
     /// For how long a session may stay behind before it is closed.
     pub behind: Duration,
+    /// How many bytes may wait in this process, for whatever. The default is a quarter of the memory that it may use.
+    pub memory: u64,
 }
 
 impl Default for GatewayOptions {
     fn default() -> Self {
-        Self { rooms_per_client: 100, behind: Duration::from_secs(60) }
+        Self { rooms_per_client: 100, behind: Duration::from_secs(60), memory: memory_limit::available() / 4 }
     }
 }
 
@@ -72,6 +76,7 @@ struct Inner {
     store: Store,
     hub: Mutex<Hub>,
     options: GatewayOptions,
+    budget: Budget,
     history_cap: usize,
     node: Arc<str>,
     connections: AtomicU64,
@@ -118,6 +123,7 @@ impl Gateway {
     pub async fn open(store: &StoreOptions, options: GatewayOptions) -> Result<Self, OpenError> {
         let tasks = Tasks::new();
         let node = node_name();
+        let budget = Budget::new(options.memory);
         let (opened, feed) = Store::open(store, &node, &tasks).await?;
         let gateway = Self(Arc::new(Inner {
             store: opened,
@@ -128,7 +134,8 @@ impl Gateway {
             connections: AtomicU64::new(0),
             log_reads: tokio::sync::Semaphore::new(catch_up::ENTRIES_READ_AT_ONCE as usize),
             joins: tokio::sync::Semaphore::new(JOINS),
-            metrics: Metrics::new(&tasks),
+            metrics: Metrics::new(&tasks, &budget),
+            budget,
             tasks,
         }));
         gateway.0.tasks.spawn_until_stop("live", live::follow(gateway.clone(), feed));
@@ -139,6 +146,11 @@ impl Gateway {
     /// whether all of it ended in time.
     pub async fn stop(&self, patience: Duration) -> bool {
         self.0.tasks.stop(patience).await
+    }
+
+    /// The bytes that wait in this process.
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.0.budget
     }
 
     /// Accepts one event.

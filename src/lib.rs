@@ -37,6 +37,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod budget;
 #[doc(hidden)]
 pub mod cli;
 mod config;
@@ -49,6 +50,7 @@ mod gateway;
 mod http;
 mod id;
 mod json;
+mod memory_limit;
 mod notice;
 mod position;
 #[doc(hidden)]

@@ -9,7 +9,7 @@ use prometheus_client::{
 };
 use tracing_subscriber::EnvFilter;
 
-use crate::tasks::Tasks;
+use crate::{budget::Budget, tasks::Tasks};
 
 /// The label for the edge: `socketio` or `sse`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -73,8 +73,8 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// A fresh registry that also shows `tasks`.
-    pub fn new(tasks: &Tasks) -> Self {
+    /// A fresh registry that also shows `tasks` and `budget`.
+    pub fn new(tasks: &Tasks, budget: &Budget) -> Self {
         let buckets =
             [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
         let mut metrics = Self {
@@ -99,11 +99,11 @@ impl Metrics {
             feed_interruptions: Counter::default(),
             registry: Registry::with_prefix("jobcast"),
         };
-        metrics.register(tasks);
+        metrics.register(tasks, budget);
         metrics
     }
 
-    fn register(&mut self, tasks: &Tasks) {
+    fn register(&mut self, tasks: &Tasks, budget: &Budget) {
         let registry = &mut self.registry;
         registry.register("connections", "Open connections by edge", self.connections.clone());
         registry.register("sessions", "Sessions that the hub knows", self.sessions.clone());
@@ -127,6 +127,8 @@ impl Metrics {
         registry.register_with_unit(publish.0, publish.1, Unit::Seconds, self.publish_seconds.clone());
         registry.register("store_errors", "Calls of the store that failed", self.store_errors.clone());
         registry.register("feed_interruptions", "Interruptions of the feed", self.feed_interruptions.clone());
+        let held = ("memory_held", "Bytes that count against limits.memory by purpose");
+        registry.register_with_unit(held.0, held.1, Unit::Bytes, budget.held().clone());
         registry.register("tasks", "Tasks alive by name", tasks.alive().clone());
     }
 
