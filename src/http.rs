@@ -1,6 +1,8 @@
 //! The HTTP edge (contract, section 3).
 
+mod batch;
 mod clients;
+mod compression;
 mod dashboard;
 mod events;
 mod extract;
@@ -16,13 +18,7 @@ use std::sync::Arc;
 
 use axum::{Router, http::HeaderValue};
 use tower::ServiceBuilder;
-use tower_http::{
-    compression::{
-        CompressionLayer,
-        predicate::{DefaultPredicate, NotForContentType, Predicate},
-    },
-    request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer},
-};
+use tower_http::request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -102,16 +98,16 @@ pub fn routes(gateway: Gateway, options: HttpOptions, draining: Draining) -> Rou
         .with_state(Arc::new(HttpState { gateway, options, draining, description }))
 }
 
-/// The middleware of all edges: request ids, the check of origins, compression of everything but streams, and the count
-/// of errors. Every publish passes through it, so none of it does more than it must.
+/// The middleware of all edges: request ids, the check of origins, compression of all but large answers and streams, and
+/// the count of errors. Every publish passes through it, so none of it does more than it must.
 pub fn with_middleware(router: Router, gateway: &Gateway, cors: &CorsOptions) -> Router {
-    let not_a_stream = DefaultPredicate::new().and(NotForContentType::const_new("text/event-stream"));
     let gateway = gateway.clone();
     let middleware = ServiceBuilder::new()
         .layer(SetRequestIdLayer::x_request_id(RandomId))
         .layer(PropagateRequestIdLayer::x_request_id())
         .layer(origin::layer(cors))
-        .layer(CompressionLayer::new().compress_when(not_a_stream))
+        .map_request(compression::allow_identity)
+        .layer(compression::layer())
         .map_response(move |response| problem::count_error(&gateway, response));
     router.layer(middleware)
 }

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     HttpState,
-    extract::{PathParam, QueryParams},
+    extract::{PathParam, QueryParams, seq},
     problem::Problem,
 };
 use crate::{
@@ -36,7 +36,7 @@ use crate::{
     event::{JobEvent, Seq},
     gateway::{CloseReason, Delivery, JobResume, Joined, Latest, Offer, Outlet, Session, Subscription},
     id::{JobId, TenantId, UserId},
-    position::RoomSet,
+    position::{Position, RoomSet},
     room::Room,
     store::Entry,
     telemetry::EdgeLabel,
@@ -76,7 +76,7 @@ pub async fn of_job(
     headers: HeaderMap,
     connection: Connected,
 ) -> Result<Response, ApiError> {
-    let since = resume::<Seq>(&params, &headers)?.map(JobResume::Since);
+    let since = resume_job(&params, &headers)?;
     let until = params.optional("until")?.unwrap_or(Until::Closed);
     stream(state, connection, Subscription::Job(job, since), until).await
 }
@@ -105,7 +105,7 @@ pub async fn of_user(
     headers: HeaderMap,
     connection: Connected,
 ) -> Result<Response, ApiError> {
-    let since = resume(&params, &headers)?;
+    let since = resume_room(&params, &headers)?;
     stream(state, connection, Subscription::User(user, since), Until::Closed).await
 }
 
@@ -133,7 +133,7 @@ pub async fn of_tenant(
     headers: HeaderMap,
     connection: Connected,
 ) -> Result<Response, ApiError> {
-    let since = resume(&params, &headers)?;
+    let since = resume_room(&params, &headers)?;
     stream(state, connection, Subscription::Tenant(tenant, since), Until::Closed).await
 }
 
@@ -159,7 +159,7 @@ pub async fn all(
     headers: HeaderMap,
     connection: Connected,
 ) -> Result<Response, ApiError> {
-    let since = resume(&params, &headers)?;
+    let since = resume_room(&params, &headers)?;
     stream(state, connection, Subscription::AllJobs(since), Until::Closed).await
 }
 
@@ -183,19 +183,33 @@ impl FromStr for Until {
     }
 }
 
-/// Where to resume from. A browser that reconnects repeats the URL, so its `Last-Event-ID` is the newer one.
-fn resume<T: FromStr<Err: std::fmt::Display>>(
-    params: &QueryParams,
-    headers: &HeaderMap,
-) -> Result<Option<T>, ApiError> {
-    let Some(id) = headers.get("last-event-id").filter(|id| !id.is_empty()) else {
-        return params.optional("since");
+/// Where to resume from, and what says so. A browser that reconnects repeats the URL, so its `Last-Event-ID` is the newer
+/// one.
+fn resume<'a>(
+    params: &'a QueryParams,
+    headers: &'a HeaderMap,
+) -> Result<Option<(&'static str, &'a str)>, ApiError> {
+    match headers.get("last-event-id").filter(|id| !id.is_empty()) {
+        None => Ok(params.get("since").map(|since| ("since", since))),
+        Some(id) => match id.to_str() {
+            Ok(id) => Ok(Some(("Last-Event-ID", id))),
+            Err(_) => Err(ApiError::invalid("Last-Event-ID: must be visible ASCII characters")),
+        },
+    }
+}
+
+/// Where to resume a job from.
+fn resume_job(params: &QueryParams, headers: &HeaderMap) -> Result<Option<JobResume>, ApiError> {
+    let since = resume(params, headers)?.map(|(name, text)| seq(name, text)).transpose()?;
+    Ok(since.map(JobResume::Since))
+}
+
+/// Where to resume a shared room from.
+fn resume_room(params: &QueryParams, headers: &HeaderMap) -> Result<Option<Position>, ApiError> {
+    let position = |(name, text): (&str, &str)| {
+        text.parse().map_err(|error| ApiError::invalid(format!("{name}: {error}")))
     };
-    let parsed = id
-        .to_str()
-        .map_err(|error| error.to_string())
-        .and_then(|id| id.parse().map(Some).map_err(|error: T::Err| error.to_string()));
-    parsed.map_err(|error| ApiError::invalid(format!("Last-Event-ID: {error}")))
+    resume(params, headers)?.map(position).transpose()
 }
 
 async fn stream(

@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 
 use crate::{
     error::{ApiError, ErrorCode},
-    event::IdempotencyKey,
+    event::{IdempotencyKey, Seq},
     json::{Members, NotAnObject},
 };
 
@@ -48,11 +48,21 @@ impl<S: Send + Sync> FromRequestParts<S> for QueryParams {
 }
 
 impl QueryParams {
+    /// The text of a parameter.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
     /// A parameter that may be absent.
     pub fn optional<T: FromStr<Err: Display>>(&self, name: &str) -> Result<Option<T>, ApiError> {
         let parse =
             |text: &String| text.parse().map_err(|error| ApiError::invalid(format!("{name}: {error}")));
         self.0.get(name).map(parse).transpose()
+    }
+
+    /// `since` as the number of an event.
+    pub fn since_seq(&self) -> Result<Option<Seq>, ApiError> {
+        self.0.get("since").map(|text| seq("since", text)).transpose()
     }
 
     /// `limit`, at least 1. A limit that does not fit is taken as the largest.
@@ -66,10 +76,30 @@ impl QueryParams {
     }
 }
 
+/// The number of an event, from a parameter or header of that name.
+pub fn seq(name: &str, text: &str) -> Result<Seq, ApiError> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| digits).ok_or_else(|| {
+        ApiError::invalid(format!("{name}: must be the seq of an event, or 0, got {text:.32?}"))
+    })
+}
+
 /// The media type of a request's body, by its `Content-Type`. `None` counts as JSON.
 pub fn media_type(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::CONTENT_TYPE)?.to_str().unwrap_or("?");
     Some(value.split(';').next().unwrap_or(value).trim())
+}
+
+/// Refuses a compressed body: unpacked it could be of any size.
+fn check_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
+    match headers.get(header::CONTENT_ENCODING) {
+        Some(coding) if !coding.as_bytes().eq_ignore_ascii_case(b"identity") => {
+            let message =
+                "a body with a Content-Encoding is not read; send it uncompressed, without that header";
+            Err(ApiError::new(ErrorCode::UnsupportedType, message))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn is_json(media_type: Option<&str>) -> bool {
@@ -83,8 +113,9 @@ fn is_json(media_type: Option<&str>) -> bool {
 /// How much of an oversized body is read and discarded, so that the client gets the response.
 const DRAIN: usize = 4 * 1024 * 1024;
 
-/// Reads a body of at most `limit` bytes that is not empty.
+/// Reads a body of at most `limit` bytes that is neither empty nor compressed.
 pub async fn read_body(request: Request, limit: usize) -> Result<Bytes, ApiError> {
+    check_encoding(request.headers())?;
     let mut body = request.into_body().into_data_stream();
     // Most bodies arrive in one chunk and need no copy.
     let (mut first, mut read, mut length) = (Bytes::new(), BytesMut::new(), 0usize);

@@ -13,7 +13,6 @@ use super::{
 };
 use crate::{
     error::{ApiError, ErrorCode},
-    event::Seq,
     id::{JobId, TenantId, UserId},
     room::Room,
     store::Entry,
@@ -73,7 +72,7 @@ pub async fn history(
     PathParam(job): PathParam<JobId>,
     params: QueryParams,
 ) -> Result<Json<History>, ApiError> {
-    let events = state.gateway.job_history(&job, params.limit()?, params.optional::<Seq>("since")?).await?;
+    let events = state.gateway.job_history(&job, params.limit()?, params.since_seq()?).await?;
     Ok(Json(History { job, events }))
 }
 

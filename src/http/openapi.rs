@@ -114,14 +114,17 @@ pub struct PublishedBody {
 
 #[derive(Serialize, ToSchema)]
 pub struct Outcome {
+    /// In the order of the events.
     results: Vec<ItemOutcome>,
+    /// How many were refused.
+    failed: u64,
 }
 
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum ItemOutcome {
     Accepted(PublishedBody),
-    Refused { error: ItemError },
+    Refused { index: u64, error: ItemError },
 }
 
 #[derive(Serialize, ToSchema)]

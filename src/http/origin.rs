@@ -1,4 +1,5 @@
-//! Checks `Origin`: the gateway's own pages and the configured origins may call it.
+//! Checks `Origin`: the gateway's own pages and the configured origins may call it. It counts, like `Host`, only where a
+//! request has no second one.
 
 use std::{
     sync::Arc,
@@ -77,6 +78,9 @@ where
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
+        if let Some(error) = check_single(request.headers()) {
+            return Either::Right(Either::Right(ready(Ok(error.into_response()))));
+        }
         if !request.headers().contains_key(header::ORIGIN) {
             // A same-origin response still varies by `Origin`, because a cache must not serve it to another origin.
             return Either::Left(self.inner.get_mut().call(request).map_ok(with_vary));
@@ -92,6 +96,14 @@ fn with_vary(response: impl IntoResponse) -> Response {
     let mut response = response.into_response();
     response.headers_mut().append(header::VARY, HeaderValue::from_static("origin"));
     response
+}
+
+/// Refuses a request that has a header twice of which others, a proxy perhaps, may have read the other one.
+fn check_single(headers: &HeaderMap) -> Option<ApiError> {
+    let repeated = |name: &HeaderName| headers.get_all(name).iter().nth(1).is_some();
+    let name = [header::HOST, header::ORIGIN].into_iter().find(repeated)?;
+    let message = format!("a request may have one {name} header, this one has more");
+    Some(ApiError::new(ErrorCode::Malformed, message))
 }
 
 fn check(cors: &CorsOptions, headers: &HeaderMap) -> Option<ApiError> {

@@ -42,8 +42,8 @@ fn status(code: ErrorCode) -> StatusCode {
         ErrorCode::Malformed => StatusCode::BAD_REQUEST,
         ErrorCode::InvalidPayload | ErrorCode::IdempotencyConflict => StatusCode::UNPROCESSABLE_ENTITY,
         ErrorCode::Forbidden => StatusCode::FORBIDDEN,
-        ErrorCode::RateLimited | ErrorCode::LimitReached => StatusCode::TOO_MANY_REQUESTS,
-        ErrorCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorCode::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+        ErrorCode::Unavailable | ErrorCode::LimitReached => StatusCode::SERVICE_UNAVAILABLE,
         ErrorCode::JobFinished | ErrorCode::OwnerMismatch => StatusCode::CONFLICT,
         ErrorCode::NotFound | ErrorCode::UnknownEvent => StatusCode::NOT_FOUND,
         ErrorCode::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
@@ -63,8 +63,11 @@ impl IntoResponse for ApiError {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, super::NO_STORE);
-        if matches!(code, ErrorCode::Unavailable | ErrorCode::RateLimited) {
+        if matches!(code, ErrorCode::Unavailable | ErrorCode::LimitReached | ErrorCode::RateLimited) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if code == ErrorCode::UnsupportedType {
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         response.extensions_mut().insert(CountedCode(code));
         response

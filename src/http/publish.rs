@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use axum::{Json, extract::State};
-use serde::Serialize;
-use serde_json::value::RawValue;
 
 use super::{
     HttpState,
-    extract::{BatchBody, JsonBody, OptionalKey, PathParam, malformed},
+    batch::{self, Results},
+    extract::{BatchBody, JsonBody, OptionalKey, PathParam},
     openapi::{
         CompletedBody, ErrorBody, EventBody, IdempotencyHeader, Outcome, ProgressBody, PublishedBody,
         UpdateBody,
@@ -18,13 +17,9 @@ use super::{
 use crate::{
     error::{ApiError, ErrorCode},
     event::{Draft, EventKind, IdempotencyKey},
-    gateway::{Publication, Published},
+    gateway::Published,
     id::JobId,
-    json::{Members, NotAnObject},
 };
-
-/// How many events one batch may have.
-const MAX_EVENTS: usize = 1000;
 
 async fn publish(
     state: &HttpState,
@@ -103,35 +98,6 @@ publisher!(
     "Publishes that a job failed"
 );
 
-#[derive(Serialize)]
-pub struct Results {
-    results: Vec<ItemResult>,
-}
-
-#[derive(Serialize)]
-#[serde(untagged)]
-enum ItemResult {
-    Accepted(Published),
-    Refused { error: ItemError },
-}
-
-#[derive(Serialize)]
-struct ItemError {
-    code: &'static str,
-    message: String,
-}
-
-impl From<Result<Published, ApiError>> for ItemResult {
-    fn from(outcome: Result<Published, ApiError>) -> Self {
-        match outcome {
-            Ok(published) => ItemResult::Accepted(published),
-            Err(ApiError { code, message }) => {
-                ItemResult::Refused { error: ItemError { code: code.as_str(), message } }
-            }
-        }
-    }
-}
-
 /// Publishes up to 1,000 events, each on its own; those of one job in the order given
 #[utoipa::path(
     post,
@@ -152,11 +118,9 @@ impl From<Result<Published, ApiError>> for ItemResult {
     )
 )]
 pub async fn batch(State(state): State<Arc<HttpState>>, body: BatchBody) -> Result<Json<Results>, ApiError> {
-    let items = if body.lines { lines(&body.bytes) } else { array(&body.bytes)? };
-    if items.len() > MAX_EVENTS {
-        let message = format!("a batch may have at most {MAX_EVENTS} events, got {}", items.len());
-        return Err(ApiError::new(ErrorCode::TooLarge, message));
-    }
+    let items = batch::read(&body, state.options.max_payload)?;
+    // What is published has been copied out of it.
+    drop(body);
     let (mut publications, mut indices, mut results) = (Vec::new(), Vec::new(), Vec::new());
     for (index, item) in items.into_iter().enumerate() {
         match item {
@@ -169,19 +133,22 @@ pub async fn batch(State(state): State<Arc<HttpState>>, body: BatchBody) -> Resu
         }
     }
     let outcomes = state.gateway.publish_all(publications).await;
-    if let Some(Err(error)) = outcomes.first()
-        && outcomes
-            .iter()
-            .all(|outcome| matches!(outcome, Err(ApiError { code: ErrorCode::Unavailable, .. })))
-    {
-        return Err(error.clone());
+    if let Some(error) = failed_as_one(&outcomes) {
+        return Err(error);
     }
     for (index, outcome) in indices.into_iter().zip(outcomes) {
         state.count(&outcome);
         results[index] = Some(outcome);
     }
-    let results = results.into_iter().flatten().map(ItemResult::from).collect();
-    Ok(Json(Results { results }))
+    Ok(Json(results.into_iter().flatten().collect()))
+}
+
+/// Why nothing at all was published, where that has nothing to do with the events.
+fn failed_as_one(outcomes: &[Result<Published, ApiError>]) -> Option<ApiError> {
+    let first = outcomes.first()?.as_ref().err()?;
+    let general = matches!(first.code, ErrorCode::Unavailable | ErrorCode::LimitReached);
+    let alike = |outcome: &Result<_, ApiError>| outcome.as_ref().is_err_and(|error| error.code == first.code);
+    (general && outcomes.iter().all(alike)).then(|| first.clone())
 }
 
 impl HttpState {
@@ -190,24 +157,4 @@ impl HttpState {
             self.gateway.metrics().count_error(error.code.as_str());
         }
     }
-}
-
-fn array(bytes: &[u8]) -> Result<Vec<Result<Publication, ApiError>>, ApiError> {
-    let value: &RawValue =
-        serde_json::from_slice(bytes).map_err(|error| malformed(format!("malformed JSON: {error}")))?;
-    let items: Vec<&RawValue> = serde_json::from_str(value.get()).map_err(|_| {
-        let message = format!("the body must be an array of events, got {}", crate::json::kind(value));
-        ApiError::invalid(message)
-    })?;
-    Ok(items.into_iter().map(|item| publication(Members::of(item))).collect())
-}
-
-fn lines(bytes: &[u8]) -> Vec<Result<Publication, ApiError>> {
-    let lines = bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
-    lines.map(|line| publication(Members::read(line))).collect()
-}
-
-fn publication(members: Result<Members<'_>, NotAnObject>) -> Result<Publication, ApiError> {
-    let members = members.map_err(|error| ApiError::invalid(format!("the event: {error}")))?;
-    Ok((Draft::read_whole(&members)?, IdempotencyKey::read(&members)?))
 }
