@@ -25,7 +25,7 @@ pub use self::{
     session::{Peer, Session},
 };
 use crate::{
-    budget::Budget,
+    budget::{Budget, Purpose},
     error::{ApiError, ErrorCode},
     event::{Draft, EventKind, IdempotencyKey, Owner},
     id::{ClientId, JobId, UserId},
@@ -157,7 +157,7 @@ impl Gateway {
     ///
     /// # Errors
     /// A [`ApiError`]; with [`ErrorCode::Unavailable`] the outcome is unknown, and the call may be repeated under the
-    /// same key.
+    /// same key. With [`ErrorCode::LimitReached`] too much waits for the store already (`limits.memory`).
     pub async fn publish(&self, draft: Draft, key: Option<IdempotencyKey>) -> Result<Published, ApiError> {
         let mut outcomes = self.publish_all(vec![(draft, key)]).await;
         outcomes
@@ -170,8 +170,13 @@ impl Gateway {
         let begun = Instant::now();
         let facts: Vec<_> =
             publications.iter().map(|(draft, _)| (draft.job().clone(), draft.kind())).collect();
+        let bytes: usize = publications.iter().map(|(draft, _)| draft.head().len()).sum();
+        let held = match self.0.budget.reserve(Purpose::Publish, bytes as u64) {
+            Ok(held) => held,
+            Err(error) => return facts.iter().map(|_| Err(error.into())).collect(),
+        };
         let appends = publications.into_iter().map(|(draft, key)| Append { draft, key }).collect();
-        let outcomes = self.0.store.append(appends).await;
+        let outcomes = self.0.store.append(appends, Some(held)).await;
         self.0.metrics.publish_seconds.observe(begun.elapsed().as_secs_f64());
         let published = |((job, kind), outcome): ((JobId, EventKind), Result<Accepted, _>)| {
             let position = outcome.map_err(|error| self.refused(error))?;

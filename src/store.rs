@@ -18,6 +18,7 @@ pub use self::{
 };
 pub use crate::redis::RedisOptions;
 use crate::{
+    budget::Reservation,
     error::{ApiError, ErrorCode},
     event::{Draft, Gap, IdempotencyKey, JobEvent, Seq},
     id::{ClientId, JobId},
@@ -307,9 +308,20 @@ impl Store {
     /// Accepts drafts, each on its own, those of one job in the order given. The answers are in order. An accepted
     /// event carries the time of its acceptance by the store's own clock, so that of two events, of whatever jobs, the
     /// one accepted later has no earlier time (in a cluster: as far as its servers' clocks agree). It is in history before it is answered, and reaches the feed of every node that covers one of
-    /// its rooms. Dropping the future leaves the outcome unknown.
-    pub async fn append(&self, appends: Vec<Append>) -> Vec<Result<Accepted, AppendError>> {
-        each!(self, store => store.append(appends).await)
+    /// its rooms. Dropping the future leaves the outcome unknown. `held` counts the drafts' bytes, and is given back when
+    /// the store holds them no longer, also where nobody waits for the answer any more.
+    pub async fn append(
+        &self,
+        appends: Vec<Append>,
+        held: Option<Reservation>,
+    ) -> Vec<Result<Accepted, AppendError>> {
+        match self {
+            Store::Embedded(store) => store.append(appends, held).await,
+            Store::Redis(store) => {
+                let _held = held;
+                store.append(appends).await
+            }
+        }
     }
 
     /// A part of a job's history, oldest first; empty for a job that is not known.

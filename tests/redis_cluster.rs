@@ -42,7 +42,7 @@ async fn publish(store: &Store, job: &str, step: usize) -> Seq {
     loop {
         let draft = Draft::progress(parsed(job), 1.0, Some(&step.to_string()), owner.clone()).unwrap();
         let key = format!("step-{step}").parse().ok();
-        match store.append(vec![Append { draft, key }]).await.pop().unwrap() {
+        match store.append(vec![Append { draft, key }], None).await.pop().unwrap() {
             Ok(accepted) => return accepted.seq,
             Err(error) => assert!(begun.elapsed() < Duration::from_secs(60), "{error}"),
         }

@@ -21,7 +21,7 @@ async fn open(server: &RedisServer) -> (Store, Tasks) {
 
 async fn publish(store: &Store, job: &str) -> Result<Accepted, AppendError> {
     let draft = Draft::update(job.parse().unwrap(), "s", None, Owner::default()).unwrap();
-    store.append(vec![Append { draft, key: None }]).await.pop().unwrap()
+    store.append(vec![Append { draft, key: None }], None).await.pop().unwrap()
 }
 
 async fn run(connection: &mut MultiplexedConnection, command: &[&str]) {

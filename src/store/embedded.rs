@@ -39,6 +39,7 @@ use super::{
     LogPage, LogRange, OpenError, StoreError, Window,
 };
 use crate::{
+    budget::Reservation,
     event::Seq,
     id::{ClientId, JobId},
     notice::Notice,
@@ -112,18 +113,21 @@ impl Embedded {
         Ok(Arc::new(Self { kv, index, history, writing, feed, refusing, directory, tasks }))
     }
 
-    pub async fn append(&self, appends: Vec<Append>) -> Outcomes {
+    pub async fn append(&self, appends: Vec<Append>, held: Option<Reservation>) -> Outcomes {
         let count = appends.len();
         let outcomes = match &self.writing {
             Writing::Queued(queue) => {
                 ask(
                     queue,
-                    |answer| Request::Append { appends, answer },
+                    |answer| Request::Append { appends, held, answer },
                     "the disk does not take what is written",
                 )
                 .await
             }
-            Writing::Direct(writer) => self.append_directly(writer, appends).await,
+            Writing::Direct(writer) => {
+                let _held = held;
+                self.append_directly(writer, appends).await
+            }
         };
         outcomes.unwrap_or_else(|error| (0..count).map(|_| Err(error.clone().into())).collect())
     }
@@ -240,7 +244,7 @@ impl Embedded {
             _ if queue.is_closed() => Err(closed()),
             Some(error) => Err(error),
             None => {
-                let nothing = |answer| Request::Append { appends: Vec::new(), answer };
+                let nothing = |answer| Request::Append { appends: Vec::new(), held: None, answer };
                 ask(queue, nothing, "the disk does not take what is written").await?;
                 self.read(|reader| reader.view.get(b"ping").map(|_| ())).await
             }

@@ -137,7 +137,7 @@ async fn the_feed_brings_job_rooms_in_order(kind: Kind) {
 async fn a_log_is_read_on_in_pages(kind: Kind) {
     let subject = Subject::open(kind, history(100)).await;
     let drafts = (0..12).map(|number| append(by_user(["a", "b"][number % 2], "u"))).collect();
-    assert!(subject.store.append(drafts).await.iter().all(Result::is_ok));
+    assert!(subject.store.append(drafts, None).await.iter().all(Result::is_ok));
     for (room, events) in [(of_user("u"), 12), (Room::AllJobs, 12), (Room::Job(job("a")), 6)] {
         let whole = places(&subject.whole_log(&room).await);
         assert_eq!(whole.len(), events);
@@ -301,7 +301,7 @@ async fn a_room_keeps_about_so_many_entries(kind: Kind) {
     subject.cover(&rooms).await;
     for start in (0..EVENTS).step_by(20) {
         let drafts = (start..start + 20).map(|number| append(by_user(&format!("job-{}", number % 7), "u")));
-        assert!(subject.store.append(drafts.collect()).await.iter().all(Result::is_ok));
+        assert!(subject.store.append(drafts.collect(), None).await.iter().all(Result::is_ok));
     }
     let fed = subject.fed(&rooms, EVENTS).await;
     for (room, kept) in rooms.iter().zip([50, 500]) {
@@ -389,7 +389,7 @@ async fn publishers_at_once_make_one_row(kind: Kind) {
                     let size = step % 3 + 1;
                     for batch in ids.chunks(size) {
                         let drafts = batch.iter().map(|id| append(by_user(id, "u"))).collect();
-                        assert!(store.append(drafts).await.iter().all(Result::is_ok));
+                        assert!(store.append(drafts, None).await.iter().all(Result::is_ok));
                     }
                 }
             })

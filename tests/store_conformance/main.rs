@@ -58,7 +58,7 @@ async fn a_batch_keeps_the_order_of_each_job(kind: Kind) {
     let append = |draft| Append { draft, key: None };
     let drafts = (0..300)
         .flat_map(|step| [progress("a", f64::from(step) / 3.0), progress("b", f64::from(step) / 3.0)]);
-    let outcomes = subject.store.append(drafts.map(append).collect()).await;
+    let outcomes = subject.store.append(drafts.map(append).collect(), None).await;
     let seqs: Vec<_> = outcomes.into_iter().map(|outcome| outcome.unwrap().seq).collect();
     for of_one_job in [0, 1] {
         let seqs: Vec<_> = seqs.iter().skip(of_one_job).step_by(2).collect();

@@ -76,7 +76,7 @@ impl Subject {
 
     pub async fn append_keyed(&self, draft: Draft, key: Option<&str>) -> Result<Accepted, AppendError> {
         let key = key.map(|key| key.parse::<IdempotencyKey>().unwrap());
-        self.store.append(vec![Append { draft, key }]).await.pop().unwrap()
+        self.store.append(vec![Append { draft, key }], None).await.pop().unwrap()
     }
 
     pub async fn seqs(&self, id: &str, window: Window) -> Vec<Seq> {

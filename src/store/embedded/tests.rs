@@ -17,7 +17,7 @@ async fn fill(store: &Embedded, jobs: usize) {
             draft: draft(&format!("job-{number}")),
             key: Some(format!("key-{number}").parse().unwrap()),
         };
-        let outcomes = store.append((start..start + 1000).map(append).collect()).await;
+        let outcomes = store.append((start..start + 1000).map(append).collect(), None).await;
         assert!(outcomes.iter().all(Result::is_ok));
     }
 }
@@ -54,7 +54,7 @@ async fn what_goes_on_is_not_removed() {
     let history = HistoryOptions { retention: Duration::from_secs(60), ..HistoryOptions::default() };
     let store = Embedded::open(None, history, sender, &Tasks::new()).unwrap();
     let start = Timestamp::now();
-    let append = async |job| store.append(vec![Append { draft: draft(job), key: None }]).await;
+    let append = async |job| store.append(vec![Append { draft: draft(job), key: None }], None).await;
     append("old").await[0].as_ref().unwrap();
     append("young").await[0].as_ref().unwrap();
     let Writing::Direct(writer) = &store.writing else { panic!("it is in memory") };
@@ -81,7 +81,7 @@ async fn what_was_decided_on_a_failed_commit_fails_with_it() {
     let (sender, mut feed) = feed::waiting();
     let store = Embedded::open(None, HistoryOptions::default(), sender, &Tasks::new()).unwrap();
     let Writing::Direct(writer) = &store.writing else { panic!("it is in memory") };
-    let append = async |draft| store.append(vec![Append { draft, key: None }]).await.pop().unwrap();
+    let append = async |draft| store.append(vec![Append { draft, key: None }], None).await.pop().unwrap();
     let completed = || Draft::completed("a".parse().unwrap(), None, Owner::default()).unwrap();
     let first = append(draft("a")).await.unwrap().seq;
 

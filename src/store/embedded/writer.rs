@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{changes::Pending, committer::Committer, decider::Decider};
 use crate::{
+    budget::Reservation,
     store::{Accepted, Append, AppendError, FeedItem, FeedSender, StoreError, feed::Places},
     timestamp::Timestamp,
 };
@@ -21,8 +22,8 @@ pub type Outcomes = Vec<Result<Accepted, AppendError>>;
 /// What the writer is asked to do.
 #[derive(Debug)]
 pub enum Request {
-    /// Accept drafts.
-    Append { appends: Vec<Append>, answer: oneshot::Sender<Outcomes> },
+    /// Accept drafts. `held` counts their bytes until they are committed.
+    Append { appends: Vec<Append>, held: Option<Reservation>, answer: oneshot::Sender<Outcomes> },
     /// Remove a slice of what has expired by now, and say whether there may be more.
     Sweep { now: Timestamp, answer: oneshot::Sender<bool> },
     /// Try whether the disk takes writes again.
@@ -35,7 +36,7 @@ pub enum Request {
 #[derive(Default)]
 struct Group {
     pending: Pending,
-    appends: Vec<(oneshot::Sender<Outcomes>, Outcomes)>,
+    appends: Vec<(oneshot::Sender<Outcomes>, Outcomes, Option<Reservation>)>,
     sweeps: Vec<(oneshot::Sender<bool>, bool)>,
 }
 
@@ -102,7 +103,8 @@ impl Writer {
             drop(queue);
             let committed = committer.commit(decided, |item| self.tell(item));
             // Whoever asked may have gone; what is committed stays.
-            for (answer, outcomes) in appends {
+            for (answer, outcomes, held) in appends {
+                drop(held);
                 let _ = answer.send(answered(outcomes, &committed));
             }
             for (answer, more) in sweeps {
@@ -135,9 +137,9 @@ impl Group {
     ) {
         for request in requests.drain(..) {
             match request {
-                Request::Append { appends, answer } => {
+                Request::Append { appends, held, answer } => {
                     let accept = |append| decider.accept(&mut self.pending, append);
-                    self.appends.push((answer, appends.into_iter().map(accept).collect()));
+                    self.appends.push((answer, appends.into_iter().map(accept).collect(), held));
                 }
                 Request::Sweep { now, answer } => {
                     self.sweeps.push((answer, sweep(decider, &mut self.pending, now)));
