@@ -7,6 +7,7 @@ mod join;
 mod live;
 mod live_edge;
 mod outlet;
+mod reading;
 mod session;
 
 use std::{
@@ -22,6 +23,7 @@ use self::hub::{Hub, SessionKey, SessionStats};
 pub use self::{
     join::{JobResume, Joined, Latest, Resumed, Subscription},
     outlet::{CloseReason, Delivery, Offer, Outlet},
+    reading::Parts,
     session::{Peer, Session},
 };
 use crate::{
@@ -32,10 +34,7 @@ use crate::{
     memory_limit,
     notice::{Audience, Notice, NoticeName},
     room::Room,
-    store::{
-        Accepted, Append, ClientRecord, ClientsPage, Entry, OpenError, Store, StoreError, StoreOptions,
-        Window,
-    },
+    store::{Accepted, Append, ClientRecord, ClientsPage, OpenError, Store, StoreError, StoreOptions},
     tasks::Tasks,
     telemetry::{KindLabel, Metrics, ReasonLabel},
     timestamp::Timestamp,
@@ -96,9 +95,6 @@ impl fmt::Debug for Gateway {
 
 /// How many sessions join a room at the same time; the others wait for their turn.
 const JOINS: usize = 256;
-
-/// How many jobs a list of active jobs names at the most.
-pub const MAX_JOBS_LISTED: usize = 1000;
 
 /// The answer to a publish.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -247,40 +243,6 @@ impl Gateway {
     /// As [`Gateway::publish`]; also for an invalid job id.
     pub async fn emit_job_error(&self, job: &str, error: &str) -> Result<Published, ApiError> {
         self.publish(Draft::error(job_id(job)?, error, Owner::default()), None).await
-    }
-
-    /// The newest `limit` events of a job (at most `history.max_events`), oldest first; with `since`, the
-    /// oldest `limit` after that number.
-    ///
-    /// # Errors
-    /// A [`ApiError`] when the store does not answer.
-    pub async fn job_history(
-        &self,
-        job: &JobId,
-        limit: Option<usize>,
-        since: Option<u64>,
-    ) -> Result<Vec<Entry>, ApiError> {
-        let limit = limit.unwrap_or(usize::MAX).min(self.0.history_cap);
-        let window = since.map_or(Window::Newest(limit), |seq| Window::After { seq, limit });
-        self.asked(self.0.store.history(job, window).await)
-    }
-
-    /// The newest event of a job.
-    ///
-    /// # Errors
-    /// A [`ApiError`] when the store does not answer.
-    pub async fn job(&self, job: &JobId) -> Result<Option<Entry>, ApiError> {
-        Ok(self.asked(self.0.store.latest(std::slice::from_ref(job)).await)?.pop())
-    }
-
-    /// The newest event of each of the most recently active jobs of a room, most recent first.
-    ///
-    /// # Errors
-    /// A [`ApiError`] when the store does not answer.
-    pub async fn jobs(&self, room: &Room, limit: usize) -> Result<Vec<Entry>, ApiError> {
-        let limit = limit.min(MAX_JOBS_LISTED);
-        let jobs = self.asked(self.0.store.active(room, Timestamp::default(), limit).await)?;
-        self.asked(self.0.store.latest(&jobs).await)
     }
 
     /// Sends an event of one's own to every connected client, now. Answers its time.

@@ -11,12 +11,14 @@ mod jobs;
 mod notices;
 mod openapi;
 mod origin;
+mod pages;
 mod problem;
 mod publish;
 
 use std::sync::Arc;
 
 use axum::{Router, http::HeaderValue};
+use bytes::Bytes;
 use tower::ServiceBuilder;
 use tower_http::request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
 use utoipa::OpenApi;
@@ -55,7 +57,7 @@ pub(crate) struct HttpState {
     options: HttpOptions,
     draining: Draining,
     /// The JSON of the OpenAPI description.
-    description: String,
+    description: Bytes,
 }
 
 fn api_routes() -> OpenApiRouter<Arc<HttpState>> {
@@ -85,7 +87,7 @@ fn api_routes() -> OpenApiRouter<Arc<HttpState>> {
 /// The routes of the HTTP edge, without middleware.
 pub fn routes(gateway: Gateway, options: HttpOptions, draining: Draining) -> Router {
     let (routes, description) = api_routes().split_for_parts();
-    let description = description.to_json().unwrap_or_default();
+    let description = description.to_json().unwrap_or_default().into();
     let unknown =
         || async { ApiError::new(ErrorCode::NotFound, "there is nothing at this path; see /openapi.json") };
     let other_method = || async {

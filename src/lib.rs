@@ -93,8 +93,8 @@ pub mod internals {
     pub use crate::{
         json::Members,
         store::{
-            Accepted, Append, AppendError, Bounds, Content, Feed, FeedItem, LogEntry, LogPage, LogRange,
-            Rooms, Store, Window,
+            Accepted, Append, AppendError, Bounds, Content, Feed, FeedItem, HistoryPart, LogEntry, LogPage,
+            LogRange, Rooms, Store, Window,
         },
     };
 }

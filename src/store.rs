@@ -177,6 +177,19 @@ impl Entry {
         }
     }
 
+    /// Its JSON.
+    pub fn json(&self) -> &str {
+        match self {
+            Entry::Event(event) => event.json().get(),
+            Entry::Foreign(json) => json.get(),
+        }
+    }
+
+    /// The bytes of its JSON.
+    pub fn size(&self) -> usize {
+        self.json().len()
+    }
+
     /// The event, unless foreign.
     pub fn event(self) -> Option<JobEvent> {
         match self {
@@ -207,6 +220,15 @@ pub enum Window {
         /// How many at the most.
         limit: usize,
     },
+}
+
+/// A part of what a window shows.
+#[derive(Debug, Clone, Default)]
+pub struct HistoryPart {
+    /// The oldest of it.
+    pub entries: Vec<Entry>,
+    /// What comes after these, if there was more when they were read.
+    pub rest: Option<Window>,
 }
 
 /// What a job's history reaches from and to.
@@ -332,12 +354,36 @@ impl Store {
         each!(self, store => store.history(job, window).await)
     }
 
+    /// As [`Store::history`], but the oldest entries that have no more than so many bytes together, one at least. Reading
+    /// the rest repeats nothing and keeps the order, whatever is appended meanwhile; what history has rotated past by
+    /// then is left out. What other programs wrote is not parted.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store does not answer.
+    pub async fn history_part(
+        &self,
+        job: &JobId,
+        window: Window,
+        bytes: usize,
+    ) -> Result<HistoryPart, StoreError> {
+        each!(self, store => store.history_part(job, window, bytes).await)
+    }
+
     /// The newest entry of each job that has one, in the order asked for.
     ///
     /// # Errors
     /// [`StoreError`] when the store does not answer.
     pub async fn latest(&self, jobs: &[JobId]) -> Result<Vec<Entry>, StoreError> {
         each!(self, store => store.latest(jobs).await)
+    }
+
+    /// As [`Store::latest`], but of the first jobs whose entries have no more than so many bytes together, one at least;
+    /// and how many jobs these are.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store does not answer.
+    pub async fn latest_part(&self, jobs: &[JobId], bytes: usize) -> Result<(Vec<Entry>, usize), StoreError> {
+        each!(self, store => store.latest_part(jobs, bytes).await)
     }
 
     /// The newest entry of a job, and how far its history reaches, by one question. `since` is the number that a

@@ -2,20 +2,21 @@
 
 use std::sync::Arc;
 
-use axum::{Json, extract::State};
+use axum::{Json, extract::State, response::Response};
 use serde::Serialize;
 
 use super::{
     HttpState,
     extract::{PathParam, QueryParams},
     openapi::{ClientBody, ClientsBody, RoomBody},
+    pages,
     problem::Problem,
 };
 use crate::{
     error::{ApiError, ErrorCode},
     id::ClientId,
     room::Room,
-    store::{ClientRecord, ClientsPage},
+    store::ClientRecord,
 };
 
 /// The default and the maximum number of clients on one page.
@@ -37,13 +38,10 @@ const PAGE: (usize, usize) = (100, 1000);
         (status = 503, description = "The store is down", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub async fn list(
-    State(state): State<Arc<HttpState>>,
-    params: QueryParams,
-) -> Result<Json<ClientsPage>, ApiError> {
+pub async fn list(State(state): State<Arc<HttpState>>, params: QueryParams) -> Result<Response, ApiError> {
     let cursor = params.optional::<ClientId>("cursor")?;
     let limit = params.limit()?.unwrap_or(PAGE.0).min(PAGE.1);
-    state.gateway.clients(cursor.as_ref(), limit).await.map(Json)
+    pages::whole(&state.gateway, &state.gateway.clients(cursor.as_ref(), limit).await?)
 }
 
 /// One connected client

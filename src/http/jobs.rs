@@ -2,20 +2,19 @@
 
 use std::sync::Arc;
 
-use axum::{Json, extract::State};
-use serde::Serialize;
+use axum::{extract::State, response::Response};
 
 use super::{
     HttpState,
     extract::{PathParam, QueryParams},
     openapi::{EventBody, HistoryBody, JobsBody},
+    pages,
     problem::Problem,
 };
 use crate::{
     error::{ApiError, ErrorCode},
     id::{JobId, TenantId, UserId},
     room::Room,
-    store::Entry,
 };
 
 /// How many jobs are listed where no limit is given.
@@ -32,22 +31,17 @@ const DEFAULT_LISTED: usize = 100;
         (status = 200, description = "The newest event", body = EventBody),
         (status = 404, description = "The job has no event", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "An invalid job id", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The store is down", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The store is down, or too much waits in memory (limit_reached)", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn newest(
     State(state): State<Arc<HttpState>>,
     PathParam(job): PathParam<JobId>,
-) -> Result<Json<Entry>, ApiError> {
+) -> Result<Response, ApiError> {
     let newest = state.gateway.job(&job).await?;
-    newest.map(Json).ok_or_else(|| ApiError::new(ErrorCode::NotFound, format!("the job {job} has no event")))
-}
-
-#[derive(Serialize)]
-pub struct History {
-    #[serde(rename = "jobId")]
-    job: JobId,
-    events: Vec<Entry>,
+    let newest =
+        newest.ok_or_else(|| ApiError::new(ErrorCode::NotFound, format!("the job {job} has no event")))?;
+    pages::whole(&state.gateway, &newest)
 }
 
 /// The retained events of a job, oldest first
@@ -64,21 +58,16 @@ pub struct History {
     responses(
         (status = 200, description = "The events; none for an unknown job", body = HistoryBody),
         (status = 422, description = "A parameter of the wrong form", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The store is down", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The store is down, or too much waits in memory (limit_reached)", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn history(
     State(state): State<Arc<HttpState>>,
     PathParam(job): PathParam<JobId>,
     params: QueryParams,
-) -> Result<Json<History>, ApiError> {
-    let events = state.gateway.job_history(&job, params.limit()?, params.since_seq()?).await?;
-    Ok(Json(History { job, events }))
-}
-
-#[derive(Serialize)]
-pub struct Jobs {
-    jobs: Vec<Entry>,
+) -> Result<Response, ApiError> {
+    let parts = state.gateway.job_history_parts(&job, params.limit()?, params.since_seq()?);
+    pages::array(&state.gateway, format!(r#"{{"jobId":"{job}","events":["#), parts).await
 }
 
 /// The newest event of each active job, most recent first
@@ -95,13 +84,14 @@ pub struct Jobs {
     responses(
         (status = 200, description = "The jobs", body = JobsBody),
         (status = 422, description = "A parameter of the wrong form", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The store is down", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The store is down, or too much waits in memory (limit_reached)", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub async fn list(State(state): State<Arc<HttpState>>, params: QueryParams) -> Result<Json<Jobs>, ApiError> {
+pub async fn list(State(state): State<Arc<HttpState>>, params: QueryParams) -> Result<Response, ApiError> {
     let user = params.optional::<UserId>("userId")?.map(Room::User);
     let tenant = params.optional::<TenantId>("tenantId")?.map(Room::Tenant);
     let limit = params.limit()?.unwrap_or(DEFAULT_LISTED);
     let room = user.or(tenant).unwrap_or(Room::AllJobs);
-    Ok(Json(Jobs { jobs: state.gateway.jobs(&room, limit).await? }))
+    let parts = state.gateway.jobs_parts(&room, limit).await?;
+    pages::array(&state.gateway, r#"{"jobs":["#.to_owned(), parts).await
 }

@@ -36,7 +36,7 @@ use self::{
 };
 use super::{
     Append, Bounds, ClientRecord, ClientsPage, Directory, Entry, FeedItem, FeedSender, HistoryOptions,
-    LogPage, LogRange, OpenError, StoreError, Window,
+    HistoryPart, LogPage, LogRange, OpenError, StoreError, Window,
 };
 use crate::{
     budget::Reservation,
@@ -170,13 +170,26 @@ impl Embedded {
     }
 
     pub async fn history(&self, job: &JobId, window: Window) -> Result<Vec<Entry>, StoreError> {
+        Ok(self.history_part(job, window, usize::MAX).await?.entries)
+    }
+
+    pub async fn history_part(
+        &self,
+        job: &JobId,
+        window: Window,
+        bytes: usize,
+    ) -> Result<HistoryPart, StoreError> {
         let job = job.clone();
-        self.read(move |reader| reader.history(&job, window)).await
+        self.read(move |reader| reader.history(&job, window, bytes)).await
     }
 
     pub async fn latest(&self, jobs: &[JobId]) -> Result<Vec<Entry>, StoreError> {
+        Ok(self.latest_part(jobs, usize::MAX).await?.0)
+    }
+
+    pub async fn latest_part(&self, jobs: &[JobId], bytes: usize) -> Result<(Vec<Entry>, usize), StoreError> {
         let jobs = jobs.to_vec();
-        self.read(move |reader| jobs.iter().filter_map(|job| reader.newest(job).transpose()).collect()).await
+        self.read(move |reader| reader.latest(&jobs, bytes)).await
     }
 
     pub async fn head(&self, job: &JobId, since: Seq) -> Result<(Option<Entry>, Option<Bounds>), StoreError> {

@@ -46,6 +46,7 @@ pub struct Redis {
     publish: Script,
     room_log: Script,
     history_after: Script,
+    history_newest: Script,
 }
 
 impl Redis {
@@ -67,6 +68,7 @@ impl Redis {
         tasks.spawn_until_stop("feed", subscriber.clone().run(FeedListener::new(keys.clone(), feed)));
         tasks.spawn("directory", follow(shared.clone(), tasks.clone()));
         let (constants, room) = (constants(&history), include_str!("redis/room.lua"));
+        let history_lua = include_str!("redis/history.lua");
         Ok(Arc::new(Self {
             client,
             keys,
@@ -77,7 +79,8 @@ impl Redis {
             refusals: Refusals::default(),
             publish: Script::new(&[&constants, room, include_str!("redis/publish.lua")]),
             room_log: Script::new(&[&constants, room, include_str!("redis/room_log.lua")]),
-            history_after: Script::new(&[include_str!("redis/history_after.lua")]),
+            history_after: Script::new(&[history_lua, include_str!("redis/history_after.lua")]),
+            history_newest: Script::new(&[history_lua, include_str!("redis/history_newest.lua")]),
         }))
     }
 

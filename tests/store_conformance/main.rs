@@ -101,6 +101,78 @@ async fn history_is_capped_and_read_in_windows(kind: Kind) {
     assert_eq!(latest.and_then(Entry::event).map(|event| event.seq()), Some(newest));
 }
 
+/// Reads a window part by part, and something between the parts.
+async fn in_parts(subject: &Subject, window: Window, bytes: usize, between: &[Draft]) -> Vec<Vec<Seq>> {
+    let (mut parts, mut next, mut between) = (Vec::new(), Some(window), between.iter());
+    while let Some(window) = next {
+        let part = subject.store.history_part(&job("a"), window, bytes).await.unwrap();
+        parts.push(part.entries.into_iter().filter_map(Entry::event).map(|event| event.seq()).collect());
+        next = part.rest;
+        if let Some(draft) = between.next() {
+            subject.append(draft.clone()).await.unwrap();
+        }
+    }
+    parts
+}
+
+async fn history_is_read_in_parts(kind: Kind) {
+    let subject = Subject::open(kind, history(60)).await;
+    let sized = |bytes: usize| Draft::error(job("a"), &"x".repeat(bytes), Owner::default());
+    let open = || update("a");
+    let first = subject.append(open()).await.unwrap().seq;
+    for _ in 1..59 {
+        subject.append(open()).await.unwrap();
+    }
+    let newest = subject.append(sized(9000)).await.unwrap().seq;
+    let from_to = |from: Seq, to: Seq| (from..=to).collect::<Vec<_>>();
+    let all = from_to(first, newest);
+    let flat = |parts: &[Vec<Seq>]| parts.concat();
+
+    // One part, where it fits; and one event at least, however large.
+    assert_eq!(in_parts(&subject, Window::Newest(60), 1 << 20, &[]).await, [all.clone()]);
+    let single = in_parts(&subject, Window::Newest(60), 1, &[]).await;
+    assert_eq!((single.len(), flat(&single)), (60, all.clone()));
+    let parts = in_parts(&subject, Window::Newest(60), 1000, &[]).await;
+    assert_eq!(flat(&parts), all);
+    assert!((5..40).contains(&parts.len()) && parts.last() == Some(&vec![newest]), "{parts:?}");
+    // As many as asked for, and from where.
+    assert_eq!(flat(&in_parts(&subject, Window::Newest(7), 300, &[]).await), from_to(newest - 6, newest));
+    let after = Window::After { seq: first + 9, limit: 12 };
+    assert_eq!(flat(&in_parts(&subject, after, 300, &[]).await), from_to(first + 10, first + 21));
+    assert_eq!(in_parts(&subject, Window::Newest(0), 300, &[]).await, [[0; 0]]);
+    assert_eq!(in_parts(&subject, Window::After { seq: newest, limit: 9 }, 300, &[]).await, [[0; 0]]);
+
+    // History rotates between the parts: what it has lost is left out, nothing comes twice or out of order.
+    let between: Vec<_> = (0..30).map(|_| open()).collect();
+    let parts = in_parts(&subject, Window::Newest(60), 400, &between).await;
+    let read = flat(&parts);
+    assert!(read.windows(2).all(|pair| pair[0] < pair[1]), "{parts:?}");
+    assert!(read.contains(&newest) && read[0] == first && read.len() <= 60, "{parts:?}");
+}
+
+async fn newest_events_are_read_in_parts(kind: Kind) {
+    let subject = Subject::open(kind, history(10)).await;
+    let ids: Vec<JobId> = (0..300).map(|number| job(&format!("job-{number}"))).collect();
+    for id in ids.iter().filter(|id| **id != job("job-7")) {
+        subject.append(update(id.as_str())).await.unwrap();
+    }
+    subject.append(Draft::error(job("job-9"), &"x".repeat(9000), Owner::default())).await.unwrap();
+    for bytes in [1, 1000, 20_000, 1 << 20] {
+        let (mut jobs, mut read, mut parts) = (Vec::new(), 0, 0);
+        while read < ids.len() {
+            let (entries, count) = subject.store.latest_part(&ids[read..], bytes).await.unwrap();
+            assert!(count > 0);
+            let sizes: Vec<usize> = entries.iter().map(Entry::size).collect();
+            assert!(sizes.len() == 1 || sizes.iter().sum::<usize>() <= bytes, "{sizes:?}");
+            jobs.extend(entries.into_iter().filter_map(Entry::event).map(|event| event.job().clone()));
+            (read, parts) = (read + count, parts + 1);
+        }
+        let known: Vec<JobId> = ids.iter().filter(|id| **id != job("job-7")).cloned().collect();
+        assert_eq!(jobs, known);
+        assert_eq!(parts == 1, bytes == 1 << 20, "{parts} parts of {bytes} bytes");
+    }
+}
+
 async fn a_finished_job_takes_only_an_update(kind: Kind) {
     let subject = Subject::open(kind, history(100)).await;
     let completed = || Draft::completed(job("a"), None, Owner::default()).unwrap();
@@ -320,6 +392,8 @@ conformance!(
     concurrent_appends_get_numbers_of_their_own,
     a_batch_keeps_the_order_of_each_job,
     history_is_capped_and_read_in_windows,
+    history_is_read_in_parts,
+    newest_events_are_read_in_parts,
     a_finished_job_takes_only_an_update,
     an_owner_is_sticky,
     a_repeated_call_is_answered_and_not_stored,

@@ -13,7 +13,7 @@ use std::{
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot};
 
 use super::{
-    kv::{Fault, Order, Pairs, Writes},
+    kv::{Fault, Limit, Order, Pairs, Writes},
     preflight,
 };
 use crate::store::{OpenError, StoreError};
@@ -56,13 +56,13 @@ impl View<'_> {
         Ok(value.map(|value| value.to_vec()))
     }
 
-    pub fn scan(&self, range: Range<Vec<u8>>, order: Order, limit: usize) -> Result<Pairs, StoreError> {
+    pub fn scan(&self, range: Range<Vec<u8>>, order: Order, limit: Limit) -> Result<Pairs, StoreError> {
         let found = self.snapshot.range(self.entries, range);
         let pair =
             |guard: fjall::Guard| guard.into_inner().map(|(key, value)| (key.to_vec(), value.to_vec()));
         let found: fjall::Result<Pairs> = match order {
-            Order::Ascending => found.take(limit).map(pair).collect(),
-            Order::Descending => found.rev().take(limit).map(pair).collect(),
+            Order::Ascending => limit.of(found.map(pair)),
+            Order::Descending => limit.of(found.rev().map(pair)),
         };
         found.map_err(|error| failed("read", self.path, &error))
     }

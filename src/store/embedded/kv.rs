@@ -31,6 +31,35 @@ pub enum Order {
     Descending,
 }
 
+/// How much a scan may find: so many pairs, and of those the first whose values have so many bytes together, one at least.
+#[derive(Debug, Clone, Copy)]
+pub struct Limit {
+    pub pairs: usize,
+    pub bytes: usize,
+}
+
+impl From<usize> for Limit {
+    fn from(pairs: usize) -> Self {
+        Self { pairs, bytes: usize::MAX }
+    }
+}
+
+impl Limit {
+    /// The pairs that are within it.
+    pub fn of<E>(self, pairs: impl Iterator<Item = Result<(Vec<u8>, Vec<u8>), E>>) -> Result<Pairs, E> {
+        let (mut found, mut taken) = (Pairs::new(), 0usize);
+        for pair in pairs.take(self.pairs) {
+            let (key, value) = pair?;
+            taken = taken.saturating_add(value.len());
+            if taken > self.bytes && !found.is_empty() {
+                break;
+            }
+            found.push((key, value));
+        }
+        Ok(found)
+    }
+}
+
 /// Keys with their new values; `None` removes.
 pub type Writes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
@@ -83,7 +112,12 @@ impl Kv {
     }
 
     /// See [`View::scan`].
-    pub fn scan(&self, range: Range<Vec<u8>>, order: Order, limit: usize) -> Result<Pairs, StoreError> {
+    pub fn scan(
+        &self,
+        range: Range<Vec<u8>>,
+        order: Order,
+        limit: impl Into<Limit>,
+    ) -> Result<Pairs, StoreError> {
         self.view(|view| view.scan(range, order, limit))
     }
 
@@ -129,19 +163,25 @@ impl View<'_> {
         }
     }
 
-    /// The first `limit` pairs of a range, in the order asked for.
-    pub fn scan(&self, range: Range<Vec<u8>>, order: Order, limit: usize) -> Result<Pairs, StoreError> {
-        if range.is_empty() || limit == 0 {
+    /// The first pairs of a range within `limit`, in the order asked for.
+    pub fn scan(
+        &self,
+        range: Range<Vec<u8>>,
+        order: Order,
+        limit: impl Into<Limit>,
+    ) -> Result<Pairs, StoreError> {
+        let limit = limit.into();
+        if range.is_empty() || limit.pairs == 0 {
             return Ok(Vec::new());
         }
         match self {
             View::Disk(view) => view.scan(range, order, limit),
             View::Memory(map) => {
-                let found = map.range(range).map(|(key, value)| (key.clone(), value.clone()));
-                Ok(match order {
-                    Order::Ascending => found.take(limit).collect(),
-                    Order::Descending => found.rev().take(limit).collect(),
-                })
+                let found = map.range(range).map(|(key, value)| Ok((key.clone(), value.clone())));
+                match order {
+                    Order::Ascending => limit.of(found),
+                    Order::Descending => limit.of(found.rev()),
+                }
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{
-    kv::{Order, View},
+    kv::{Limit, Order, View},
     records::{self, JobRecord, LogEntry as Reference, RoomRecord},
 };
 use crate::{
@@ -11,7 +11,9 @@ use crate::{
     id::JobId,
     position::Position,
     room::Room,
-    store::{Bounds, Content, Entry, LogEntry, LogPage, LogRange, MAX_ACTIVE_JOBS, StoreError, Window},
+    store::{
+        Bounds, Content, Entry, HistoryPart, LogEntry, LogPage, LogRange, MAX_ACTIVE_JOBS, StoreError, Window,
+    },
     timestamp::Timestamp,
 };
 
@@ -48,30 +50,40 @@ impl Reader<'_> {
         Ok(Some(Bounds { first, oldest, newest: seq, newer, holds: (before..=seq).contains(&since) }))
     }
 
-    pub fn history(&self, job: &JobId, window: Window) -> Result<Vec<Entry>, StoreError> {
-        let Some(record) = self.record(job)? else { return Ok(Vec::new()) };
-        let events = match window {
-            Window::Newest(limit) => {
-                let mut events = self.events(job, record.oldest, Order::Descending, limit)?;
-                events.reverse();
-                events
+    /// The newest events of the first jobs, as many as have so many bytes together; and of how many jobs.
+    pub fn latest(&self, jobs: &[JobId], bytes: usize) -> Result<(Vec<Entry>, usize), StoreError> {
+        let (mut entries, mut held) = (Vec::new(), 0usize);
+        for (read, job) in jobs.iter().enumerate() {
+            let Some(entry) = self.newest(job)? else { continue };
+            held = held.saturating_add(entry.size());
+            if held > bytes && !entries.is_empty() {
+                return Ok((entries, read));
             }
-            Window::After { seq, limit } => {
-                self.events(job, record.oldest.max(seq.saturating_add(1)), Order::Ascending, limit)?
-            }
-        };
-        Ok(events.into_iter().map(Entry::Event).collect())
+            entries.push(entry);
+        }
+        Ok((entries, jobs.len()))
     }
 
-    fn events(
-        &self,
-        job: &JobId,
-        from: Seq,
-        order: Order,
-        limit: usize,
-    ) -> Result<Vec<JobEvent>, StoreError> {
+    pub fn history(&self, job: &JobId, window: Window, bytes: usize) -> Result<HistoryPart, StoreError> {
+        let Some(record) = self.record(job)? else { return Ok(HistoryPart::default()) };
+        let (after, limit) = match window {
+            // Numbers rise by one here.
+            Window::Newest(limit) => (record.seq.saturating_sub(limit as Seq), limit),
+            Window::After { seq, limit } => (seq, limit),
+        };
+        let from = record.oldest.max(after.saturating_add(1));
+        let events = self.events(job, from, Limit { pairs: limit, bytes })?;
+        let left = limit - events.len();
+        let rest = events.last().map(JobEvent::seq).filter(|last| left > 0 && *last < record.seq);
+        let rest = rest.map(|seq| Window::After { seq, limit: left });
+        Ok(HistoryPart { entries: events.into_iter().map(Entry::Event).collect(), rest })
+    }
+
+    /// The oldest events of a job from a number on.
+    fn events(&self, job: &JobId, from: Seq, limit: impl Into<Limit>) -> Result<Vec<JobEvent>, StoreError> {
         let range = records::event_key(job, from)..records::event_key(job, Seq::MAX);
-        self.view.scan(range, order, limit)?.into_iter().map(|(_, json)| event(json)).collect()
+        let found = self.view.scan(range, Order::Ascending, limit)?;
+        found.into_iter().map(|(_, json)| event(json)).collect()
     }
 
     pub fn log(&self, room: &Room, after: Position, limit: usize) -> Result<LogPage, StoreError> {
@@ -92,7 +104,7 @@ impl Reader<'_> {
             let content = Content::Lost(Gap { job: job.clone(), from, to });
             entries.push(LogEntry { position: Position::of_seq(to), content });
         }
-        let found = self.events(job, from.max(record.oldest), Order::Ascending, limit.saturating_add(1))?;
+        let found = self.events(job, from.max(record.oldest), limit.saturating_add(1))?;
         entries.extend(found.into_iter().map(|event| LogEntry {
             position: Position::of_seq(event.seq()),
             content: Content::Event(event),

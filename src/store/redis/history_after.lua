@@ -1,17 +1,10 @@
 -- Reads the oldest events of a history that are newer than a known one, without reading the whole list.
 --
--- KEYS: 1 history list. ARGV: 1 the known number, 2 how many at the most.
+-- KEYS: 1 history list. ARGV: 1 the known number, 2 how many at the most, 3 how many bytes at the most; 0 for any.
 -- Answers the number of the last event at or before the known number (0 for none), the newest number (0 for none), how
 -- many events are newer, and a slice of the list, newest first, that holds what was asked for and perhaps others.
 
 local known = tonumber(ARGV[1])
-
--- The number at a place of the list; nil beyond its end and for what another program wrote.
-local function number_at(place)
-  local entry = redis.call('LINDEX', KEYS[1], place)
-  local seq = entry and tonumber(string.match(entry, '"seq":(%d+)}$') or nil)
-  return seq and seq < 9007199254740991 and seq or nil
-end
 
 local function answer(earlier, newest, newer, slice)
   return {string.format('%d', earlier or 0), string.format('%d', newest), newer, slice}
@@ -45,5 +38,6 @@ if not oldest or oldest <= known then
   end
   newer = low
 end
-return answer(newer < length and number_at(newer), newest, newer,
-  redis.call('LRANGE', KEYS[1], math.max(newer - ARGV[2], 0), newer - 1))
+local first, last, bytes = math.max(newer - ARGV[2], 0), newer - 1, tonumber(ARGV[3])
+local found = bytes > 0 and slice(first, last, bytes) or redis.call('LRANGE', KEYS[1], first, last)
+return answer(newer < length and number_at(newer), newest, newer, found)

@@ -11,12 +11,15 @@ use crate::{
     position::Position,
     redis::{Command, Error, FromRedisValue, Reply, Value, read},
     room::Room,
-    store::{Bounds, Content, Entry, LogEntry, LogPage, LogRange, StoreError, Window},
+    store::{Bounds, Content, Entry, HistoryPart, LogEntry, LogPage, LogRange, StoreError, Window},
     timestamp::Timestamp,
 };
 
 /// The largest number that every program reads as it is. A larger one was written by another program.
 const LARGEST: Seq = (1 << 53) - 2;
+
+/// How many jobs' newest entries are read at first, where they may be large.
+const FIRST_READ: usize = 64;
 
 /// How many entries of a log are counted at a time.
 const COUNTED: usize = 1000;
@@ -34,6 +37,8 @@ struct Events {
     newest: Seq,
     /// How many come after the number that was asked for.
     newer: usize,
+    /// How many entries were read, of whatever program.
+    found: usize,
     events: Vec<JobEvent>,
 }
 
@@ -75,9 +80,55 @@ impl Redis {
         }
     }
 
+    pub async fn history_part(
+        &self,
+        job: &JobId,
+        window: Window,
+        bytes: usize,
+    ) -> Result<HistoryPart, StoreError> {
+        match window {
+            Window::Newest(0) => Ok(HistoryPart::default()),
+            Window::Newest(limit) => self.newest_part(job, limit, bytes).await,
+            Window::After { seq, limit } => self.part_after(job, seq, limit, bytes).await,
+        }
+    }
+
+    async fn newest_part(&self, job: &JobId, limit: usize, bytes: usize) -> Result<HistoryPart, StoreError> {
+        let call = self.history_newest.call(&[&self.keys.history(job)]).arg(limit).arg(bytes);
+        let (left, newest_first): (i64, Vec<Vec<u8>>) = self.client.ask(call).await?;
+        let entries: Vec<Entry> = newest_first.into_iter().rev().filter_map(entry).collect();
+        match (usize::try_from(left), entries.last()) {
+            (Ok(0), _) => Ok(HistoryPart { entries, rest: None }),
+            (Ok(limit), Some(Entry::Event(last))) => {
+                let seq = last.seq();
+                Ok(HistoryPart { entries, rest: Some(Window::After { seq, limit }) })
+            }
+            // Another program wrote some of it, so that it can only be read as a whole.
+            _ => {
+                let entries = self.history(job, Window::Newest(limit)).await?;
+                Ok(HistoryPart { entries, rest: None })
+            }
+        }
+    }
+
+    async fn part_after(
+        &self,
+        job: &JobId,
+        seq: Seq,
+        limit: usize,
+        bytes: usize,
+    ) -> Result<HistoryPart, StoreError> {
+        let call = self.history_after.call(&[&self.keys.history(job)]).arg(seq).arg(limit).arg(bytes);
+        let Events { newer, found, events, .. } = self.read_after(self.client.ask(call).await?, seq, limit);
+        let left = newer.min(limit).saturating_sub(found);
+        let rest = events.last().filter(|_| left > 0);
+        let rest = rest.map(|last| Window::After { seq: last.seq(), limit: left });
+        Ok(HistoryPart { entries: events.into_iter().map(Entry::Event).collect(), rest })
+    }
+
     /// A call that reads the oldest events of a job after a number.
     fn after(&self, job: &JobId, seq: Seq, limit: usize) -> Command {
-        self.history_after.call(&[&self.keys.history(job)]).arg(seq).arg(limit)
+        self.history_after.call(&[&self.keys.history(job)]).arg(seq).arg(limit).arg(0)
     }
 
     /// The oldest events of a job after a number.
@@ -93,15 +144,39 @@ impl Redis {
     /// What `history_after.lua` answers.
     fn read_after(&self, answer: (Seq, Seq, usize, Vec<Vec<u8>>), seq: Seq, limit: usize) -> Events {
         let (earlier, newest, newer, newest_first) = answer;
+        let found = newest_first.len();
         let events = newest_first.into_iter().rev().filter_map(entry).filter_map(Entry::event);
         let events = events.filter(|event| event.seq() > seq).take(limit).collect();
-        Events { earlier, newest, newer, events }
+        Events { earlier, newest, newer, found, events }
     }
 
     pub async fn latest(&self, jobs: &[JobId]) -> Result<Vec<Entry>, StoreError> {
+        Ok(self.newest(jobs).await?.into_iter().flatten().collect())
+    }
+
+    async fn newest(&self, jobs: &[JobId]) -> Result<Vec<Option<Entry>>, StoreError> {
         let newest = |job: &JobId| Command::on("LINDEX", &self.keys.history(job)).arg(0);
         let newest: Vec<Option<Vec<u8>>> = self.client.ask_all(jobs.iter().map(newest).collect()).await?;
-        Ok(newest.into_iter().flatten().filter_map(entry).collect())
+        Ok(newest.into_iter().map(|bytes| bytes.and_then(entry)).collect())
+    }
+
+    pub async fn latest_part(&self, jobs: &[JobId], bytes: usize) -> Result<(Vec<Entry>, usize), StoreError> {
+        let (mut entries, mut read, mut held, mut largest) = (Vec::new(), 0, 0, 0);
+        // Nobody knows how large they are, but by those before.
+        let mut fitting = FIRST_READ;
+        while fitting > 0 && read < jobs.len() {
+            let asked = &jobs[read..jobs.len().min(read + fitting)];
+            for newest in self.newest(asked).await? {
+                let size = newest.as_ref().map_or(0, Entry::size);
+                if held + size > bytes && !entries.is_empty() {
+                    return Ok((entries, read));
+                }
+                (held, largest, read) = (held + size, largest.max(size), read + 1);
+                entries.extend(newest);
+            }
+            fitting = (bytes.saturating_sub(held) / largest.max(1)).min(PIPELINE);
+        }
+        Ok((entries, read))
     }
 
     pub async fn head(&self, job: &JobId, since: Seq) -> Result<(Option<Entry>, Option<Bounds>), StoreError> {
@@ -217,7 +292,7 @@ impl Redis {
             let questions: Vec<_> = jobs.iter().map(question).collect();
             let calls = questions
                 .iter()
-                .map(|(seq, limit, key)| self.history_after.call(&[key]).arg(*seq).arg(*limit));
+                .map(|(seq, limit, key)| self.history_after.call(&[key]).arg(*seq).arg(*limit).arg(0));
             let answers = self.client.ask_all(calls.collect()).await?;
             for ((job, _), ((seq, limit, _), answer)) in jobs.iter().zip(questions.iter().zip(answers)) {
                 let read = self.read_after(answer, *seq, *limit).events;
