@@ -41,7 +41,6 @@ mod budget;
 #[doc(hidden)]
 pub mod cli;
 mod config;
-mod connection;
 mod drain;
 mod error;
 mod event;
@@ -51,6 +50,7 @@ mod http;
 mod id;
 mod json;
 mod memory_limit;
+mod net;
 mod notice;
 mod position;
 #[doc(hidden)]
@@ -64,7 +64,6 @@ mod telemetry;
 mod timestamp;
 
 pub use crate::{
-    connection::{AcceptOptions, Acceptor, Connection},
     error::{ApiError, ErrorCode},
     event::{Draft, EventKind, Gap, IdempotencyKey, InvalidDraft, JobEvent, Owner, Seq},
     gateway::{
@@ -73,6 +72,7 @@ pub use crate::{
     },
     http::{CorsOptions, HttpOptions},
     id::{ClientId, InvalidId, JobId, TenantId, UserId},
+    net::{AcceptOptions, Acceptor, Connection},
     notice::{Audience, InvalidNoticeName, Notice, NoticeName},
     position::{InvalidPosition, Position, Positions, RoomSet},
     room::{InvalidRoom, Room},

@@ -12,11 +12,11 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    connection::{self, AcceptOptions, Acceptor, Connection},
     drain::Draining,
     fd_limit,
     gateway::Gateway,
     http::{self, CorsOptions, HttpOptions},
+    net::{self, AcceptOptions, Acceptor, Connection},
     socketio::{self, SocketIoOptions, Sockets},
 };
 
@@ -131,7 +131,7 @@ impl Server {
         let (router, sockets) = edges(&gateway, &options, draining.clone());
         let acceptor = Acceptor::new(listener, accepting(&options), closing.clone(), gateway.tasks())?;
         let service = router
-            .layer(middleware::from_fn(connection::note_first_request))
+            .layer(middleware::from_fn(net::note_first_request))
             .into_make_service_with_connect_info::<Connection>();
         let serving = axum::serve(acceptor, service).with_graceful_shutdown(stop.clone().cancelled_owned());
         let mut serving = std::pin::pin!(serving.into_future());

@@ -97,7 +97,7 @@ fn only_tasks_spawns() {
 #[test]
 fn libraries_are_named_where_they_belong() {
     only(&["socketioxide"], &["socketio"]);
-    only(&["axum::"], &["http", "socketio", "server.rs", "connection"]);
+    only(&["axum::"], &["http", "socketio", "server.rs", "net"]);
     only(&["fjall"], &["store/embedded/disk.rs", "telemetry.rs"]);
     only(&["reqwest"], &["cli"]);
 }
@@ -133,10 +133,10 @@ fn dependencies_run_one_way() {
         ("main.rs", &["cli"]),
         ("cli", &["config", "fd_limit", "gateway", "server", "telemetry"]),
         ("config", &["gateway", "http", "server", "socketio", "store", "telemetry"]),
-        ("server.rs", &["connection", "drain", "fd_limit", "gateway", "http", "socketio"]),
-        ("http", &["connection", "drain", "gateway", "store", "telemetry"]),
-        ("socketio", &["connection", "drain", "gateway", "store", "tasks", "telemetry"]),
-        ("connection", &["tasks"]),
+        ("server.rs", &["net", "drain", "fd_limit", "gateway", "http", "socketio"]),
+        ("http", &["net", "drain", "gateway", "store", "telemetry"]),
+        ("socketio", &["net", "drain", "gateway", "store", "tasks", "telemetry"]),
+        ("net", &["tasks"]),
         ("gateway", &["store", "tasks", "telemetry"]),
         ("store/redis", &["redis", "store", "tasks"]),
         ("store", &["redis", "tasks"]),

@@ -6,7 +6,7 @@ use proptest::{prelude::*, test_runner::TestRunner};
 use tokio::{io::AsyncReadExt, net::TcpListener};
 
 use super::*;
-use crate::connection::text_frame;
+use crate::net::text_frame;
 
 const LIMITS: Limits = Limits { frames: 1000, bytes: 1 << 20 };
 

@@ -59,7 +59,7 @@ fn frame_len(bytes: &[u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connection::text_frame;
+    use crate::net::text_frame;
     use proptest::prelude::*;
 
     /// Writes all bytes in pieces, and returns the offsets at which another frame might have been written.
