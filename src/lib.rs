@@ -29,8 +29,8 @@
 //! |---|---|
 //! | publish and read | [`Gateway`], [`Draft`], [`Published`], [`Entry`] |
 //! | choose a store | [`StoreOptions`], [`Backend`], [`HistoryOptions`], [`RedisOptions`] |
-//! | mount the edges | [`router`], [`ServerOptions`], [`Sockets`]; [`Acceptor`] and [`Connection`] for connect info |
-//! | run the whole server | [`Server`] |
+//! | mount the edges | [`router`], [`ServerOptions`], [`Sockets`] |
+//! | run the whole server, with routes of your own | [`Server`], [`NetOptions`], [`Connection`] |
 //! | watch from your own code | [`Outlet`], [`Gateway::connect`], [`Session::join`] |
 //! | handle errors | [`ApiError`], [`ErrorCode`] |
 
@@ -49,6 +49,7 @@ mod gateway;
 mod http;
 mod id;
 mod json;
+mod log_writer;
 mod memory_limit;
 mod net;
 mod notice;
@@ -72,7 +73,7 @@ pub use crate::{
     },
     http::{CorsOptions, HttpOptions},
     id::{ClientId, InvalidId, JobId, TenantId, UserId},
-    net::{AcceptOptions, Acceptor, Connection},
+    net::{Connection, NetOptions},
     notice::{Audience, InvalidNoticeName, Notice, NoticeName},
     position::{InvalidPosition, Position, Positions, RoomSet},
     room::{InvalidRoom, Room},
