@@ -4,7 +4,7 @@ mod check;
 mod demo;
 mod serve;
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{io::Write, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -59,7 +59,8 @@ pub fn run() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("jobcast: {error}");
+            // Nobody may be there to read it.
+            let _told = writeln!(std::io::stderr(), "jobcast: {error}");
             ExitCode::FAILURE
         }
     }

@@ -16,6 +16,7 @@ use self::{
 use crate::{
     gateway::GatewayOptions,
     http::{CorsOptions, HttpOptions},
+    net::NetOptions,
     server::ServerOptions,
     socketio::SocketIoOptions,
     store::{Backend, HistoryOptions, RedisOptions, StoreOptions},
@@ -111,14 +112,13 @@ fn read_server(settings: &mut Settings) -> ServerOptions {
     let max_payload = settings.get("server.max_payload", parse::size(KIB..=GIB), default.http.max_payload);
     let outbox = settings.get("limits.outbox", parse::integer(128..=1_000_000), default.http.outbox);
     let outbox_bytes = settings.get("limits.outbox_bytes", parse::size(KIB..=GIB), default.http.outbox_bytes);
-    let handshake_timeout =
-        settings.get("limits.handshake_timeout", parse::span(MOMENT..=HOUR), default.handshake_timeout);
+    let net = read_net(settings, default.net);
     let edge = default.socketio;
     let socketio = SocketIoOptions {
         ping_interval: settings.get("server.ping_interval", parse::span(MOMENT..=HOUR), edge.ping_interval),
         ping_timeout: settings.get("server.ping_timeout", parse::span(MOMENT..=HOUR), edge.ping_timeout),
         handshakes: settings.get("limits.handshakes", parse::integer(1..=1_000_000), edge.handshakes),
-        handshake_timeout,
+        handshake_timeout: net.handshake_timeout,
         max_payload,
         outbox,
         outbox_bytes,
@@ -136,10 +136,35 @@ fn read_server(settings: &mut Settings) -> ServerOptions {
         shutdown_grace,
         drain_notice,
         drain_window,
-        handshake_timeout,
+        net,
         cors: read_cors(settings),
         http: HttpOptions { max_payload, max_batch, outbox, outbox_bytes },
         socketio,
+    }
+}
+
+fn read_net(settings: &mut Settings, default: NetOptions) -> NetOptions {
+    let many = 1..=10_000_000;
+    let some = |value: &Value| parse::integer(many.clone())(value).map(Some);
+    NetOptions {
+        handshake_timeout: settings.get(
+            "limits.handshake_timeout",
+            parse::span(MOMENT..=HOUR),
+            default.handshake_timeout,
+        ),
+        idle: settings.get("limits.idle", parse::span(MOMENT..=HOUR), default.idle),
+        min_rate: settings.get("limits.min_rate", parse::size(1..=GIB), default.min_rate),
+        connections: settings.get("limits.connections", some, default.connections),
+        connections_per_address: settings.get(
+            "limits.connections_per_address",
+            some,
+            default.connections_per_address,
+        ),
+        connections_per_second: settings.get(
+            "limits.connections_per_second",
+            |value| parse::integer(many.clone())(value).map(Some),
+            default.connections_per_second,
+        ),
     }
 }
 

@@ -29,8 +29,8 @@
 //! |---|---|
 //! | publish and read | [`Gateway`], [`Draft`], [`Published`], [`Entry`] |
 //! | choose a store | [`StoreOptions`], [`Backend`], [`HistoryOptions`], [`RedisOptions`] |
-//! | mount the edges | [`router`], [`ServerOptions`], [`Sockets`]; [`Acceptor`] and [`Connection`] for connect info |
-//! | run the whole server | [`Server`] |
+//! | mount the edges | [`router`], [`ServerOptions`], [`Sockets`] |
+//! | run the whole server, with routes of your own | [`Server`], [`NetOptions`], [`Connection`] |
 //! | watch from your own code | [`Outlet`], [`Gateway::connect`], [`Session::join`] |
 //! | handle errors | [`ApiError`], [`ErrorCode`] |
 
@@ -41,7 +41,6 @@ mod budget;
 #[doc(hidden)]
 pub mod cli;
 mod config;
-mod connection;
 mod drain;
 mod error;
 mod event;
@@ -50,7 +49,9 @@ mod gateway;
 mod http;
 mod id;
 mod json;
+mod log_writer;
 mod memory_limit;
+mod net;
 mod notice;
 mod position;
 #[doc(hidden)]
@@ -64,7 +65,6 @@ mod telemetry;
 mod timestamp;
 
 pub use crate::{
-    connection::{AcceptOptions, Acceptor, Connection},
     error::{ApiError, ErrorCode},
     event::{Draft, EventKind, Gap, IdempotencyKey, InvalidDraft, JobEvent, Owner, Seq},
     gateway::{
@@ -73,6 +73,7 @@ pub use crate::{
     },
     http::{CorsOptions, HttpOptions},
     id::{ClientId, InvalidId, JobId, TenantId, UserId},
+    net::{Connection, NetOptions},
     notice::{Audience, InvalidNoticeName, Notice, NoticeName},
     position::{InvalidPosition, Position, Positions, RoomSet},
     room::{InvalidRoom, Room},

@@ -7,16 +7,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::{Router, middleware};
+use axum::Router;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    connection::{self, AcceptOptions, Acceptor, Connection},
     drain::Draining,
     fd_limit,
     gateway::Gateway,
     http::{self, CorsOptions, HttpOptions},
+    net::{Acceptor, NetOptions, Supervisor},
     socketio::{self, SocketIoOptions, Sockets},
 };
 
@@ -31,8 +31,8 @@ pub struct ServerOptions {
     pub drain_notice: Duration,
     /// How long disconnecting many clients may take. At most half of the grace.
     pub drain_window: Duration,
-    /// How long a connection may take until its first request has arrived.
-    pub handshake_timeout: Duration,
+    /// The bounds of connections.
+    pub net: NetOptions,
     /// The other origins that may call the gateway.
     pub cors: CorsOptions,
     /// The HTTP edge.
@@ -48,7 +48,7 @@ impl Default for ServerOptions {
             shutdown_grace: Duration::from_secs(10),
             drain_notice: Duration::from_millis(500),
             drain_window: Duration::from_secs(5),
-            handshake_timeout: Duration::from_secs(20),
+            net: NetOptions::default(),
             cors: CorsOptions::default(),
             http: HttpOptions::default(),
             socketio: SocketIoOptions::default(),
@@ -59,8 +59,8 @@ impl Default for ServerOptions {
 /// All edges as one router for another axum application, and a handle with which that application closes the sockets at
 /// its end.
 ///
-/// Serve it by an [`Acceptor`] with connect info of [`Connection`]. Otherwise the addresses of clients are unknown, and
-/// the bytes that wait for a slow one are not bounded.
+/// Where that application is served by `axum::serve`, the addresses of clients are unknown, connections have no bounds, and
+/// neither have the bytes that wait for a slow one. [`Server::merge`] adds routes to a server that has all of that.
 pub fn router(gateway: &Gateway, options: &ServerOptions) -> (Router, Sockets) {
     edges(gateway, options, Draining::default())
 }
@@ -98,6 +98,7 @@ pub struct Server {
     address: SocketAddr,
     gateway: Gateway,
     options: ServerOptions,
+    others: Router,
 }
 
 impl Server {
@@ -111,7 +112,17 @@ impl Server {
         socket.set_reuseaddr(true)?;
         socket.bind(options.listen)?;
         let listener = socket.listen(BACKLOG)?;
-        Ok(Self { address: listener.local_addr()?, listener, gateway, options })
+        Ok(Self { address: listener.local_addr()?, listener, gateway, options, others: Router::new() })
+    }
+
+    /// Serves other routes as well. Their requests have the peer's address in `ConnectInfo` of
+    /// [`Connection`](crate::Connection).
+    ///
+    /// # Panics
+    /// If a path is in both.
+    pub fn merge(mut self, routes: Router) -> Self {
+        self.others = self.others.merge(routes);
+        self
     }
 
     /// The bound address, with its actual port.
@@ -125,16 +136,13 @@ impl Server {
     /// # Errors
     /// The error of the listener.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> io::Result<()> {
-        let Self { listener, gateway, options, .. } = self;
+        let Self { listener, gateway, options, others, .. } = self;
         let (draining, closing, stop) =
             (Draining::default(), CancellationToken::new(), CancellationToken::new());
         let (router, sockets) = edges(&gateway, &options, draining.clone());
-        let acceptor = Acceptor::new(listener, accepting(&options), closing.clone(), gateway.tasks())?;
-        let service = router
-            .layer(middleware::from_fn(connection::note_first_request))
-            .into_make_service_with_connect_info::<Connection>();
-        let serving = axum::serve(acceptor, service).with_graceful_shutdown(stop.clone().cancelled_owned());
-        let mut serving = std::pin::pin!(serving.into_future());
+        let acceptor = acceptor(&gateway, &options);
+        let serving = acceptor.run(listener, router.merge(others), closing.clone(), stop.clone());
+        let mut serving = std::pin::pin!(serving);
         let shutdown = async {
             shutdown.await;
             let deadline = Instant::now() + options.shutdown_grace;
@@ -152,7 +160,7 @@ impl Server {
             deadline
         };
         let deadline = tokio::select! {
-            ended = &mut serving => return ended,
+            () = &mut serving => return Ok(()),
             deadline = shutdown => deadline,
         };
         let left = || deadline.saturating_duration_since(Instant::now());
@@ -166,14 +174,15 @@ impl Server {
         if !stopped || served.is_err() {
             tracing::warn!("not everything ended within server.shutdown_grace; what is left is cut off");
         }
-        served.unwrap_or(Ok(()))
+        Ok(())
     }
 }
 
-fn accepting(options: &ServerOptions) -> AcceptOptions {
-    AcceptOptions {
-        write_timeout: options.socketio.ping_interval + options.socketio.ping_timeout,
-        handshake_timeout: options.handshake_timeout,
-        connections: fd_limit::max_connections(),
-    }
+fn acceptor(gateway: &Gateway, options: &ServerOptions) -> Acceptor {
+    let (metrics, net) = (gateway.metrics(), options.net);
+    let cut = metrics.connections_cut.clone();
+    let supervisor = Supervisor::start(gateway.tasks(), gateway.budget(), net.min_rate, cut);
+    let write_timeout = options.socketio.ping_interval + options.socketio.ping_timeout;
+    let refused = metrics.connections_refused.clone();
+    Acceptor::new(net, fd_limit::max_connections(), write_timeout, supervisor, refused)
 }

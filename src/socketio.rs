@@ -28,11 +28,11 @@ use self::{
     upgrade::UpgradeState,
 };
 use crate::{
-    connection::Limits,
     error::ApiError,
     gateway::{Gateway, Peer},
     id::ClientId,
     json::Members,
+    net::Limits,
     telemetry::EdgeLabel,
 };
 

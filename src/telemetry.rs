@@ -1,6 +1,11 @@
 //! Metrics and logs.
 
-use std::{fmt::Write, io::IsTerminal, sync::atomic::AtomicU64};
+use std::{
+    fmt::Write,
+    io::IsTerminal,
+    sync::atomic::AtomicU64,
+    time::{Duration, Instant},
+};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
@@ -9,7 +14,11 @@ use prometheus_client::{
 };
 use tracing_subscriber::EnvFilter;
 
-use crate::{budget::Budget, tasks::Tasks};
+use crate::{
+    budget::Budget,
+    log_writer::{LogFlush, LogWriter},
+    tasks::Tasks,
+};
 
 /// The label for the edge: `socketio` or `sse`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -59,6 +68,10 @@ pub struct Metrics {
     pub catch_ups: Family<ReasonLabel, Counter>,
     /// How long catch-ups took, by what made the session fall behind.
     pub catch_up_seconds: Family<ReasonLabel, Histogram>,
+    /// Connections that were not accepted, by the limit that they would have exceeded.
+    pub connections_refused: Family<ReasonLabel, Counter>,
+    /// Connections cut by the gateway.
+    pub connections_cut: Family<ReasonLabel, Counter>,
     /// Sessions closed by the gateway.
     pub closed: Family<ReasonLabel, Counter>,
     /// Requests that failed, by error code.
@@ -92,6 +105,8 @@ impl Metrics {
             catch_up_seconds: Family::new_with_constructor(|| {
                 Histogram::new([0.001, 0.01, 0.1, 1.0, 5.0, 15.0, 30.0, 60.0, 300.0])
             }),
+            connections_refused: Family::default(),
+            connections_cut: Family::default(),
             closed: Family::default(),
             errors: Family::default(),
             publish_seconds: Histogram::new(buckets),
@@ -121,6 +136,9 @@ impl Metrics {
         registry.register_with_unit(largest.0, largest.1, Unit::Bytes, self.outbox_largest.clone());
         let took = ("catch_up", "Time that catch-ups took by reason");
         registry.register_with_unit(took.0, took.1, Unit::Seconds, self.catch_up_seconds.clone());
+        let (refused, cut) = (self.connections_refused.clone(), self.connections_cut.clone());
+        registry.register("connections_refused", "Connections not accepted by limit", refused);
+        registry.register("connections_cut", "Connections cut by the gateway by reason", cut);
         registry.register("sessions_closed", "Sessions closed by the gateway", self.closed.clone());
         registry.register("errors", "Requests that failed by error code", self.errors.clone());
         let publish = ("publish", "Time from a publish to its acceptance");
@@ -148,6 +166,22 @@ impl Metrics {
     }
 }
 
+/// Lets one line a minute into the log.
+#[derive(Debug, Default)]
+pub struct LogInterval(Option<Instant>);
+
+impl LogInterval {
+    /// Whether a line may be written now.
+    pub fn is_due(&mut self) -> bool {
+        let now = Instant::now();
+        let is_due = self.0.is_none_or(|last| now.duration_since(last) >= Duration::from_secs(60));
+        if is_due {
+            self.0 = Some(now);
+        }
+        is_due
+    }
+}
+
 /// How logs are written to standard error.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum LogFormat {
@@ -158,20 +192,25 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts logging to standard error. `RUST_LOG`, where set, wins over `level`. A second call does nothing.
-pub fn start_logging(format: LogFormat, level: tracing::level_filters::LevelFilter) {
+/// Starts logging to standard error, until what this answers is dropped. `RUST_LOG`, where set, wins over `level`. A second
+/// call does nothing. A log that cannot be written is lost, and harms nobody.
+pub fn start_logging(format: LogFormat, level: tracing::level_filters::LevelFilter) -> LogFlush {
     // The embedded store logs the engine's errors itself, except those of background workers.
     let default = format!("{level},fjall=off,fjall::worker_pool=error,lsm_tree=off");
     let filter = match std::env::var("RUST_LOG") {
         Ok(directives) if !directives.is_empty() => EnvFilter::builder().parse_lossy(directives),
         _ => EnvFilter::builder().parse_lossy(default),
     };
+    let (writer, flush) = LogWriter::start(std::io::stderr());
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(writer)
+        // It would report errors of the writer, which has none, to standard error, and panic where that fails.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal());
     let _already_started = match format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().try_init(),
     };
+    flush
 }

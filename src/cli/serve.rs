@@ -24,7 +24,7 @@ pub fn environment() -> Environment {
 pub fn run(arguments: &ServeArguments) -> Result<(), Failure> {
     let overrides = Overrides { listen: arguments.listen };
     let config = Config::load(arguments.config.config.as_deref(), &environment(), &overrides)?;
-    telemetry::start_logging(config.log.format, config.log.level);
+    let _last_lines = telemetry::start_logging(config.log.format, config.log.level);
     fd_limit::raise();
     block_on(serve(&config))
 }

@@ -31,11 +31,11 @@ use super::{
     problem::Problem,
 };
 use crate::{
-    connection::Connection,
     error::ApiError,
     event::{JobEvent, Seq},
     gateway::{CloseReason, Delivery, JobResume, Joined, Latest, Offer, Outlet, Session, Subscription},
     id::{JobId, TenantId, UserId},
+    net::Connection,
     position::{Position, RoomSet},
     room::Room,
     store::Entry,

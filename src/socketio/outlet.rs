@@ -12,10 +12,10 @@ use super::{
     send_backlog::{SendBacklog, SendBacklogs, first_connection},
 };
 use crate::{
-    connection::{Connection, Limits, Outbox, Push},
     event::Gap,
     gateway::{CloseReason, Delivery, Offer, Outlet},
     id::ClientId,
+    net::{Connection, Limits, Outbox, Push},
     position::{Position, RoomSet},
     room::Room,
     store::Arrival,

@@ -14,7 +14,7 @@ use socketioxide::{
 };
 
 use super::NAMESPACE;
-use crate::{connection::text_frame, event::JobEvent, position::RoomSet, store::Arrival};
+use crate::{event::JobEvent, net::text_frame, position::RoomSet, store::Arrival};
 
 /// A packet for a socket.
 #[derive(Debug, Clone, Copy)]

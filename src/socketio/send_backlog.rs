@@ -20,8 +20,8 @@ use socketioxide::{TransportType, extract::SocketRef};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    connection::Connection,
     error::{ApiError, ErrorCode},
+    net::Connection,
 };
 
 /// How many bytes wait for one socket, and its WebSocket if it has one.

@@ -15,7 +15,7 @@ use super::{
     send_backlog::{SendBacklogs, socket_id},
 };
 use crate::{
-    connection::{self, Connection, WebSocket},
+    net::{self, Connection, WebSocket},
     tasks::Tasks,
 };
 
@@ -51,7 +51,7 @@ where
     let query = request.uri().query().unwrap_or_default();
     let is_engine_io = ["EIO=4", "transport=websocket"].iter().all(|is| query.split('&').any(|it| it == *is));
     let session = socket_id(query).map(str::to_owned);
-    let upgrade = if is_engine_io { connection::upgrade(&mut request) } else { None };
+    let upgrade = if is_engine_io { net::upgrade(&mut request) } else { None };
     let (parts, body) = request.into_parts();
     let Some(upgrade) = upgrade else {
         let parts = if session.is_none() { copy_head(&parts) } else { parts };

@@ -1,31 +1,35 @@
 //! Frames of two writers on one connection.
 
-use std::{future::poll_fn, net::SocketAddr};
+use std::net::SocketAddr;
 
+use prometheus_client::metrics::family::Family;
 use proptest::{prelude::*, test_runner::TestRunner};
-use tokio::{io::AsyncReadExt, net::TcpListener};
+use socket2::SockRef;
+use tokio::{
+    io::AsyncReadExt,
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
 
 use super::*;
-use crate::connection::text_frame;
+use crate::{budget::Budget, net::text_frame, tasks::Tasks};
 
 const LIMITS: Limits = Limits { frames: 1000, bytes: 1 << 20 };
 
-async fn connected() -> (Arc<Outbox>, TcpStream) {
+async fn connected_within(budget: &Budget) -> (Arc<Outbox>, TcpStream) {
     let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
     let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (stream, _) = listener.accept().await.unwrap();
     SockRef::from(&stream).set_send_buffer_size(4096).unwrap();
-    let outbox = Arc::new(Outbox::new(stream, Tasks::new()));
+    let place = Place::new(Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap(), None);
+    let supervisor = Supervisor::start(&Tasks::new(), budget, 1024, Family::default());
+    let outbox = Outbox::new(Stream::new(stream, Duration::from_secs(20)), supervisor, place);
     outbox.start_websocket();
-    (outbox, peer)
+    (Arc::new(outbox), peer)
 }
 
-/// Writes as a library does: offers everything, and goes on from where a write stopped.
-async fn write_all(outbox: &Arc<Outbox>, mut bytes: &[u8]) {
-    while !bytes.is_empty() {
-        let count = poll_fn(|context| outbox.poll_write_frames(context, bytes)).await.unwrap();
-        bytes = &bytes[count..];
-    }
+async fn connected() -> (Arc<Outbox>, TcpStream) {
+    connected_within(&Budget::new(1 << 30)).await
 }
 
 /// The texts of the next `count` frames.
@@ -55,7 +59,7 @@ async fn the_mark_is_not_sent_and_what_came_before_it_goes_first() {
     assert!(outbox.write_directly_after(mark.clone()));
     assert_eq!(outbox.push(&frame("direct", 0), 1, LIMITS), Push::Queued);
     outbox.flush();
-    write_all(&outbox, &[frame("first", 0), mark, frame("ping", 0)].concat()).await;
+    outbox.write_frames(&[frame("first", 0), mark, frame("ping", 0)].concat()).unwrap();
     assert_eq!(texts(&mut peer, 3).await, ["first", "direct", "ping"]);
     assert_eq!(outbox.pending_bytes(), 0);
 }
@@ -63,7 +67,7 @@ async fn the_mark_is_not_sent_and_what_came_before_it_goes_first() {
 #[tokio::test]
 async fn http_allows_no_direct_writes() {
     let (outbox, _peer) = connected().await;
-    outbox.state().direct = DirectWrites::Unavailable;
+    outbox.state().mode = Mode::Http;
     assert!(!outbox.write_directly_after(frame("mark", 0)));
 }
 
@@ -102,9 +106,10 @@ fn frames_of_two_writers_never_mix_and_keep_their_order() {
             let (library, fan_out) = (outbox.clone(), outbox.clone());
             let (written, direct): (Vec<_>, Vec<_>) = (frames(false).collect(), frames(true).collect());
             let library = tokio::spawn(async move {
-                write_all(&library, &mark).await;
+                library.write_frames(&mark).unwrap();
                 for frame in written {
-                    write_all(&library, &frame).await;
+                    library.write_frames(&frame).unwrap();
+                    tokio::task::yield_now().await;
                 }
             });
             let fan_out = tokio::spawn(async move {
@@ -127,4 +132,87 @@ fn frames_of_two_writers_never_mix_and_keep_their_order() {
         })
     });
     outcome.unwrap();
+}
+
+/// Frames that the socket does not take, whose peer reads nothing.
+fn many_frames() -> Vec<Bytes> {
+    (0..2000).map(|number| frame(&number.to_string(), 3000)).collect()
+}
+
+#[tokio::test]
+async fn the_library_never_waits_and_what_waits_counts_against_the_budget_until_it_is_written() {
+    let budget = Budget::new(1 << 30);
+    let (outbox, mut peer) = connected_within(&budget).await;
+    let frames = many_frames();
+    for frame in &frames {
+        assert_eq!(outbox.write_frames(frame).unwrap(), frame.len());
+    }
+    assert!(outbox.pending_bytes() > 0 && budget.used() >= outbox.pending_bytes());
+    let names: Vec<_> = (0..frames.len()).map(|number| number.to_string()).collect();
+    assert_eq!(texts(&mut peer, frames.len()).await, names);
+    while outbox.pending_bytes() > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(budget.used(), 0);
+}
+
+#[tokio::test]
+async fn nothing_follows_a_close_frame() {
+    let (outbox, mut peer) = connected().await;
+    let mark = frame("mark", 0);
+    outbox.write_directly_after(mark.clone());
+    outbox.write_frames(&[&mark[..], &frame("last", 0), &[0x88, 0]].concat()).unwrap();
+    assert_eq!(outbox.push(&frame("late", 0), 1, LIMITS), Push::Closed);
+    assert_eq!(texts(&mut peer, 1).await, ["last"]);
+    assert_eq!(peer.read_u16().await.unwrap(), 0x8800);
+}
+
+#[tokio::test]
+async fn what_waits_is_still_written_when_the_library_is_gone() {
+    let (outbox, mut peer) = connected().await;
+    let frames = many_frames();
+    outbox.write_frames(&frames.concat()).unwrap();
+    outbox.release();
+    assert!(!outbox.is_open() && outbox.pending_bytes() > 0);
+    assert_eq!(outbox.push(&frame("late", 0), 1, LIMITS), Push::Closed);
+    assert_eq!(texts(&mut peer, frames.len()).await.len(), frames.len());
+    assert_eq!(peer.read(&mut [0]).await.unwrap(), 0, "it ends");
+}
+
+#[tokio::test]
+async fn events_go_on_without_a_mark_that_does_not_come() {
+    let (outbox, mut peer) = connected().await;
+    outbox.write_directly_after(frame("mark", 0));
+    assert_eq!(outbox.push(&frame("direct", 0), 1, LIMITS), Push::Queued);
+    outbox.flush();
+    let soon = Instant::now();
+    assert!(matches!(outbox.look_after(soon, 1), Some(Waiting::Bytes { all: 8, .. })));
+    assert!(outbox.look_after(soon + MARK_PATIENCE * 2, 1).is_none());
+    assert_eq!(texts(&mut peer, 1).await, ["direct"]);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_taken_is_cut_and_so_is_what_lingers() {
+    let (outbox, _peer) = connected().await;
+    outbox.state().mode = Mode::Http;
+    let bytes = [0; 64 * 1024];
+    let all_taken = std::future::poll_fn(|context| {
+        while outbox.poll_write(context, bytes.len(), |stream| stream.try_write(&bytes))?.is_ready() {}
+        Poll::Ready(io::Result::Ok(()))
+    });
+    all_taken.await.unwrap();
+    let start = Instant::now();
+    assert!(matches!(outbox.look_after(start, 1), Some(Waiting::Bytes { shared: 0, .. })));
+    outbox.reading.set_phase(Phase::Streaming);
+    let window = start + RATE_WINDOW * 2;
+    assert!(matches!(outbox.look_after(window, 1), Some(Waiting::Bytes { .. })), "a stream has longer");
+    outbox.reading.set_phase(Phase::Answering);
+    assert!(matches!(outbox.look_after(window, 1), Some(Waiting::Cut)));
+    assert!(!outbox.is_open());
+
+    let (outbox, _peer) = connected().await;
+    outbox.write_frames(&many_frames().concat()).unwrap();
+    outbox.release();
+    assert!(matches!(outbox.look_after(start, 1), Some(Waiting::Bytes { .. })));
+    assert!(matches!(outbox.look_after(start + LINGER * 2, 1), Some(Waiting::Cut)));
 }

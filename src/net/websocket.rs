@@ -13,7 +13,7 @@ use axum::{
 };
 use bytes::{Buf, Bytes};
 use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper_util::{rt::TokioIo, server::conn::auto};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tungstenite::handshake::derive_accept_key;
 
@@ -60,11 +60,11 @@ impl Upgrade {
 pub struct WebSocket {
     /// What hyper has read beyond the request.
     read_ahead: Bytes,
-    stream: Stream,
+    carrier: Carrier,
 }
 
-enum Stream {
-    /// A connection of our own listener. It allows direct writes.
+enum Carrier {
+    /// A connection of our own listener. The fan-out writes to it as well.
     Own(Io),
     /// A connection of an application that serves the router itself.
     Foreign(TokioIo<Upgraded>),
@@ -72,15 +72,15 @@ enum Stream {
 
 impl WebSocket {
     fn of(upgraded: Upgraded) -> Self {
-        match auto::upgrade::downcast::<TokioIo<Io>>(upgraded) {
+        match upgraded.downcast::<TokioIo<Io>>() {
             Ok(parts) => {
                 let io = parts.io.into_inner();
                 io.outbox.start_websocket();
                 // A copy, because a slice would keep hyper's whole read buffer alive.
-                Self { read_ahead: Bytes::copy_from_slice(&parts.read_buf), stream: Stream::Own(io) }
+                Self { read_ahead: Bytes::copy_from_slice(&parts.read_buf), carrier: Carrier::Own(io) }
             }
             Err(upgraded) => {
-                Self { read_ahead: Bytes::new(), stream: Stream::Foreign(TokioIo::new(upgraded)) }
+                Self { read_ahead: Bytes::new(), carrier: Carrier::Foreign(TokioIo::new(upgraded)) }
             }
         }
     }
@@ -97,9 +97,9 @@ impl AsyncRead for WebSocket {
             buffer.put_slice(&self.read_ahead.split_to(count));
             return Poll::Ready(Ok(()));
         }
-        match &mut self.stream {
-            Stream::Own(io) => Pin::new(io).poll_read(context, buffer),
-            Stream::Foreign(stream) => Pin::new(stream).poll_read(context, buffer),
+        match &mut self.carrier {
+            Carrier::Own(io) => Pin::new(io).poll_read(context, buffer),
+            Carrier::Foreign(stream) => Pin::new(stream).poll_read(context, buffer),
         }
     }
 }
@@ -110,23 +110,23 @@ impl AsyncWrite for WebSocket {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.stream {
-            Stream::Own(io) => io.outbox.poll_write_frames(context, bytes),
-            Stream::Foreign(stream) => Pin::new(stream).poll_write(context, bytes),
+        match &mut self.carrier {
+            Carrier::Own(io) => Poll::Ready(io.outbox.write_frames(bytes)),
+            Carrier::Foreign(stream) => Pin::new(stream).poll_write(context, bytes),
         }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Stream::Own(_) => Poll::Ready(Ok(())),
-            Stream::Foreign(stream) => Pin::new(stream).poll_flush(context),
+        match &mut self.carrier {
+            Carrier::Own(_) => Poll::Ready(Ok(())),
+            Carrier::Foreign(stream) => Pin::new(stream).poll_flush(context),
         }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Stream::Own(io) => Pin::new(io).poll_shutdown(context),
-            Stream::Foreign(stream) => Pin::new(stream).poll_shutdown(context),
+        match &mut self.carrier {
+            Carrier::Own(io) => Pin::new(io).poll_shutdown(context),
+            Carrier::Foreign(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }
 }

@@ -1,12 +1,16 @@
-//! Accepted connections: the peer's address, the deadline of the first request, and two ways to end one: orderly, or
-//! aborted where the peer no longer reads.
+//! Accepted connections: who may have one, how long each may take, what waits for it, and two ways to end it: orderly,
+//! or aborted where the peer no longer reads.
 
 mod acceptor;
-mod first_request_deadline;
+mod addresses;
+mod body;
 mod frame;
-mod frame_scanner;
 mod outbox;
 mod reader;
+mod reading;
+mod serve;
+mod stream;
+mod supervisor;
 mod websocket;
 mod write_queue;
 
@@ -14,28 +18,23 @@ use std::{
     io,
     net::{IpAddr, Shutdown, SocketAddr},
     pin::Pin,
-    sync::{Arc, Weak, atomic::Ordering},
+    sync::{Arc, Weak},
     task::{Context, Poll},
 };
 
-use axum::{
-    extract::{ConnectInfo, Request, connect_info::Connected},
-    middleware::Next,
-    response::Response,
-    serve::IncomingStream,
-};
-use socket2::SockRef;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::OwnedSemaphorePermit,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-pub use self::acceptor::{AcceptOptions, Acceptor};
-use self::{first_request_deadline::FirstRequestDeadline, reader::AdaptiveReader};
+pub use self::acceptor::NetOptions;
 pub(crate) use self::{
+    acceptor::Acceptor,
     frame::text_frame,
     outbox::{Limits, Outbox, Push},
+    supervisor::Supervisor,
     websocket::{WebSocket, upgrade},
+};
+use self::{
+    reader::AdaptiveReader,
+    reading::{Phase, ReadDeadline},
 };
 
 /// A handler's view of a connection.
@@ -53,7 +52,7 @@ impl Connection {
 
     /// Whether this side still holds the connection open.
     pub fn is_open(&self) -> bool {
-        self.outbox.strong_count() > 0
+        self.outbox().is_some_and(|outbox| outbox.is_open())
     }
 
     /// The outbox, while the connection is open.
@@ -70,9 +69,9 @@ impl Connection {
     /// Ends an upgraded connection in order: stops reading, and still sends what was queued.
     pub fn end_reading(&self) {
         if let Some(outbox) = self.outbox() {
-            outbox.read_state.read_ended.store(true, Ordering::Release);
+            outbox.reading.end();
             // Wakes the task that reads.
-            let _already_gone = SockRef::from(outbox.stream()).shutdown(Shutdown::Read);
+            outbox.stream().end(Shutdown::Read);
         }
     }
 
@@ -84,34 +83,29 @@ impl Connection {
     }
 }
 
-impl Connected<IncomingStream<'_, Acceptor>> for Connection {
-    fn connect_info(stream: IncomingStream<'_, Acceptor>) -> Self {
-        Connection { address: *stream.remote_addr(), outbox: Arc::downgrade(&stream.io().outbox) }
-    }
-}
-
-/// Middleware. Lifts the deadline once the first request has arrived.
-pub async fn note_first_request(request: Request, next: Next) -> Response {
-    if let Some(ConnectInfo(connection)) = request.extensions().get::<ConnectInfo<Connection>>()
-        && let Some(outbox) = connection.outbox()
-    {
-        outbox.read_state.first_request_seen.store(true, Ordering::Release);
-    }
-    next.run(request).await
-}
-
 /// The stream that hyper and the WebSocket library read and write.
 #[derive(Debug)]
-pub struct Io {
+pub(crate) struct Io {
     outbox: Arc<Outbox>,
-    deadline: FirstRequestDeadline,
+    deadline: ReadDeadline,
     reader: AdaptiveReader,
-    _permit: OwnedSemaphorePermit,
 }
 
 impl Drop for Io {
     fn drop(&mut self) {
         self.outbox.release();
+    }
+}
+
+impl Io {
+    /// What to do at the end of what the peer sends. It may still wait for an answer.
+    fn poll_end(&mut self, phase: Phase, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let is_answered = phase != Phase::Answering && !self.outbox.is_writing_answer();
+        if is_answered || self.deadline.poll_half_closed(context).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        self.outbox.wake_when_answered(context);
+        Poll::Pending
     }
 }
 
@@ -121,15 +115,26 @@ impl AsyncRead for Io {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let Self { outbox, deadline, reader, .. } = &mut *self;
+        let Self { outbox, deadline, reader } = &mut *self;
+        let phase = outbox.reading.phase();
+        if outbox.reading.take_new_request() {
+            deadline.note_request();
+        }
+        if phase == Phase::Upgraded && outbox.holds_up_reading(context) {
+            return Poll::Pending;
+        }
         loop {
             match outbox.stream().poll_read_ready(context) {
-                Poll::Ready(ready) => ready.and_then(|()| outbox.read_state.check_open())?,
-                Poll::Pending => return deadline.poll_expired(&outbox.read_state, context),
+                Poll::Ready(ready) => ready.and_then(|()| outbox.reading.check_open())?,
+                Poll::Pending => return deadline.poll_silence(phase, context),
             }
             match reader.read(outbox.stream(), buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                outcome => return Poll::Ready(outcome),
+                Ok(0) => return self.poll_end(phase, context),
+                outcome => {
+                    deadline.note_read(phase);
+                    return Poll::Ready(outcome.map(|_| ()));
+                }
             }
         }
     }
@@ -137,7 +142,7 @@ impl AsyncRead for Io {
 
 impl AsyncWrite for Io {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.outbox.poll_write(context, |stream| stream.try_write(bytes))
+        self.outbox.poll_write(context, bytes.len(), |stream| stream.try_write(bytes))
     }
 
     fn poll_write_vectored(
@@ -145,7 +150,8 @@ impl AsyncWrite for Io {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.outbox.poll_write(context, |stream| stream.try_write_vectored(slices))
+        let offered = slices.iter().map(|slice| slice.len()).sum();
+        self.outbox.poll_write(context, offered, |stream| stream.try_write_vectored(slices))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -157,6 +163,7 @@ impl AsyncWrite for Io {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.outbox.shutdown_write())
+        self.outbox.shutdown_write();
+        Poll::Ready(Ok(()))
     }
 }
