@@ -54,7 +54,7 @@ async fn no_number_and_no_position_that_was_seen_is_given_again() {
             // The very first after the server answers is accepted, by whatever gateway.
             let store = if step % 2 == 0 { &publishing } else { &watching };
             let begun = Instant::now();
-            let accepted = store.append(append(None)).await.pop().unwrap().unwrap();
+            let accepted = store.append(append(None), None).await.pop().unwrap().unwrap();
             assert!(begun.elapsed() < Duration::from_secs(1), "round {round}: {:?}", begun.elapsed());
             // Whoever watches is back once its room is confirmed.
             let (seq, at) = next(&mut feed).await;
@@ -87,13 +87,13 @@ async fn no_number_and_no_position_that_was_seen_is_given_again() {
 async fn replicas_that_must_have_an_event_are_waited_for() {
     let (server, tasks) = (RedisServer::start().await, Tasks::new());
     let (store, _feed) = open(&server, 1, "node", &tasks).await;
-    let refused = store.append(append(Some("k"))).await.pop().unwrap().unwrap_err();
+    let refused = store.append(append(Some("k")), None).await.pop().unwrap().unwrap_err();
     assert!(refused.to_string().contains("redis.wait_replicas"), "{refused}");
     let (host, port) = ("127.0.0.1", server.port().to_string());
     let replica = RedisServer::with(&["--replicaof", host, &port, "--repl-diskless-sync-delay", "0"]).await;
     let mut connection = replica.connection().await;
     // The same key: the event that is there already is answered for once the replica has it.
-    while store.append(append(Some("k"))).await[0].is_err() {}
+    while store.append(append(Some("k")), None).await[0].is_err() {}
     let copies: i64 = redis::cmd("LLEN").arg("job-history:a").query_async(&mut connection).await.unwrap();
     assert_eq!(copies, 1);
     assert!(tasks.stop(Duration::from_secs(10)).await);
