@@ -578,8 +578,7 @@ fn check_order(log: &[Seen]) {
                 assert!(!rooms.is_empty(), "{seen:?} outside of any room in {log:?}");
                 let before = last.insert(job, *seq);
                 // Two rooms that were both asked for again bring what they share twice.
-                // So does one that was left and joined again while another was behind.
-                let asked = |seen: &Seen| matches!(seen, Seen::From(_, _, true, _) | Seen::Left(_));
+                let asked = |seen: &Seen| matches!(seen, Seen::From(_, _, true, _));
                 several |= rooms.len() > 1;
                 let repeats = several && log.iter().any(asked);
                 // A room that was joined later may be ahead of another one; its snapshot has told of what that one brings
