@@ -202,7 +202,8 @@ impl SessionState {
             !is_whole || self.cursor(room).is_some_and(|cursor| cursor.position < edge)
         };
         let others = event.rooms().filter(|room| bringing.iter().all(|(other, _)| *other != room));
-        !self.passed.is_next(event) && others.filter(|room| self.is_in(room)).any(|room| has_to_wait_for(&room))
+        !self.passed.is_next(event)
+            && others.filter(|room| self.is_in(room)).any(|room| has_to_wait_for(&room))
     }
 
     /// Notes that a room has brought everything up to a place. While the room is not whole the session keeps its turn.
