@@ -348,4 +348,47 @@ describe('Redis', () => {
       [],
     );
   });
+
+  it('may pause for longer than any call waits: watchers of a busy job miss nothing', async (t) => {
+    const server = await startRedis();
+    const dependent = await startGateway({
+      store: { redisUrl: server.url },
+      env: { JOBCAST_HISTORY__MAX_EVENTS: '10000' },
+    });
+    t.after(async () => {
+      await dependent.kill();
+      await server.stop();
+    });
+    const its = httpClient(dependent.url);
+    const jobId = uniqueId('pause');
+    const watcher = await connect(t, dependent);
+    await watcher.subscribe({ jobId });
+    let stopped = false;
+    /** Publishes one event until it is accepted. */
+    const publish = async (key) => {
+      for (;;) {
+        const answer = await its.post(`/api/jobs/${jobId}/progress`, { progress: 1 }, { 'idempotency-key': key });
+        if (answer.status === 200) return answer.json.seq;
+        assertProblem(answer, 503, { code: 'unavailable' });
+      }
+    };
+    const publishing = [1, 2, 3, 4].map(async (publisher) => {
+      const accepted = [];
+      while (!stopped) accepted.push(await publish(`${publisher}-${accepted.length}`));
+      return accepted;
+    });
+    await watcher.log.find(({ name }) => name === 'job:progress', 'a first event');
+    // It pauses everybody, this connection included: the next command is answered once it is over.
+    await server.client.call('CLIENT', 'PAUSE', '8000', 'ALL');
+    await server.client.ping();
+    const next = await publish('after');
+    stopped = true;
+    const accepted = [next, ...(await Promise.all(publishing)).flat()].sort((one, other) => one - other);
+    await watcher.through({ jobId, seq: accepted.at(-1) });
+    assert.deepEqual(sequenceNumbers(watcher.jobEvents(jobId)), accepted);
+    assert.deepEqual(
+      watcher.log.items.filter(({ name }) => name === 'job:gap'),
+      [],
+    );
+  });
 });
