@@ -366,25 +366,6 @@ impl Gateway {
         Who { key, node: self.node(), stats: self.hub(|hub| hub.session_stats(key)) }
     }
 
-    /// Does something until the store lets it succeed, for as long as the caller waits.
-    async fn retry<T, F>(&self, attempt: impl Fn() -> F) -> T
-    where
-        F: Future<Output = Result<T, StoreError>>,
-    {
-        let mut pause = catch_up::PAUSES.0;
-        loop {
-            match attempt().await {
-                Ok(done) => return done,
-                Err(error) => {
-                    self.0.metrics.store_errors.inc();
-                    tracing::debug!(%error, "the store does not answer yet");
-                }
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(catch_up::PAUSES.1);
-        }
-    }
-
     /// One step of the hub, under its lock. Whoever fell behind by it is looked after from here on; what it has offered
     /// is sent by whoever brought it ([`live`]).
     fn hub<T>(&self, step: impl FnOnce(&mut Hub) -> T) -> T {

@@ -52,7 +52,7 @@ async fn catch_up(gateway: &Gateway, key: SessionKey) -> bool {
             Need::Notices => gateway.hub(|hub| hub.flush_notices(key)),
             Need::Log { room, after, .. } => {
                 let reading = Instant::now();
-                let page = pages.recall(gateway, key, room, *after).await;
+                let Some(page) = pages.recall(gateway, key, room, *after).await else { continue };
                 // No client is to blame for a store that does not answer.
                 since += reading.elapsed();
                 gateway.hub(|hub| hub.replay(key, &need, &page))
@@ -101,26 +101,51 @@ impl Default for Pages {
 }
 
 impl Pages {
-    /// The log of a room after a place, once not too much is being read; waits for the store for as long as the caller
-    /// does.
-    pub async fn read(&mut self, gateway: &Gateway, room: &Room, after: Position) -> LogPage {
-        let limit = self.limit.min(ENTRIES_READ_AT_ONCE);
-        let read = || async {
-            // Closed never: the semaphore lives as long as the gateway.
-            let _places = gateway.0.log_reads.acquire_many(limit).await;
-            gateway.0.store.log(room, after, limit as usize).await
-        };
-        let page = gateway.retry(read).await;
-        self.adapt(&page.entries);
-        page
+    /// The log of a room after a place, once not too much is being read and the store answers. `None` once nobody awaits
+    /// it any more.
+    pub async fn read(
+        &mut self,
+        gateway: &Gateway,
+        room: &Room,
+        after: Position,
+        is_awaited: impl Fn() -> bool,
+    ) -> Option<LogPage> {
+        let (limit, mut pause) = (self.limit.min(ENTRIES_READ_AT_ONCE), PAUSES.0);
+        loop {
+            // It is never closed: it lives as long as the gateway.
+            let places = gateway.0.log_reads.acquire_many(limit).await;
+            if !is_awaited() {
+                return None;
+            }
+            match gateway.0.store.log(room, after, limit as usize).await {
+                Ok(page) => {
+                    self.adapt(&page.entries);
+                    return Some(page);
+                }
+                Err(error) => {
+                    gateway.0.metrics.store_errors.inc();
+                    tracing::debug!(%error, "the store does not answer yet");
+                }
+            }
+            drop(places);
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSES.1);
+        }
     }
 
-    /// The same for a session that missed it live, of which most is still in memory.
-    async fn recall(&mut self, gateway: &Gateway, key: SessionKey, room: &Room, after: Position) -> LogPage {
+    /// The same for a session that missed it live, of which most is still in memory. `None` once it is not in the room any
+    /// more.
+    async fn recall(
+        &mut self,
+        gateway: &Gateway,
+        key: SessionKey,
+        room: &Room,
+        after: Position,
+    ) -> Option<LogPage> {
         let entries = gateway.hub(|hub| hub.remembered(key, room, after, PAGE.1 as usize));
         match entries.last().map(|entry| entry.position) {
-            Some(end) => LogPage { entries, is_last: false, end },
-            None => self.read(gateway, room, after).await,
+            Some(end) => Some(LogPage { entries, is_last: false, end }),
+            None => self.read(gateway, room, after, || gateway.hub(|hub| hub.is_in(key, room))).await,
         }
     }
 

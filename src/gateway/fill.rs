@@ -32,12 +32,13 @@ pub fn start(gateway: &Gateway) {
 async fn fill(gateway: &Gateway, due: Fill) {
     let (mut pages, mut next) = (Pages::default(), Some(due));
     while let Some(mut fill) = next {
-        let mut page = pages.read(gateway, &fill.room, fill.after).await;
+        let is_due = || gateway.hub(|hub| hub.is_due(&fill));
+        let Some(mut page) = pages.read(gateway, &fill.room, fill.after, is_due).await else { return };
         let is_entry = matches!(fill.room, Room::Job(_)) || fill.after.number() > 0;
         if is_entry && page.end < fill.after {
             // The log has lost its tail, or began anew: what is younger than all that was delivered tells.
-            fill.after = Position::START;
-            page = pages.read(gateway, &fill.room, fill.after).await;
+            let Some(whole) = pages.read(gateway, &fill.room, Position::START, is_due).await else { return };
+            (fill.after, page) = (Position::START, whole);
         }
         next = gateway.hub(|hub| hub.fill(&fill, &page));
         live::flush(gateway).await;

@@ -8,10 +8,12 @@
 //! - `delivery`: what becomes of an event that the feed brings.
 //! - `continuity`: what the feed left out, and that it is made good.
 //! - `session`: one session: its rooms, and a cursor for each room that it is not at the live edge of.
+//! - `passed`: what a session in several rooms has had already.
 
 mod continuity;
 mod delivery;
 mod membership;
+mod passed;
 mod recent;
 mod session;
 mod stats;

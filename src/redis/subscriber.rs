@@ -19,7 +19,10 @@ use redis::{
     AsyncConnectionConfig, ErrorKind, FromRedisValue, PushInfo, PushKind, RedisError, Value,
     aio::MultiplexedConnection,
 };
-use tokio::sync::Notify;
+use tokio::{
+    sync::Notify,
+    time::{Instant, interval_at},
+};
 
 use super::{
     client::Client,
@@ -164,17 +167,26 @@ impl Subscriber {
                     Ok::<(), Error>(())
                 });
             match server.client().get_multiplexed_async_connection_with_config(&config).await {
-                Ok(connection) => return Some(Connection { connection, pushes }),
-                Err(error) => {
-                    self.subscriptions.end(pushes.connection);
-                    tracing::debug!(%error, server = server.address(), "cannot connect for subscriptions");
-                    self.client.topology().doubt();
+                Ok(connection) => {
+                    let connection = Connection { connection, pushes: pushes.clone() };
+                    // A server that is still loading its data confirms channels, and then answers nothing else.
+                    match connection.ping().await {
+                        Ok(()) => return Some(connection),
+                        Err(error) => self.note_unreachable(server, &pushes, &error),
+                    }
                 }
+                Err(error) => self.note_unreachable(server, &pushes, &error),
             }
             tokio::time::sleep(jittered(pause)).await;
             pause = (pause * 2).min(PAUSES.1);
         }
         None
+    }
+
+    fn note_unreachable<L: Listener>(&self, server: &Server, pushes: &Pushes<L>, error: &RedisError) {
+        self.subscriptions.end(pushes.connection);
+        tracing::debug!(%error, server = server.address(), "cannot connect for subscriptions");
+        self.client.topology().doubt();
     }
 
     /// Follows what is wanted until the connection breaks or has lost a slot, and says why it ended.
@@ -187,7 +199,7 @@ impl Subscriber {
 
     async fn follow<L: Listener>(&self, connection: &Connection<L>, server: &Arc<Server>) -> String {
         let (mut changes, mut slots) = (self.subscriptions.changes(), self.client.topology().changes());
-        let mut ping = tokio::time::interval(PING_INTERVAL);
+        let mut ping = interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
         loop {
             changes.mark_unchanged();
             let here = slots.borrow_and_update().clone();
@@ -249,6 +261,10 @@ impl<L: Listener> Connection<L> {
         for channel in self.pushes.subscriptions.forget_idle(Some(self.pushes.connection)) {
             self.command("SUNSUBSCRIBE", &channel).await?;
         }
+        self.ping().await
+    }
+
+    async fn ping(&self) -> Result<(), RedisError> {
         redis::cmd("PING").query_async::<()>(&mut self.connection.clone()).await
     }
 

@@ -15,6 +15,7 @@ import {
   updatesOf,
 } from './support/clients.mjs';
 import { startGateway } from './support/gateway.mjs';
+import { metricsOf } from './support/metrics.mjs';
 import { startRedis } from './support/redis.mjs';
 
 const DAY_SECONDS = 24 * 60 * 60;
@@ -347,5 +348,74 @@ describe('Redis', () => {
       watcher.log.items.filter(({ name }) => name === 'job:gap'),
       [],
     );
+  });
+
+  it('may pause for longer than any call waits: watchers of a busy job miss nothing', async (t) => {
+    const server = await startRedis();
+    const dependent = await startGateway({
+      store: { redisUrl: server.url },
+      env: { JOBCAST_HISTORY__MAX_EVENTS: '10000' },
+    });
+    t.after(async () => {
+      await dependent.kill();
+      await server.stop();
+    });
+    const its = httpClient(dependent.url);
+    const jobId = uniqueId('pause');
+    const watcher = await connect(t, dependent);
+    await watcher.subscribe({ jobId });
+    let stopped = false;
+    /** Publishes one event until it is accepted. */
+    const publish = async (key) => {
+      for (;;) {
+        const answer = await its.post(`/api/jobs/${jobId}/progress`, { progress: 1 }, { 'idempotency-key': key });
+        if (answer.status === 200) return answer.json.seq;
+        assertProblem(answer, 503, { code: 'unavailable' });
+      }
+    };
+    const publishing = [1, 2, 3, 4].map(async (publisher) => {
+      const accepted = [];
+      while (!stopped) accepted.push(await publish(`${publisher}-${accepted.length}`));
+      return accepted;
+    });
+    await watcher.log.find(({ name }) => name === 'job:progress', 'a first event');
+    // It pauses everybody, this connection included: the next command is answered once it is over.
+    await server.client.call('CLIENT', 'PAUSE', '8000', 'ALL');
+    await server.client.ping();
+    const next = await publish('after');
+    stopped = true;
+    const accepted = [next, ...(await Promise.all(publishing)).flat()].sort((one, other) => one - other);
+    await watcher.through({ jobId, seq: accepted.at(-1) });
+    assert.deepEqual(sequenceNumbers(watcher.jobEvents(jobId)), accepted);
+    assert.deepEqual(
+      watcher.log.items.filter(({ name }) => name === 'job:gap'),
+      [],
+    );
+  });
+
+  it('may take its time to load its data: that is one interruption', async (t) => {
+    const slowly = ['--key-load-delay', '2000', '--loading-process-events-interval-bytes', '1024'];
+    const server = await startRedis({ args: slowly });
+    const dependent = await startGateway({ store: { redisUrl: server.url } });
+    t.after(async () => {
+      await dependent.kill();
+      await server.stop();
+    });
+    const its = httpClient(dependent.url);
+    const watcher = await connect(t, dependent);
+    const jobs = Array.from({ length: 20 }, () => uniqueId('loading'));
+    for (const jobId of jobs) await watcher.subscribe({ jobId });
+    const filling = server.client.pipeline();
+    for (let number = 0; number < 1500; number += 1) filling.set(`other:${number}`, 'x'.repeat(100));
+    await filling.exec();
+    await server.client.save();
+
+    await server.kill();
+    await server.restart();
+    await eventually(async () => (await its.get('/readyz')).status === 200, 'the gateway to be ready', 30_000);
+    for (const jobId of jobs) await watcher.through(await its.update(jobId));
+    const { jobcast_feed_interruptions_total: interruptions } = await metricsOf(dependent);
+    // One connection brings all channels, and the server is loading for three seconds.
+    assert.ok(interruptions <= 2, `${interruptions} interruptions`);
   });
 });

@@ -126,11 +126,16 @@ impl Hub {
         std::mem::take(&mut self.fills_due)
     }
 
+    /// Whether a part that has to be read is still needed: the feed may have been interrupted anew, or nobody be there.
+    pub fn is_due(&self, fill: &Fill) -> bool {
+        let now = self.rooms.get(&fill.room).map(|state| state.continuity);
+        matches!(now, Some(Continuity::Filling { restoration, .. }) if restoration == fill.restoration)
+    }
+
     /// Takes what was read of a room's log because the feed left some out. Answers what has to be read next; `None`
     /// once the feed is whole again there, or has been interrupted anew.
     pub fn fill(&mut self, fill: &Fill, page: &LogPage) -> Option<Fill> {
-        let now = self.rooms.get(&fill.room).map(|state| state.continuity);
-        if !matches!(now, Some(Continuity::Filling { restoration, .. }) if restoration == fill.restoration) {
+        if !self.is_due(fill) {
             return None;
         }
         self.take_entries(&fill.room, &page.entries);

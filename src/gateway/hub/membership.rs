@@ -101,7 +101,7 @@ impl Hub {
             let had = if newly { start.after } else { session.cursor(room).map_or(edge, |at| at.position) };
             let position = start.after.min(had);
             session.remove_cursor(room);
-            session.forget_passed(room);
+            session.passed.end_runs(room);
             if position != edge || !is_whole {
                 let asked = if start.asked { start.end } else { Position::START };
                 session.cursors.push_back((room.clone(), Cursor { position, asked }));

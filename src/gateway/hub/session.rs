@@ -1,27 +1,20 @@
 //! What the hub keeps of one session. For each of its rooms it is at the live edge (no cursor), behind it (it reads the
 //! room's log from its cursor) or ahead of it (its snapshot knew more than the feed has brought yet).
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
 
+use super::passed::Passed;
 use crate::{
-    event::{Gap, JobEvent, Seq},
+    event::{Gap, JobEvent},
     gateway::{
         live_edge::LiveEdge,
         outlet::{Delivery, Offer, Outlet},
     },
-    id::JobId,
     notice::Notice,
     position::{Position, Positions, RoomSet},
     room::Room,
     store::{Arrival, Content, LogEntry},
 };
-
-/// How many jobs a session in several rooms remembers deliveries of.
-const JOBS_REMEMBERED: usize = 4096;
 
 /// Where a session stands in the log of a room that it does not follow at the live edge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,9 +62,8 @@ pub struct SessionState {
     /// The rooms that it is not at the live edge of. It catches up in this order: what fell behind first had every event
     /// that those behind it lack as well.
     pub cursors: VecDeque<(Room, Cursor)>,
-    /// For a session in several rooms of a job: the first and the last number that each of them has passed. In between a
-    /// room has passed all that its log has of the job.
-    passed: HashMap<JobId, Vec<(Room, Seq, Seq)>>,
+    /// What its rooms have brought, while it is in several of a job.
+    pub passed: Passed,
     pub notices: VecDeque<Notice>,
     /// Whether it has taken something since the last flush.
     pub unflushed: bool,
@@ -88,7 +80,7 @@ impl SessionState {
             rooms: Vec::new(),
             joining: 0,
             cursors: VecDeque::new(),
-            passed: HashMap::new(),
+            passed: Passed::default(),
             notices: VecDeque::new(),
             unflushed: false,
             closing: false,
@@ -210,14 +202,8 @@ impl SessionState {
             !is_whole || self.cursor(room).is_some_and(|cursor| cursor.position < edge)
         };
         let others = event.rooms().filter(|room| bringing.iter().all(|(other, _)| *other != room));
-        !self.follows(event) && others.filter(|room| self.is_in(room)).any(|room| has_to_wait_for(&room))
-    }
-
-    /// Whether the session has had the event right before this one of its job, so that nothing comes before it any more.
-    fn follows(&self, event: &JobEvent) -> bool {
-        let Some(before) = event.seq().checked_sub(1) else { return false };
-        let passed = self.passed.get(event.job()).into_iter().flatten();
-        passed.into_iter().any(|(_, _, last)| *last == before)
+        !self.passed.is_next(event)
+            && others.filter(|room| self.is_in(room)).any(|room| has_to_wait_for(&room))
     }
 
     /// Notes that a room has brought everything up to a place. While the room is not whole the session keeps its turn.
@@ -232,7 +218,7 @@ impl SessionState {
     /// Takes an arrival, unless it was brought before. Says whether there was place for it.
     fn take_one(&mut self, arrival: &Arrival, rooms: RoomSet) -> bool {
         let delivery = Delivery::Event(&arrival.event, &arrival.positions, rooms);
-        self.has_had(&arrival.event) || self.offer(delivery) != Offer::Full
+        self.passed.has(&arrival.event) || self.offer(delivery) != Offer::Full
     }
 
     /// Offers what is lost in a room, after a place in its log. Answers whether the session fell behind by it.
@@ -253,46 +239,17 @@ impl SessionState {
         self.cursors.push_back((room.clone(), Cursor { position, asked: Position::START }));
     }
 
-    /// Whether an event was brought before, by another room.
-    fn has_had(&self, event: &JobEvent) -> bool {
-        let Some(passed) = self.passed.get(event.job()) else { return false };
-        // A range says nothing of an event that its room does not have: the job's owner was not known then.
-        let has = |room: &Room| {
-            let range = passed.iter().find(|(other, ..)| other == room);
-            range.is_some_and(|(_, first, last)| (*first..=*last).contains(&event.seq()))
-        };
-        event.rooms().any(|room| has(&room))
-    }
-
-    /// Notes that a room has passed events that follow on each other in its log.
+    /// Notes that a room has brought events that follow on each other in its log.
     fn note_passed<'a>(&mut self, room: &Room, events: impl IntoIterator<Item = &'a JobEvent>) {
         if self.rooms.len() + self.joining < 2 {
             return;
         }
         for event in events {
-            let bringing = event.rooms().filter(|room| self.is_in(room)).count();
-            if bringing + self.joining < 2 {
-                continue;
-            }
-            if self.passed.len() >= JOBS_REMEMBERED && !self.passed.contains_key(event.job()) {
-                // The copies of older events have come long since.
-                self.passed.clear();
-            }
-            let (seq, passed) = (event.seq(), self.passed.entry(event.job().clone()).or_default());
-            match passed.iter_mut().find(|(other, ..)| other == room) {
-                Some((_, _, last)) if *last < seq => *last = seq,
-                Some(_) => {}
-                None => passed.push((room.clone(), seq, seq)),
+            let rooms = event.rooms().filter(|room| self.is_in(room)).count();
+            if rooms + self.joining >= 2 {
+                self.passed.note(room, event);
             }
         }
-    }
-
-    /// Forgets what a room has passed, where it does not go on from there.
-    pub fn forget_passed(&mut self, room: &Room) {
-        self.passed.retain(|_, passed| {
-            passed.retain(|(other, ..)| other != room);
-            !passed.is_empty()
-        });
     }
 
     /// Hands over entries of a room's log that follow on its cursor there, until it has no place. The room's log had
@@ -327,7 +284,7 @@ impl SessionState {
     /// place for all of these.
     fn hand_run(&mut self, room: &Room, cursor: Cursor, entries: &[LogEntry]) -> (usize, bool) {
         let is_copy = |state: &Self, entry: &LogEntry, event: &JobEvent| {
-            entry.position > cursor.asked && state.has_had(event)
+            entry.position > cursor.asked && state.passed.has(event)
         };
         match &entries[0].content {
             Content::Lost(gap) => {
