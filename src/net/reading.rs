@@ -121,7 +121,7 @@ impl ReadState {
 pub struct Patience {
     /// From the first byte of a request's head to its last. The first head begins with the connection.
     pub head: Duration,
-    /// Between requests.
+    /// Between requests, and up to twice that after an answer that took its time.
     pub idle: Duration,
 }
 
@@ -166,9 +166,13 @@ impl ReadDeadline {
             }
             // An upgraded connection keeps no timer.
             Phase::Upgraded => self.sleep = None,
-            Phase::Answering | Phase::Streaming => {}
+            // Nobody reads again when the answer is over, so the timer has to find out. It begins anew until then.
+            Phase::Answering | Phase::Streaming => {
+                self.since = None;
+                let _never_now = self.poll_since(self.patience.idle, context);
+                self.since = None;
+            }
         }
-        self.since = None;
         Poll::Pending
     }
 
@@ -215,6 +219,14 @@ mod tests {
         let mut first = ReadDeadline::new(PATIENCE);
         first.note_read(Phase::Waiting);
         assert_eq!(silent_for(&mut first, Phase::Waiting).await, 20, "bytes do not prolong the first head");
+        let mut answered = ReadDeadline::new(PATIENCE);
+        answered.note_request();
+        let (start, mut polls) = (Instant::now(), 0);
+        let silence = poll_fn(|context| {
+            polls += 1;
+            answered.poll_silence(if polls == 1 { Phase::Answering } else { Phase::Waiting }, context)
+        });
+        assert!(silence.await.is_err() && start.elapsed() == PATIENCE.idle * 2, "nobody else polls");
         let mut later = ReadDeadline::new(PATIENCE);
         later.note_request();
         assert_eq!(silent_for(&mut later, Phase::Answering).await, u64::MAX);
