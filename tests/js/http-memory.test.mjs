@@ -104,6 +104,16 @@ describeEachStore(
       for (const [index, number] of numbers.slice(1).entries()) assert.ok(number > numbers[index]);
     });
 
+    it('count for streams too, until they are read or end', async (t) => {
+      const gateway = await context.another(t, { env });
+      const [socket] = askWithoutReading(t, gateway, '/api/jobs/streamed/events?since=0', 1);
+      await eventually(async () => (await gateway.api.roomSize('job:streamed')) === 1, 'a stream that has begun');
+      const waits = async () => (await held(gateway, 'outbox')) > 0;
+      while (!(await waits())) await gateway.api.publishAll(updatesOf('streamed', 10, { data: 'x'.repeat(LARGE) }));
+      socket.destroy();
+      await eventually(async () => !(await waits()), 'nothing to wait');
+    });
+
     it('hold no more than they may for those who do not read them', async (t) => {
       const gateway = await context.another(t, { env });
       const { api } = gateway;
