@@ -14,6 +14,7 @@ mod origin;
 mod pages;
 mod problem;
 mod publish;
+mod sse;
 
 use std::sync::Arc;
 

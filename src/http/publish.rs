@@ -51,7 +51,7 @@ macro_rules! publisher {
                 (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
                 (status = 415, description = "The body is not JSON", body = Problem, content_type = "application/problem+json"),
                 (status = 422, description = "An invalid event", body = Problem, content_type = "application/problem+json"),
-                (status = 503, description = "The store is down; the outcome is unknown", body = Problem, content_type = "application/problem+json"),
+                (status = 503, description = "The store is down, and the outcome is unknown; or too much waits in memory (limit_reached)", body = Problem, content_type = "application/problem+json"),
             )
         )]
         pub async fn $name(
@@ -114,7 +114,7 @@ publisher!(
         (status = 413, description = "The body is too large, or has more than 1,000 events", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "The body is neither JSON nor NDJSON", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "The body is no array", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The store is down; the outcome is unknown", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The store is down, and the outcome is unknown; or too much waits in memory (limit_reached)", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn batch(State(state): State<Arc<HttpState>>, body: BatchBody) -> Result<Json<Results>, ApiError> {

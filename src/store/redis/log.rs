@@ -18,8 +18,9 @@ use crate::{
 /// The largest number that every program reads as it is. A larger one was written by another program.
 const LARGEST: Seq = (1 << 53) - 2;
 
-/// How many jobs' newest entries are read at first, where they may be large.
-const FIRST_READ: usize = 64;
+/// How many jobs' newest entries are read at first, where they may be large, and how many times as many then at the most.
+const FIRST_READ: usize = 4;
+const GROWTH: usize = 16;
 
 /// How many entries of a log are counted at a time.
 const COUNTED: usize = 1000;
@@ -174,7 +175,7 @@ impl Redis {
                 (held, largest, read) = (held + size, largest.max(size), read + 1);
                 entries.extend(newest);
             }
-            fitting = (bytes.saturating_sub(held) / largest.max(1)).min(PIPELINE);
+            fitting = (bytes.saturating_sub(held) / largest.max(1)).min(asked.len() * GROWTH).min(PIPELINE);
         }
         Ok((entries, read))
     }
