@@ -11,11 +11,11 @@ const POLLING = '/socket.io/?EIO=4&transport=polling';
 
 /**
  * A WebSocket to the gateway that answers pings: `{socket, frame, closed, cut, enter, ask}`. `sid` continues
- * a polling session.
+ * a polling session. `from` is the local address.
  */
-export async function openSocket(gateway, { sid, headers } = {}) {
+export async function openSocket(gateway, { sid, headers, from } = {}) {
   const address = `${gateway.url.replace('http', 'ws')}/socket.io/?EIO=4&transport=websocket`;
-  const socket = new WebSocket(sid ? `${address}&sid=${sid}` : address, { headers, perMessageDeflate: false });
+  const socket = new WebSocket(sid ? `${address}&sid=${sid}` : address, { headers, localAddress: from, perMessageDeflate: false });
   const waiting = new Set();
   const unclaimed = [];
   let raw;
