@@ -176,6 +176,22 @@ impl Entry {
         }
     }
 
+    /// The bytes of its JSON.
+    pub fn size(&self) -> usize {
+        match self {
+            Entry::Event(event) => event.json().get().len(),
+            Entry::Foreign(json) => json.get().len(),
+        }
+    }
+
+    /// The event's number, unless foreign.
+    pub fn seq(&self) -> Option<Seq> {
+        match self {
+            Entry::Event(event) => Some(event.seq()),
+            Entry::Foreign(_) => None,
+        }
+    }
+
     /// The event, unless foreign.
     pub fn event(self) -> Option<JobEvent> {
         match self {

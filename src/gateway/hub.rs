@@ -25,7 +25,7 @@ use self::{continuity::Continuity, recent::Recent, session::SessionState};
 pub use self::{
     continuity::Fill,
     membership::Start,
-    session::{Need, Progress},
+    session::Need,
     stats::SessionStats,
 };
 use super::live_edge::LiveEdge;
@@ -49,6 +49,8 @@ pub struct Hub {
     fills_due: Vec<Fill>,
     /// How many interruptions have been made good, or are about to be.
     restorations: u64,
+    /// How many notices waited for the session that has the most, when that was last looked at.
+    most_notices: usize,
     /// Sessions that have taken something since they were flushed.
     unflushed: Vec<SessionKey>,
 }

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     budget::{OverBudget, Purpose, Reservation},
     error::{ApiError, ErrorCode},
-    gateway::{CloseReason, Gateway, Offer, Outlet, Peer, Session},
+    gateway::{CloseReason, Gateway, Latest, Offer, Outlet, Peer, Session},
     room::Room,
 };
 
@@ -290,22 +290,29 @@ impl MessageContext<'_> {
     async fn serve(&self, request: Request) -> Result<(), ApiError> {
         match request {
             Request::Subscribe(subscription) => {
-                let joined = self.watcher.session.join(&subscription).await?;
+                let mut joined = self.watcher.session.join(&subscription).await?;
                 if self.watcher.outlet.joins_rooms() {
                     self.socket.join(joined.room.to_string());
                 }
                 // The acknowledgement comes first, then the replay, then live events.
-                if self.answer(&Subscribed::new(&joined)).await {
+                let answer = self.answer(&Subscribed::new(&joined));
+                let _held = match joined.take_latest() {
+                    Latest::Jobs(jobs) => Some(jobs.into_held()),
+                    Latest::Job(_) => None,
+                };
+                if self.send_answer(answer).await {
                     joined.start();
                 }
             }
             Request::Unsubscribe(room) => {
                 self.leave(&room).await?;
-                self.answer(&Unsubscribed::new(&room)).await;
+                self.send_answer(self.answer(&Unsubscribed::new(&room))).await;
             }
             Request::History { job, limit, since } => {
-                let events = self.gateway.job_history(&job, limit, since).await?;
-                self.answer(&History::new(job, events)).await;
+                let events = self.gateway.history_answer(&job, limit, since).await?;
+                let answer = self.answer(&History::new(&job, &events));
+                let _held = events.into_held();
+                self.send_answer(answer).await;
             }
         }
         Ok(())
@@ -318,13 +325,16 @@ impl MessageContext<'_> {
         Ok(self.watcher.session.leave(room).await?)
     }
 
-    /// Sends an acknowledgement, if the client awaits one. Returns as [`MessageContext::send`].
-    async fn answer(&self, answer: &impl Serialize) -> bool {
-        if self.message.ack.is_none() {
-            return true;
-        }
-        match to_raw_value(answer) {
-            Ok(json) => match self.message.answer(&json) {
+    /// The JSON of an acknowledgement, if the client awaits one.
+    fn answer(&self, answer: &impl Serialize) -> Result<Option<Box<RawValue>>, serde_json::Error> {
+        self.message.ack.map(|_| to_raw_value(answer)).transpose()
+    }
+
+    /// Sends an acknowledgement. Returns as [`MessageContext::send`].
+    async fn send_answer(&self, answer: Result<Option<Box<RawValue>>, serde_json::Error>) -> bool {
+        match answer {
+            Ok(None) => true,
+            Ok(Some(json)) => match self.message.answer(&json) {
                 Some(packet) => self.send(&packet).await,
                 None => true,
             },
@@ -342,7 +352,9 @@ impl MessageContext<'_> {
         let (mut waiting, mut pause) = (outlet.waiting(), Duration::from_millis(5));
         let mut deadline = Instant::now() + ACK_TIMEOUT;
         loop {
-            match outlet.take(packet) {
+            // A packet that is refused would be written in vain.
+            let offer = if outlet.is_full() { Offer::Full } else { outlet.take(packet) };
+            match offer {
                 Offer::Full => tokio::time::sleep(pause).await,
                 other => {
                     outlet.flush();

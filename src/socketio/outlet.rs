@@ -216,7 +216,8 @@ impl Outlet for SocketOutlet {
             Delivery::Gap(gap, room, position) => self.take_gap(gap, room, position),
             Delivery::Notice(notice) => {
                 let (name, argument) = (notice.name.as_str(), &*notice.data);
-                self.take(&Packet::Event { name, argument, positions: None })
+                let packet = Packet::Event { name, argument, positions: None };
+                self.take_framed(&packet, || self.shared.frames.of_notice(notice))
             }
         }
     }

@@ -244,12 +244,23 @@ describe('answers', () => {
   }
 
   it('are refused where the gateway holds too much', async (t) => {
-    const { gateway, api } = await start(t, { JOBCAST_LIMITS__MEMORY: '700KiB' });
+    const { gateway, api } = await start(t, { JOBCAST_LIMITS__MEMORY: '16MiB' });
     for (let number = 0; number < 15; number += 1) await api.update('one', { status: 's', data: DATA });
+    for (let greedy = 0; greedy < 12; greedy += 1) {
+      const client = await pollingWatcher(gateway, 'one');
+      for (const id of [10, 11]) await client.post(`42/jobs,${id}["history:jobs",{"jobId":"one"}]`);
+    }
     const watcher = await connect(t, gateway);
-    assertRefused(await watcher.ask('history:jobs', { jobId: 'one' }), 'limit_reached');
+    await eventually(async () => {
+      const answer = await watcher.ask('history:jobs', { jobId: 'one' });
+      if (!answer.success) assertRefused(answer, 'limit_reached');
+      return !answer.success;
+    }, 'a refusal');
     assertRefused(await watcher.ask('subscribe:jobs', {}), 'limit_reached');
     await watcher.subscribe({ jobId: 'one' });
+    const metrics = await metricsOf(gateway);
+    const held = Object.keys(metrics).filter((name) => name.startsWith('jobcast_memory_held_bytes'));
+    assert.ok(held.reduce((sum, name) => sum + metrics[name], 0) <= 18 * 1024 * 1024);
   });
 });
 
@@ -358,6 +369,25 @@ describe('broadcasts', () => {
       await log.until((items) => items.filter(({ name }) => name === 'news').length === 1000, 'all of them', 60_000);
     }
     assert.equal(await closedFor(gateway, 'too_many_notices'), 0);
+  });
+
+  it('wait for a client that does not read for a while', async (t) => {
+    const { gateway, api } = await start(t, { JOBCAST_LIMITS__OUTBOX_BYTES: '256KiB' });
+    const [slow, quick] = [await connect(t, gateway), await connect(t, gateway)];
+    const stream = slow.socket.io.engine.transport.ws._socket;
+    stream.pause();
+    const data = 'x'.repeat(100_000);
+    for (let number = 0; number < 150; number += 1) {
+      assert.equal((await api.post('/api/broadcast', { event: 'news', data: { number, data } })).status, 200);
+    }
+    const news = ({ log }) => log.items.filter(({ name }) => name === 'news').map(({ payload }) => payload.number);
+    await quick.log.until(() => news(quick).length === 150, 'all of them');
+    assert.equal((await metricsOf(gateway)).jobcast_sessions_behind, 1, 'nothing waits: this tests nothing');
+    stream.resume();
+    await slow.log.until(() => news(slow).length === 150, 'all of them, later');
+    assert.deepEqual(news(slow), news(quick));
+    const held = 'jobcast_memory_held_bytes{purpose="outbox"}';
+    await eventually(async () => (await metricsOf(gateway))[held] === 0, 'all to be given back');
   });
 });
 
