@@ -248,7 +248,11 @@ impl Outlet for SocketOutlet {
     fn waiting(&self) -> u64 {
         match (self.direct.get(), self.open.get()) {
             (Some(outbox), _) => outbox.pending_bytes(),
-            (None, Some((_, transport))) => transport.polls().map_or(0, PollingSession::pending),
+            (None, Some((socket, transport))) if socket.transport_type() == TransportType::Polling => {
+                transport.polls().map_or(0, PollingSession::pending)
+            }
+            // With the next packet it has an outbox.
+            (None, Some(_)) => 0,
             (None, None) => 0,
         }
     }
