@@ -1,11 +1,13 @@
 //! The gateway: publishers on one side, watchers on the other, the store as the only truth between them.
 
+mod answer;
 mod catch_up;
 mod fill;
 mod hub;
 mod join;
 mod live;
 mod live_edge;
+mod notices;
 mod outlet;
 mod reading;
 mod session;
@@ -21,6 +23,7 @@ use serde_json::value::RawValue;
 
 use self::hub::{Hub, SessionKey, SessionStats};
 pub use self::{
+    answer::Answer,
     join::{JobResume, Joined, Latest, Resumed, Subscription},
     outlet::{CloseReason, Delivery, Offer, Outlet},
     reading::Parts,
@@ -83,6 +86,10 @@ struct Inner {
     log_reads: tokio::sync::Semaphore,
     /// Bounds how many sessions join at once: each is through before the store's patience with it ends.
     joins: tokio::sync::Semaphore,
+    /// Bounds how many large answers are read at once.
+    answers: tokio::sync::Semaphore,
+    /// Publishers of notices wait here where sessions that read have many waiting.
+    notice_turns: tokio::sync::Semaphore,
     tasks: Tasks,
     metrics: Metrics,
 }
@@ -130,6 +137,8 @@ impl Gateway {
             connections: AtomicU64::new(0),
             log_reads: tokio::sync::Semaphore::new(catch_up::ENTRIES_READ_AT_ONCE as usize),
             joins: tokio::sync::Semaphore::new(JOINS),
+            answers: tokio::sync::Semaphore::new(answer::ANSWERS_READ_AT_ONCE),
+            notice_turns: tokio::sync::Semaphore::new(1),
             metrics: Metrics::new(&tasks, &budget),
             budget,
             tasks,
@@ -245,10 +254,11 @@ impl Gateway {
         self.publish(Draft::error(job_id(job)?, error, Owner::default()), None).await
     }
 
-    /// Sends an event of one's own to every connected client, now. Answers its time.
+    /// Sends an event of one's own to every connected client, now. Answers its time. Waits up to a second for clients of
+    /// this node that read more slowly than notices come.
     ///
     /// # Errors
-    /// A [`ApiError`] when the store does not answer.
+    /// [`ErrorCode::LimitReached`] when the node holds too much; a [`ApiError`] when the store does not answer.
     pub async fn broadcast_to_all(
         &self,
         name: NoticeName,
@@ -257,10 +267,11 @@ impl Gateway {
         self.notify(Audience::Everyone, name, data).await
     }
 
-    /// Sends an event of one's own to every client in the user's room, now. Answers its time.
+    /// Sends an event of one's own to every client in the user's room, now. Answers its time. Waits as
+    /// [`Gateway::broadcast_to_all`].
     ///
     /// # Errors
-    /// A [`ApiError`] when the store does not answer.
+    /// As [`Gateway::broadcast_to_all`].
     pub async fn emit_to_user(
         &self,
         user: UserId,
@@ -276,9 +287,8 @@ impl Gateway {
         name: NoticeName,
         data: &impl Serialize,
     ) -> Result<Timestamp, ApiError> {
-        let timestamp = Timestamp::now();
-        let notice = Notice { audience, name, data: raw("data", data)?.into(), timestamp };
-        self.asked(self.0.store.notify(&notice).await).map(|()| timestamp)
+        let data = raw("data", data)?.into();
+        self.send_notice(Notice { audience, name, data, timestamp: Timestamp::now() }).await
     }
 
     /// The connected clients of all nodes, by id, after the one named.

@@ -1,12 +1,16 @@
 //! The Socket.IO edge: the namespace `/jobs` (contract, section 2).
 
 mod admission;
+mod client_frames;
 mod drain;
+mod gate;
+mod gated_socket;
 mod inbox;
 mod outlet;
 mod packet;
+mod poll_requests;
+mod polling;
 mod request;
-mod send_backlog;
 mod upgrade;
 mod wire;
 
@@ -24,7 +28,12 @@ use tower::ServiceBuilder;
 
 pub use self::drain::Sockets;
 use self::{
-    admission::Admission, inbox::Inbox, outlet::OutletShared, packet::FrameCache, send_backlog::SendBacklogs,
+    admission::Admission,
+    inbox::Inbox,
+    outlet::OutletShared,
+    packet::FrameCache,
+    poll_requests::PollState,
+    polling::{PollingSession, PollingSessions},
     upgrade::UpgradeState,
 };
 use crate::{
@@ -82,6 +91,12 @@ const RECORD_PATIENCE: Duration = Duration::from_secs(2);
 /// The read buffer of a WebSocket, in bytes. Nearly all messages of clients are shorter.
 const READ_BUFFER: usize = 128;
 
+/// The most bytes of a packet that stands for one which was refused.
+const MAX_REFUSAL: usize = 1024;
+
+/// How many packets socketioxide itself may have to say to a client that is full.
+const OWN_PACKETS: usize = 32;
+
 /// The path of Socket.IO.
 const PATH: &str = "/socket.io";
 
@@ -96,17 +111,17 @@ pub fn mount(router: Router, gateway: &Gateway, options: SocketIoOptions) -> (Ro
         .ping_timeout(options.ping_timeout)
         .connect_timeout(options.handshake_timeout)
         .max_payload(options.max_payload as u64)
-        .ws_max_message_size(options.max_payload)
-        .ws_max_frame_size(options.max_payload)
+        // The gate has the limit itself, and may put a somewhat larger packet in the place of a client's.
+        .ws_max_message_size(options.max_payload + MAX_REFUSAL)
+        .ws_max_frame_size(options.max_payload + MAX_REFUSAL)
         .ws_read_buffer_size(READ_BUFFER)
-        .max_buffer_size(options.outbox)
+        // The outbox has the limit. There is always place for a ping, and for what an upgrade begins with.
+        .max_buffer_size(options.outbox + OWN_PACKETS)
         // Nothing here takes binary attachments.
         .with_parser(ParserConfig::common().max_incoming_binaries(0).max_incoming_binary_buf_size(0))
         .build_svc();
-    let backlogs = SendBacklogs::default();
     let (metrics, label) = (gateway.metrics(), EdgeLabel { edge: "socketio" });
     let shared = Arc::new(OutletShared {
-        backlogs: backlogs.clone(),
         limits: Limits { frames: options.outbox, bytes: options.outbox_bytes },
         deliveries: metrics.deliveries.get_or_create(&label).clone(),
         connections: metrics.connections.get_or_create(&label).clone(),
@@ -127,14 +142,15 @@ pub fn mount(router: Router, gateway: &Gateway, options: SocketIoOptions) -> (Ro
     };
     // This cannot fail: the name is fixed, and the adapter is local.
     io.ns(NAMESPACE, connected.with(admit));
-    let sockets = Sockets::new(io, backlogs.clone());
-    let upgrade_state =
-        UpgradeState { service: service.clone(), backlogs: backlogs.clone(), tasks: gateway.tasks().clone() };
+    let sockets = Sockets::new(io);
+    let admission = Admission::new(options.handshakes, gateway.tasks().clone());
+    let polls = PollState { sessions: PollingSessions::default(), gateway: gateway.clone(), options };
+    let upgrades = UpgradeState { service: service.clone(), gateway: gateway.clone(), options };
     let service = ServiceBuilder::new()
         .layer(middleware::from_fn_with_state(sockets.clone(), drain::end_polling))
-        .layer(middleware::from_fn_with_state(Admission::new(options.handshakes), admission::admit))
-        .layer(middleware::from_fn_with_state(backlogs, send_backlog::count_poll_responses))
-        .layer(middleware::from_fn_with_state(upgrade_state, upgrade::upgrade_websockets))
+        .layer(middleware::from_fn_with_state(admission, admission::admit))
+        .layer(middleware::from_fn_with_state(polls, poll_requests::judge_requests))
+        .layer(middleware::from_fn_with_state(upgrades, upgrade::upgrade_websockets))
         .service(service);
     // These layers apply to `/socket.io` only.
     let below = [PATH.to_owned(), format!("{PATH}/"), format!("{PATH}/{{*below}}")];
@@ -154,6 +170,9 @@ impl ConnectMiddleware {
     async fn admit(&self, socket: SocketRef, auth: Option<&RawValue>) -> Result<(), ApiError> {
         let peer = peer(&socket, auth)?;
         let inbox = Arc::new(Inbox::new(&self.gateway, peer, &self.options, self.shared.clone()));
+        if let Some(session) = PollingSession::of(&socket) {
+            session.set_inbox(&inbox);
+        }
         // A store that does not answer must not keep clients out.
         let _in_time = tokio::time::timeout(RECORD_PATIENCE, self.gateway.records_published()).await;
         socket.extensions.insert(inbox.clone());
@@ -166,7 +185,7 @@ impl ConnectMiddleware {
 /// The peer, as described by the first request of the connection.
 fn peer(socket: &SocketRef, auth: Option<&RawValue>) -> Result<Peer, ApiError> {
     let parts = socket.req_parts();
-    let address = send_backlog::first_connection(socket).map(|connection| connection.address().to_string());
+    let address = polling::first_connection(socket).map(|connection| connection.address().to_string());
     let user_agent = parts.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
     let client_id = auth.map_or(Ok(None), client_id)?;
     Ok(Peer {

@@ -190,6 +190,14 @@ impl Entry {
         self.json().len()
     }
 
+    /// The event's number, unless foreign.
+    pub fn seq(&self) -> Option<Seq> {
+        match self {
+            Entry::Event(event) => Some(event.seq()),
+            Entry::Foreign(_) => None,
+        }
+    }
+
     /// The event, unless foreign.
     pub fn event(self) -> Option<JobEvent> {
         match self {

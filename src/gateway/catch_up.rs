@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{
     CloseReason, Gateway,
-    hub::{CatchUpReason, Need, Progress, SessionKey},
+    hub::{CatchUpReason, Need, SessionKey},
 };
 use crate::{
     position::Position,
@@ -48,7 +48,7 @@ async fn catch_up(gateway: &Gateway, key: SessionKey) -> bool {
     let mut told = false;
     while let Some(need) = gateway.hub(|hub| hub.next_need(key)) {
         let progress = match &need {
-            _ if outlet.is_full() => Progress { full: true, asked: false },
+            _ if outlet.is_full() => gateway.hub(|hub| hub.note_full(key)),
             Need::Notices => gateway.hub(|hub| hub.flush_notices(key)),
             Need::Log { room, after, .. } => {
                 let reading = Instant::now();
@@ -60,8 +60,12 @@ async fn catch_up(gateway: &Gateway, key: SessionKey) -> bool {
         };
         outlet.flush();
         if progress.asked {
-            // A long replay may take its time, for as long as it moves.
+            // A long replay may take its time, for as long as it moves, and so may notices.
             since = Instant::now();
+        }
+        if progress.asked && need == Need::Notices {
+            // Publishers wait for it.
+            pause = PAUSES.0;
         }
         if since.elapsed() >= patience {
             return false;

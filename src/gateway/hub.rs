@@ -24,12 +24,7 @@ use indexmap::IndexSet;
 use slotmap::{SlotMap, new_key_type};
 
 use self::{continuity::Continuity, recent::Recent, session::SessionState};
-pub use self::{
-    continuity::Fill,
-    membership::Start,
-    session::{Need, Progress},
-    stats::SessionStats,
-};
+pub use self::{continuity::Fill, membership::Start, session::Need, stats::SessionStats};
 use super::live_edge::LiveEdge;
 use crate::room::Room;
 
@@ -51,6 +46,8 @@ pub struct Hub {
     fills_due: Vec<Fill>,
     /// How many interruptions have been made good, or are about to be.
     restorations: u64,
+    /// How many notices waited for the session that has the most, when that was last looked at.
+    most_notices: usize,
     /// Sessions that have taken something since they were flushed.
     unflushed: Vec<SessionKey>,
 }

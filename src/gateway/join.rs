@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Gateway, Session, fill, hub::Start};
+use super::{Answer, Gateway, Session, fill, hub::Start};
 use crate::{
     error::{ApiError, ErrorCode},
     event::Seq,
@@ -59,13 +59,20 @@ impl Subscription {
 }
 
 /// What is new in a room, as of joining it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub enum Latest {
     /// The job's newest event, if it has one.
     Job(Option<Entry>),
-    /// The newest event of each recently active job, newest first.
-    Jobs(Vec<Entry>),
+    /// The newest event of each recently active job, newest first, as many as an answer has.
+    Jobs(Answer),
+}
+
+impl Latest {
+    /// Whether there were others, for which there was no place.
+    pub fn has_more(&self) -> bool {
+        matches!(self, Latest::Jobs(Answer { more: true, .. }))
+    }
 }
 
 /// What is about to be replayed.
@@ -102,6 +109,11 @@ impl Joined<'_> {
     /// Where the subscription begins in the log of a shared room.
     pub fn position(&self) -> Option<Position> {
         (!matches!(self.room, Room::Job(_))).then_some(self.start.after)
+    }
+
+    /// Takes what is new out, so that it need not be held until deliveries begin.
+    pub fn take_latest(&mut self) -> Latest {
+        std::mem::replace(&mut self.latest, Latest::Job(None))
     }
 
     /// Delivers from here on: first what is replayed, then what is live.
@@ -173,17 +185,18 @@ impl Session {
             self.gateway.0.store.cover(&room).await?;
             let snapshot = self.gateway.snapshot(subscription).await?;
             self.gateway.records_published().await?;
-            Ok(snapshot)
+            Ok::<_, ApiError>(snapshot)
         };
-        let Snapshot { latest, resumed, start } = self.gateway.asked(prepare.await)?;
+        let Snapshot { latest, resumed, start } =
+            prepare.await.map_err(|error| self.gateway.refused(error))?;
         Ok(Joined { room, latest, resumed, start, joining })
     }
 }
 
 impl Gateway {
-    async fn snapshot(&self, subscription: &Subscription) -> Result<Snapshot, StoreError> {
+    async fn snapshot(&self, subscription: &Subscription) -> Result<Snapshot, ApiError> {
         match subscription {
-            Subscription::Job(job, resume) => self.job_snapshot(job, *resume).await,
+            Subscription::Job(job, resume) => Ok(self.job_snapshot(job, *resume).await?),
             Subscription::User(_, since) | Subscription::Tenant(_, since) | Subscription::AllJobs(since) => {
                 self.room_snapshot(&subscription.room(), *since).await
             }
@@ -251,12 +264,14 @@ impl Gateway {
         Ok(first.map_or(end, |first| first - 1))
     }
 
-    async fn room_snapshot(&self, room: &Room, since: Option<Position>) -> Result<Snapshot, StoreError> {
+    async fn room_snapshot(&self, room: &Room, since: Option<Position>) -> Result<Snapshot, ApiError> {
         let store = &self.0.store;
+        // Never closed: it lives as long as the gateway.
+        let _turn = self.0.answers.acquire().await;
         // The end first: what comes after it is delivered, also where the snapshot knows of it already.
         let LogRange { start, end } = store.log_range(room).await?;
         let jobs = store.active(room, Timestamp::default(), MAX_LATEST).await?;
-        let latest = Latest::Jobs(store.latest(&jobs).await?);
+        let latest = Latest::Jobs(self.latest_answer(&jobs).await?);
         let at = Timestamp::from_millis(end.millis()).unwrap_or_default();
         let (mut after, mut resumed) = (end, None);
         if let Some(since) = since {

@@ -7,7 +7,7 @@ use std::sync::{
 
 use tokio::sync::Notify;
 
-use super::{CloseReason, Gateway, Outlet, fill, hub::Hub};
+use super::{CloseReason, Gateway, Outlet, fill, hub::Hub, notices::HeldNotice};
 use crate::{
     notice::Notice,
     store::{Arrival, Feed, FeedItem},
@@ -71,7 +71,7 @@ fn receive(gateway: &Gateway, arrivals: &mut Vec<Arrival>) {
 fn take(gateway: &Gateway, arrivals: &mut Vec<Arrival>, item: FeedItem) {
     match item {
         FeedItem::Event(arrival) => arrivals.push(arrival),
-        FeedItem::Notice(notice) => notify(gateway, &notice),
+        FeedItem::Notice(notice) => notify(gateway, *notice),
         FeedItem::Interrupted(rooms) => {
             gateway.0.metrics.feed_interruptions.inc();
             gateway.hub(|hub| hub.interrupt(&rooms));
@@ -83,8 +83,9 @@ fn take(gateway: &Gateway, arrivals: &mut Vec<Arrival>, item: FeedItem) {
     }
 }
 
-fn notify(gateway: &Gateway, notice: &Notice) {
-    for key in gateway.hub(|hub| hub.notify(notice)) {
+fn notify(gateway: &Gateway, notice: Notice) {
+    let notice = Arc::new(HeldNotice::new(gateway, notice));
+    for key in gateway.hub(|hub| hub.notify(&notice)) {
         gateway.close(key, CloseReason::TooManyNotices);
     }
 }

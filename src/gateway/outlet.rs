@@ -51,6 +51,12 @@ pub enum CloseReason {
     TooManyNotices,
     /// An answer that it waits for could not be sent.
     Unreachable,
+    /// It sent more than `limits.messages_per_second` for seconds.
+    TooManyMessages,
+    /// It sent what is no packet.
+    Malformed,
+    /// It sent a message of more than `server.max_payload`.
+    TooLarge,
 }
 
 impl CloseReason {
@@ -60,6 +66,9 @@ impl CloseReason {
             CloseReason::TooSlow => "too_slow",
             CloseReason::TooManyNotices => "too_many_notices",
             CloseReason::Unreachable => "unreachable",
+            CloseReason::TooManyMessages => "too_many_messages",
+            CloseReason::Malformed => "malformed",
+            CloseReason::TooLarge => "too_large",
         }
     }
 }

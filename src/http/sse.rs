@@ -28,10 +28,10 @@ use tokio_util::sync::CancellationToken;
 use super::HttpState;
 use crate::{
     budget::{Budget, Purpose, Reservation},
-    connection::Connection,
     error::ApiError,
     event::{JobEvent, Seq},
     gateway::{CloseReason, Delivery, Joined, Latest, Offer, Outlet, Session, Subscription},
+    net::Connection,
     position::RoomSet,
     room::Room,
     store::Entry,

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     NAMESPACE,
-    send_backlog::{SendBacklogs, socket_id},
+    polling::{socket_id, websocket},
 };
 use crate::{
     drain::DrainSchedule,
@@ -43,15 +43,14 @@ const SEPARATOR: &[u8] = b"\x1e";
 #[derive(Debug, Clone)]
 pub struct Sockets {
     io: SocketIo,
-    backlogs: SendBacklogs,
     /// The long-polling sockets that close with their next response.
     closing_polls: watch::Sender<HashSet<String>>,
     closed: CancellationToken,
 }
 
 impl Sockets {
-    pub(super) fn new(io: SocketIo, backlogs: SendBacklogs) -> Self {
-        Self { io, backlogs, closing_polls: watch::Sender::default(), closed: CancellationToken::new() }
+    pub(super) fn new(io: SocketIo) -> Self {
+        Self { io, closing_polls: watch::Sender::default(), closed: CancellationToken::new() }
     }
 
     /// The socketioxide handle, for an application that embeds the gateway.
@@ -77,7 +76,7 @@ impl Sockets {
     }
 
     fn send_away(&self, socket: &SocketRef, reconnect_after: Duration) {
-        let connection = self.backlogs.connection_of(socket);
+        let connection = websocket(socket);
         if connection.is_none() {
             self.closing_polls.send_modify(|sockets| _ = sockets.insert(socket.id.to_string()));
         }
@@ -96,7 +95,7 @@ impl Sockets {
         // `close` waits for writers, and a writer whose client does not read never ends.
         if tokio::time::timeout(timeout, self.io.close()).await.is_err() {
             tracing::warn!("some Socket.IO clients did not take their end in time");
-            for connection in sockets.iter().filter_map(|socket| self.backlogs.connection_of(socket)) {
+            for connection in sockets.iter().filter_map(websocket) {
                 connection.abort();
             }
         }

@@ -2,12 +2,10 @@
 
 use std::{
     collections::VecDeque,
-    num::NonZeroU32,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use socketioxide::{
@@ -21,18 +19,18 @@ use super::{
     SocketIoOptions,
     outlet::{OutletShared, SocketOutlet},
     packet::Packet,
-    request::Request,
-    transport,
+    request::{Request, exceeds_rate},
     wire::{ErrorAck, Exception, History, Subscribed, Unsubscribed},
 };
 use crate::{
+    budget::{OverBudget, Purpose, Reservation},
     error::{ApiError, ErrorCode},
-    gateway::{CloseReason, Gateway, Offer, Outlet, Peer, Session},
+    gateway::{CloseReason, Gateway, Latest, Offer, Outlet, Peer, Session},
     room::Room,
 };
 
-/// How many messages of one client may wait.
-const CAPACITY: usize = 256;
+/// How many bytes of messages of one client may wait, if they are more than one.
+const MAX_WAITING_BYTES: usize = 1024 * 1024;
 
 /// How long an acknowledgement waits in front of a full socket that sends nothing.
 const ACK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -40,13 +38,16 @@ const ACK_TIMEOUT: Duration = Duration::from_secs(10);
 /// A socket's messages, and its session.
 pub struct Inbox {
     gateway: Gateway,
-    limiter: DefaultDirectRateLimiter,
+    /// How many messages may wait: as many as may come in a second.
+    capacity: usize,
     state: Mutex<State>,
 }
 
 struct State {
     socket_state: SocketState,
     waiting: VecDeque<Message>,
+    /// The bytes of those.
+    waiting_bytes: Reservation,
     /// Whether a task is handling messages.
     busy: bool,
 }
@@ -77,14 +78,18 @@ struct Message {
 impl Inbox {
     /// The inbox of a socket that is about to be admitted. Notices may already reach its session.
     pub fn new(gateway: &Gateway, peer: Peer, options: &SocketIoOptions, shared: Arc<OutletShared>) -> Self {
-        let rate = NonZeroU32::new(options.messages_per_second).unwrap_or(NonZeroU32::MIN);
         let outlet = Arc::new(SocketOutlet::new(shared, peer.client_id.clone()));
         let session = gateway.connect(outlet.clone(), Some(peer));
         let socket_state = SocketState::Admitted(SocketSession { session, outlet });
         Self {
             gateway: gateway.clone(),
-            limiter: RateLimiter::direct(Quota::per_second(rate)),
-            state: Mutex::new(State { socket_state, waiting: VecDeque::new(), busy: false }),
+            capacity: options.messages_per_second as usize,
+            state: Mutex::new(State {
+                socket_state,
+                waiting: VecDeque::new(),
+                waiting_bytes: gateway.budget().charge(Purpose::Request, 0),
+                busy: false,
+            }),
         }
     }
 
@@ -110,27 +115,40 @@ impl Inbox {
         let mut state = self.state();
         let socket_state = std::mem::replace(&mut state.socket_state, SocketState::Closed);
         let waiting = std::mem::take(&mut state.waiting);
+        state.waiting_bytes.set(0);
         // Dropped after the lock is released, because leaving rooms takes other locks.
         drop(state);
         drop((socket_state, waiting));
     }
 
+    /// Notes that a WebSocket carries the packets from here on.
+    pub fn note_upgrade(&self) {
+        if let SocketState::Admitted(SocketSession { session, .. }) = &self.state().socket_state {
+            return session.set_transport("websocket");
+        }
+        let open = match &self.state().socket_state {
+            SocketState::Open(watcher, _) => watcher.clone(),
+            SocketState::Admitted(_) | SocketState::Closed => return,
+        };
+        open.session.set_transport("websocket");
+    }
+
     fn push(self: &Arc<Self>, message: Message) {
-        if self.limiter.check().is_err() {
-            return self.refuse(&message, "too many messages a second; slow down");
+        if message.exceeds_rate() {
+            return self.refuse(&message, ErrorCode::RateLimited, "too many messages a second; slow down");
         }
         let mut state = self.state();
-        if state.waiting.len() >= CAPACITY {
+        if let Err((code, problem)) = state.admit(&message, self.capacity) {
             drop(state);
-            return self.refuse(&message, "too many messages wait for their answer; wait for some first");
+            return self.refuse(&message, code, problem);
         }
         state.waiting.push_back(message);
         self.work(state);
     }
 
     /// Refuses a message without waiting. A client that sends too much may miss an acknowledgement.
-    fn refuse(&self, message: &Message, problem: &str) {
-        let refusal = ApiError::new(ErrorCode::RateLimited, problem);
+    fn refuse(&self, message: &Message, code: ErrorCode, problem: &str) {
+        let refusal = ApiError::new(code, problem);
         self.gateway.metrics().count_error(refusal.code.as_str());
         let outlet = match &self.state().socket_state {
             SocketState::Open(watcher, _) => watcher.outlet.clone(),
@@ -165,13 +183,33 @@ impl Inbox {
             SocketState::Open(watcher, socket) => Some((watcher.clone(), socket.clone())),
             SocketState::Admitted(_) | SocketState::Closed => None,
         };
-        let next = next.and_then(|(watcher, socket)| Some((state.waiting.pop_front()?, watcher, socket)));
+        let next = next.and_then(|(watcher, socket)| Some((state.pop()?, watcher, socket)));
         if state.waiting.is_empty() {
             // The common case: an idle socket keeps no memory for its queue.
             state.waiting = VecDeque::new();
         }
         state.busy = next.is_some();
         next
+    }
+}
+
+impl State {
+    /// Counts a message that is about to wait, if it may.
+    fn admit(&mut self, message: &Message, capacity: usize) -> Result<(), (ErrorCode, &'static str)> {
+        let too_many = "too many messages wait for their answer; wait for some first";
+        let bytes = message.size() as u64;
+        let fits = self.waiting_bytes.bytes() + bytes <= MAX_WAITING_BYTES as u64 || self.waiting.is_empty();
+        if self.waiting.len() >= capacity || !fits {
+            return Err((ErrorCode::RateLimited, too_many));
+        }
+        let too_full = "the gateway holds as many bytes as it may; try again later";
+        self.waiting_bytes.grow(bytes).map_err(|OverBudget| (ErrorCode::LimitReached, too_full))
+    }
+
+    fn pop(&mut self) -> Option<Message> {
+        let message = self.waiting.pop_front()?;
+        self.waiting_bytes.set(self.waiting_bytes.bytes().saturating_sub(message.size() as u64));
+        Some(message)
     }
 }
 
@@ -188,6 +226,15 @@ impl MessageHandler<LocalAdapter, OrderedMarker> for OrderedHandler {
 }
 
 impl Message {
+    fn size(&self) -> usize {
+        self.arguments.as_str().map_or(0, |arguments| arguments.len())
+    }
+
+    /// Whether the gate has refused it, because it exceeds the rate.
+    fn exceeds_rate(&self) -> bool {
+        self.arguments.as_str().is_some_and(|arguments| exceeds_rate(arguments))
+    }
+
     fn read(&self) -> Result<Request, ApiError> {
         match &self.arguments {
             Value::Str(arguments, None) => Request::read(arguments),
@@ -227,7 +274,6 @@ struct MessageContext<'a> {
 
 impl MessageContext<'_> {
     async fn run(&self) {
-        self.watcher.session.set_transport(transport(self.socket));
         let served = match self.message.read() {
             Ok(request) => self.serve(request).await,
             Err(refusal) => Err(refusal),
@@ -244,22 +290,29 @@ impl MessageContext<'_> {
     async fn serve(&self, request: Request) -> Result<(), ApiError> {
         match request {
             Request::Subscribe(subscription) => {
-                let joined = self.watcher.session.join(&subscription).await?;
+                let mut joined = self.watcher.session.join(&subscription).await?;
                 if self.watcher.outlet.joins_rooms() {
                     self.socket.join(joined.room.to_string());
                 }
                 // The acknowledgement comes first, then the replay, then live events.
-                if self.answer(&Subscribed::new(&joined)).await {
+                let answer = self.answer(&Subscribed::new(&joined));
+                let _held = match joined.take_latest() {
+                    Latest::Jobs(jobs) => Some(jobs.into_held()),
+                    Latest::Job(_) => None,
+                };
+                if self.send_answer(answer).await {
                     joined.start();
                 }
             }
             Request::Unsubscribe(room) => {
                 self.leave(&room).await?;
-                self.answer(&Unsubscribed::new(&room)).await;
+                self.send_answer(self.answer(&Unsubscribed::new(&room))).await;
             }
             Request::History { job, limit, since } => {
-                let events = self.gateway.job_history(&job, limit, since).await?;
-                self.answer(&History::new(job, events)).await;
+                let events = self.gateway.history_answer(&job, limit, since).await?;
+                let answer = self.answer(&History::new(&job, &events));
+                let _held = events.into_held();
+                self.send_answer(answer).await;
             }
         }
         Ok(())
@@ -272,13 +325,16 @@ impl MessageContext<'_> {
         Ok(self.watcher.session.leave(room).await?)
     }
 
-    /// Sends an acknowledgement, if the client awaits one. Returns as [`MessageContext::send`].
-    async fn answer(&self, answer: &impl Serialize) -> bool {
-        if self.message.ack.is_none() {
-            return true;
-        }
-        match to_raw_value(answer) {
-            Ok(json) => match self.message.answer(&json) {
+    /// The JSON of an acknowledgement, if the client awaits one.
+    fn answer(&self, answer: &impl Serialize) -> Result<Option<Box<RawValue>>, serde_json::Error> {
+        self.message.ack.map(|_| to_raw_value(answer)).transpose()
+    }
+
+    /// Sends an acknowledgement. Returns as [`MessageContext::send`].
+    async fn send_answer(&self, answer: Result<Option<Box<RawValue>>, serde_json::Error>) -> bool {
+        match answer {
+            Ok(None) => true,
+            Ok(Some(json)) => match self.message.answer(&json) {
                 Some(packet) => self.send(&packet).await,
                 None => true,
             },
@@ -296,7 +352,9 @@ impl MessageContext<'_> {
         let (mut waiting, mut pause) = (outlet.waiting(), Duration::from_millis(5));
         let mut deadline = Instant::now() + ACK_TIMEOUT;
         loop {
-            match outlet.take(packet) {
+            // A packet that is refused would be written in vain.
+            let offer = if outlet.is_full() { Offer::Full } else { outlet.take(packet) };
+            match offer {
                 Offer::Full => tokio::time::sleep(pause).await,
                 other => {
                     outlet.flush();

@@ -9,7 +9,7 @@ use socketioxide::{SendError, SocketError, TransportType, extract::SocketRef};
 
 use super::{
     packet::{FrameCache, Packet},
-    send_backlog::{SendBacklog, SendBacklogs, first_connection},
+    polling::{PollingSession, first_connection},
 };
 use crate::{
     event::Gap,
@@ -24,7 +24,6 @@ use crate::{
 /// What all outlets share.
 #[derive(Debug)]
 pub struct OutletShared {
-    pub backlogs: SendBacklogs,
     /// How much may wait for a socket.
     pub limits: Limits,
     pub deliveries: Counter,
@@ -55,21 +54,21 @@ enum Transport {
     /// A WebSocket from the beginning. `None` if an application serves the router without connect info.
     WebSocket(Option<Connection>),
     /// Polls at first, and a WebSocket after an upgrade.
-    Polls(Arc<SendBacklog>),
+    Polls(Arc<PollingSession>),
 }
 
 impl Transport {
-    fn connection(&self) -> Option<&Connection> {
+    fn connection(&self) -> Option<Connection> {
         match self {
-            Transport::WebSocket(connection) => connection.as_ref(),
-            Transport::Polls(backlog) => backlog.connection(),
+            Transport::WebSocket(connection) => connection.clone(),
+            Transport::Polls(session) => session.connection(),
         }
     }
 
-    fn backlog(&self) -> Option<&SendBacklog> {
+    fn polls(&self) -> Option<&PollingSession> {
         match self {
             Transport::WebSocket(_) => None,
-            Transport::Polls(backlog) => Some(backlog),
+            Transport::Polls(session) => Some(session),
         }
     }
 }
@@ -82,11 +81,8 @@ impl SocketOutlet {
 
     /// From now on packets go to this socket.
     pub fn open(&self, socket: SocketRef) {
-        let backlogs = &self.shared.backlogs;
-        let polled = || socket.transport_type() == TransportType::Polling;
-        let transport = match backlogs.get(socket.id.as_str()) {
-            Some(backlog) => Transport::Polls(backlog),
-            None if polled() => Transport::Polls(backlogs.get_or_create(socket.id.as_str())),
+        let transport = match PollingSession::of(&socket) {
+            Some(session) => Transport::Polls(session),
             None => Transport::WebSocket(first_connection(&socket)),
         };
         // The inbox opens its outlet once.
@@ -111,7 +107,7 @@ impl SocketOutlet {
         let _in_order = self.emit_order.lock().unwrap_or_else(PoisonError::into_inner);
         match self.direct.get().or_else(|| self.start_direct(socket, transport)) {
             Some(outbox) => self.push(outbox, &frame(), 1),
-            None => self.emit(packet, socket, transport.backlog()),
+            None => self.emit(packet, socket, transport.polls()),
         }
     }
 
@@ -128,6 +124,9 @@ impl SocketOutlet {
             return None;
         }
         socket.emit(MARK, nothing).ok()?;
+        if let Some(session) = transport.polls() {
+            session.clear();
+        }
         Some(self.direct.get_or_init(|| outbox))
     }
 
@@ -139,19 +138,20 @@ impl SocketOutlet {
         }
     }
 
-    fn emit(&self, packet: &Packet<'_>, socket: &SocketRef, backlog: Option<&SendBacklog>) -> Offer {
-        let Some(backlog) = backlog else { return outcome(packet.emit(socket)) };
-        if backlog.is_aborted() {
+    fn emit(&self, packet: &Packet<'_>, socket: &SocketRef, session: Option<&PollingSession>) -> Offer {
+        // Without connect info nothing is known of what waits for a WebSocket.
+        let polls = socket.transport_type() == TransportType::Polling;
+        let Some(session) = session.filter(|_| polls) else { return outcome(packet.emit(socket)) };
+        if session.aborted.is_cancelled() {
             return Offer::Closed;
         }
-        if backlog.pending() >= self.shared.limits.bytes {
+        // Counted before the call, because the packet may be sent before `emit` returns.
+        if !session.add(packet.size(), self.shared.limits) {
             return Offer::Full;
         }
-        // Counted before the call, because the packet may be sent before `emit` returns.
-        backlog.add(packet.size());
         let offer = outcome(packet.emit(socket));
         if offer != Offer::Taken {
-            backlog.remove(packet.size());
+            session.remove(packet.size());
         }
         offer
     }
@@ -216,7 +216,8 @@ impl Outlet for SocketOutlet {
             Delivery::Gap(gap, room, position) => self.take_gap(gap, room, position),
             Delivery::Notice(notice) => {
                 let (name, argument) = (notice.name.as_str(), &*notice.data);
-                self.take(&Packet::Event { name, argument, positions: None })
+                let packet = Packet::Event { name, argument, positions: None };
+                self.take_framed(&packet, || self.shared.frames.of_notice(notice))
             }
         }
     }
@@ -247,7 +248,11 @@ impl Outlet for SocketOutlet {
     fn waiting(&self) -> u64 {
         match (self.direct.get(), self.open.get()) {
             (Some(outbox), _) => outbox.pending_bytes(),
-            (None, Some((_, transport))) => transport.backlog().map_or(0, SendBacklog::pending),
+            (None, Some((socket, transport))) if socket.transport_type() == TransportType::Polling => {
+                transport.polls().map_or(0, PollingSession::pending)
+            }
+            // With the next packet it has an outbox.
+            (None, Some(_)) => 0,
             (None, None) => 0,
         }
     }
@@ -262,8 +267,8 @@ impl Outlet for SocketOutlet {
 
     fn close(&self, reason: CloseReason) {
         let Some((socket, transport)) = self.open.get() else { return };
-        if let Some(backlog) = transport.backlog() {
-            backlog.abort();
+        if let Some(session) = transport.polls() {
+            session.abort();
         }
         if socket.transport_type() == TransportType::Websocket
             && let Some(connection) = transport.connection()

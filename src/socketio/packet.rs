@@ -14,7 +14,7 @@ use socketioxide::{
 };
 
 use super::NAMESPACE;
-use crate::{event::JobEvent, net::text_frame, position::RoomSet, store::Arrival};
+use crate::{event::JobEvent, net::text_frame, notice::Notice, position::RoomSet, store::Arrival};
 
 /// A packet for a socket.
 #[derive(Debug, Clone, Copy)]
@@ -81,7 +81,10 @@ impl Packet<'_> {
 /// A cache of the most recent frames, for each set of rooms that may bring an event. An event that goes to many sockets
 /// is encoded once.
 #[derive(Debug, Default)]
-pub struct FrameCache(Mutex<[Option<CachedFrames>; RoomSet::COUNT]>);
+pub struct FrameCache {
+    events: Mutex<[Option<CachedFrames>; RoomSet::COUNT]>,
+    notice: Mutex<Option<(Notice, Bytes)>>,
+}
 
 #[derive(Debug)]
 struct CachedFrames {
@@ -102,10 +105,23 @@ impl CachedFrames {
 }
 
 impl FrameCache {
+    /// The frame of a notice.
+    pub fn of_notice(&self, notice: &Notice) -> Bytes {
+        let mut cached = self.notice.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = |cached: &&(Notice, Bytes)| Arc::ptr_eq(&cached.0.data, &notice.data);
+        if let Some((_, frame)) = cached.as_ref().filter(same) {
+            return frame.clone();
+        }
+        let packet = Packet::Event { name: notice.name.as_str(), argument: &notice.data, positions: None };
+        let frame = packet.frame();
+        *cached = Some((notice.clone(), frame.clone()));
+        frame
+    }
+
     /// The frames of job events that these rooms deliver together. Two calls with the same rooms, count, first and last
     /// event share their frames, because both are parts of one log.
     pub fn of(&self, arrivals: &[Arrival], rooms: RoomSet) -> Bytes {
-        let mut cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cached = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         let slot = &mut cached[rooms.index()];
         if let Some(cached) = slot.as_ref().filter(|cached| cached.is_of(arrivals)) {
             return cached.frames.clone();

@@ -2,8 +2,9 @@
 
 use std::{fmt::Display, str::FromStr};
 
-use serde_json::value::RawValue;
+use serde_json::{json, value::RawValue};
 
+use super::NAMESPACE;
 use crate::{
     error::{ApiError, ErrorCode},
     event::Seq,
@@ -47,6 +48,7 @@ impl Request {
             .ok_or_else(|| ApiError::invalid("the event has no name"))?;
         let payload = arguments.next().filter(|payload| payload.get() != "null");
         match name.as_str() {
+            REFUSED => Err(refused(payload, arguments.next())),
             "subscribe:jobs" => read_members(payload, &SUBSCRIPTION)?
                 .map_or(Ok(Subscription::AllJobs(None)), subscription)
                 .map(Request::Subscribe),
@@ -69,6 +71,31 @@ impl Request {
             }
         }
     }
+}
+
+/// The event that stands for a message which was refused before socketioxide saw it: a code and a sentence.
+const REFUSED: &str = "jobcast:refused";
+
+/// The packet that has a message answered by an error. `id` is that of the acknowledgement, or empty.
+pub fn refusal_packet(id: &str, error: &ApiError) -> String {
+    let arguments = json!([REFUSED, error.code.as_str(), error.message]);
+    format!("42{NAMESPACE},{id}{arguments}")
+}
+
+/// Whether a message stands for one that exceeded the rate.
+pub fn exceeds_rate(arguments: &str) -> bool {
+    let rest = arguments.strip_prefix("[\"").and_then(|rest| rest.strip_prefix(REFUSED));
+    let code = ErrorCode::RateLimited.as_str();
+    rest.and_then(|rest| rest.strip_prefix("\",\"")).is_some_and(|rest| rest.starts_with(code))
+}
+
+fn refused(code: Option<&RawValue>, message: Option<&RawValue>) -> ApiError {
+    let text = |value: Option<&RawValue>| {
+        value.and_then(|value| serde_json::from_str::<String>(value.get()).ok()).unwrap_or_default()
+    };
+    let codes = [ErrorCode::RateLimited, ErrorCode::UnknownEvent];
+    let code = codes.into_iter().find(|known| known.as_str() == text(code));
+    ApiError::new(code.unwrap_or(ErrorCode::InvalidPayload), text(message))
 }
 
 /// The members of payloads.

@@ -4,11 +4,10 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use crate::{
     error::ApiError,
-    gateway::{Joined, Latest},
+    gateway::{Answer, Joined, Latest},
     id::JobId,
     position::Position,
     room::Room,
-    store::Entry,
 };
 
 /// The acknowledgement of `subscribe:jobs`.
@@ -18,6 +17,8 @@ pub struct Subscribed<'a> {
     room: &'a Room,
     message: String,
     latest: &'a Latest,
+    #[serde(skip_serializing_if = "is_false")]
+    more: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     position: Option<Position>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -33,6 +34,7 @@ impl<'a> Subscribed<'a> {
             room: &joined.room,
             message: format!("subscribed to {}", joined.room),
             latest: &joined.latest,
+            more: joined.latest.has_more(),
             position: joined.position(),
             recovered: joined.resumed.map(|resumed| resumed.recovered),
             replaying: joined.resumed.map(|resumed| resumed.replaying),
@@ -56,17 +58,24 @@ impl<'a> Unsubscribed<'a> {
 
 /// The acknowledgement of `history:jobs`.
 #[derive(Debug, Serialize)]
-pub struct History {
+pub struct History<'a> {
     success: bool,
     #[serde(rename = "jobId")]
-    job: JobId,
-    events: Vec<Entry>,
+    job: &'a JobId,
+    events: &'a Answer,
+    #[serde(skip_serializing_if = "is_false")]
+    more: bool,
 }
 
-impl History {
-    pub fn new(job: JobId, events: Vec<Entry>) -> Self {
-        Self { success: true, job, events }
+impl<'a> History<'a> {
+    pub fn new(job: &'a JobId, events: &'a Answer) -> Self {
+        Self { success: true, job, events, more: events.more }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref)]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// The acknowledgement of a request that failed.

@@ -10,16 +10,20 @@ use super::{
 use crate::{
     gateway::{
         live_edge::{LiveEdge, Step},
+        notices::HeldNotice,
         outlet::{Delivery, Offer, Outlet},
     },
-    notice::{Audience, Notice},
+    notice::Audience,
     position::{Position, Positions},
     room::Room,
     store::{Arrival, Content, LogEntry, LogPage},
 };
 
-/// How many notices wait for a session that is full.
-const MAX_WAITING_NOTICES: usize = 64;
+/// How many notices, and how many bytes of them, wait for a session that is full.
+const MAX_WAITING_NOTICES: (usize, usize) = (1024, 16 * 1024 * 1024);
+
+/// How many notices wait for a session that reads, before publishers wait for it.
+const NOTICES_PILE_UP: usize = 64;
 
 /// Rooms that bring an event now, each with its live edge before.
 type Reached = Vec<(Room, Position)>;
@@ -250,9 +254,27 @@ impl Hub {
         self.sessions.get_mut(key).map_or_else(Progress::default, |session| session.flush_notices())
     }
 
+    /// Notes that a session still has no place for what it needs.
+    pub fn note_full(&mut self, key: SessionKey) -> Progress {
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.note_full();
+        }
+        Progress { full: true, asked: false }
+    }
+
+    /// Whether many notices wait for a session that reads.
+    pub fn notices_pile_up(&mut self) -> bool {
+        if self.most_notices > NOTICES_PILE_UP {
+            let reading = self.sessions.values().filter(|session| session.reads_notices());
+            self.most_notices = reading.map(|session| session.notices.len()).max().unwrap_or(0);
+        }
+        self.most_notices > NOTICES_PILE_UP
+    }
+
     /// Delivers a notice to its audience. Answers the sessions that have to be closed, because more notices wait for
     /// them than may.
-    pub fn notify(&mut self, notice: &Notice) -> Vec<SessionKey> {
+    pub fn notify(&mut self, held: &Arc<HeldNotice>) -> Vec<SessionKey> {
+        let notice = &held.notice;
         let audience: Vec<SessionKey> = match &notice.audience {
             Audience::Everyone => self.sessions.keys().collect(),
             Audience::User(user) => {
@@ -270,11 +292,11 @@ impl Hub {
             if session.notices.is_empty() && noting(&mut self.unflushed, key, session, offer) {
                 continue;
             }
-            if session.notices.len() >= MAX_WAITING_NOTICES {
+            if !session.queue_notice(held, MAX_WAITING_NOTICES) {
                 overrun.push(key);
                 continue;
             }
-            session.notices.push_back(notice.clone());
+            self.most_notices = self.most_notices.max(session.notices.len());
             self.catch_ups_due.push((key, CatchUpReason::Slow));
         }
         overrun

@@ -8,13 +8,16 @@ use crate::{
     event::{Gap, JobEvent},
     gateway::{
         live_edge::LiveEdge,
+        notices::HeldNotice,
         outlet::{Delivery, Offer, Outlet},
     },
-    notice::Notice,
     position::{Position, Positions, RoomSet},
     room::Room,
     store::{Arrival, Content, LogEntry},
 };
+
+/// After so many attempts in vain nobody waits for a session: with growing pauses that is half a second.
+const FULL_IN_A_ROW: u32 = 7;
 
 /// Where a session stands in the log of a room that it does not follow at the live edge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +47,7 @@ pub enum Need {
 pub struct Progress {
     /// Whether it had no place for all of it.
     pub full: bool,
-    /// Whether it took some of a replay that it had asked for.
+    /// Whether it took some of a replay that it had asked for, or of the notices that wait for it.
     pub asked: bool,
 }
 
@@ -64,7 +67,10 @@ pub struct SessionState {
     pub cursors: VecDeque<(Room, Cursor)>,
     /// What its rooms have brought, while it is in several of a job.
     pub passed: Passed,
-    pub notices: VecDeque<Notice>,
+    pub notices: VecDeque<Arc<HeldNotice>>,
+    notice_bytes: usize,
+    /// How often in a row it had no place for the first of them.
+    full_in_a_row: u32,
     /// Whether it has taken something since the last flush.
     pub unflushed: bool,
     /// Whether the gateway has begun to end it.
@@ -82,6 +88,8 @@ impl SessionState {
             cursors: VecDeque::new(),
             passed: Passed::default(),
             notices: VecDeque::new(),
+            notice_bytes: 0,
+            full_in_a_row: 0,
             unflushed: false,
             closing: false,
             behind_since: None,
@@ -315,13 +323,39 @@ impl SessionState {
 
     /// Hands over the notices that wait for it.
     pub fn flush_notices(&mut self) -> Progress {
-        while let Some(notice) = self.notices.pop_front() {
-            if self.outlet.offer(Delivery::Notice(&notice)) == Offer::Full {
-                self.notices.push_front(notice);
-                return Progress { full: true, asked: false };
+        let mut asked = false;
+        while let Some(held) = self.notices.front() {
+            if self.outlet.offer(Delivery::Notice(&held.notice)) == Offer::Full {
+                self.note_full();
+                return Progress { full: true, asked };
             }
+            self.notice_bytes -= held.notice.data.get().len();
+            self.notices.pop_front();
+            (asked, self.full_in_a_row) = (true, 0);
         }
-        Progress::default()
+        self.notices = VecDeque::new();
+        Progress { full: false, asked }
+    }
+
+    /// Lets a notice wait, if there is place for it among at most so many, of so many bytes if they are several.
+    pub fn queue_notice(&mut self, held: &Arc<HeldNotice>, (most, most_bytes): (usize, usize)) -> bool {
+        let bytes = self.notice_bytes + held.notice.data.get().len();
+        let fits = self.notices.len() < most && (bytes <= most_bytes || self.notices.is_empty());
+        if fits {
+            self.notices.push_back(held.clone());
+            self.notice_bytes = bytes;
+        }
+        fits
+    }
+
+    /// Notes that it has no place for what waits for it.
+    pub fn note_full(&mut self) {
+        self.full_in_a_row = self.full_in_a_row.saturating_add(1);
+    }
+
+    /// Whether it takes notices from time to time, so that it is worth waiting for.
+    pub fn reads_notices(&self) -> bool {
+        self.full_in_a_row < FULL_IN_A_ROW && !self.closing
     }
 }
 

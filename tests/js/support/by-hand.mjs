@@ -11,11 +11,11 @@ const POLLING = '/socket.io/?EIO=4&transport=polling';
 
 /**
  * A WebSocket to the gateway that answers pings: `{socket, frame, closed, cut, enter, ask}`. `sid` continues
- * a polling session.
+ * a polling session. `from` is the local address.
  */
-export async function openSocket(gateway, { sid, headers } = {}) {
+export async function openSocket(gateway, { sid, headers, from } = {}) {
   const address = `${gateway.url.replace('http', 'ws')}/socket.io/?EIO=4&transport=websocket`;
-  const socket = new WebSocket(sid ? `${address}&sid=${sid}` : address, { headers, perMessageDeflate: false });
+  const socket = new WebSocket(sid ? `${address}&sid=${sid}` : address, { headers, localAddress: from, perMessageDeflate: false });
   const waiting = new Set();
   const unclaimed = [];
   let raw;
@@ -104,16 +104,21 @@ export async function openPolling(gateway, headers) {
     assert.equal(answer.status, 200, answer.text);
     return answer.text.split('\x1e');
   };
+  const post = async (packet) => {
+    const answer = await send(gateway.url, 'POST', path, { body: packet });
+    assert.equal(answer.status, 200, answer.text);
+  };
   return {
     sid,
     poll,
-    async post(packet) {
-      const answer = await send(gateway.url, 'POST', path, { body: packet });
-      assert.equal(answer.status, 200, answer.text);
-    },
-    /** Polls until a packet that starts so is there. */
+    post,
+    /** Polls, and answers pings, until a packet that starts so is there. */
     async frame(start) {
-      while (!(await poll()).some((packet) => packet.startsWith(start)));
+      for (;;) {
+        const packets = await poll();
+        if (packets.includes('2')) await post('3');
+        if (packets.some((packet) => packet.startsWith(start))) return;
+      }
     },
   };
 }

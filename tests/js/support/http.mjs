@@ -12,9 +12,9 @@ const agent = new http.Agent({ keepAlive: true });
 
 /**
  * One request: `{status, headers, text, json}`. `body` is a string or a buffer and sent as it is.
- * Connections are reused unless `fresh`.
+ * Connections are reused unless `fresh`, or `from` another local address.
  */
-export function send(base, method, path, { body, headers = {}, fresh = false } = {}) {
+export function send(base, method, path, { body, headers = {}, from, fresh = from !== undefined } = {}) {
   const url = new URL(base);
   const answer = new Promise((resolve, reject) => {
     const request = http.request({
@@ -24,6 +24,7 @@ export function send(base, method, path, { body, headers = {}, fresh = false } =
       path,
       method,
       headers: { ...headers, ...(body === undefined ? {} : { 'content-length': Buffer.byteLength(body) }) },
+      localAddress: from,
       agent: fresh ? false : agent,
     });
     request.on('error', reject);
