@@ -11,8 +11,8 @@ lint() {
   step "formatting and lints"
   cargo fmt --all --check
   cargo clippy --locked --workspace --all-targets -- -D warnings
-  # Not among all targets, because it runs only when asked.
-  cargo clippy --locked --test faults -- -D warnings
+  # Not among all targets, because they run only when asked.
+  cargo clippy --locked --test faults --test abuse -- -D warnings
 }
 
 quick() {
@@ -68,6 +68,9 @@ fi
 
 step "load and faults, in short"
 cargo test --locked --test faults
+
+step "abuse, in short"
+cargo test --locked --test abuse
 
 step "instructions of the hot paths"
 cargo test --locked --profile cost -p jobcast-cost -- --nocapture

@@ -11,8 +11,8 @@ use crate::{Failure, ledger::OF_OTHERS, trial::http_client};
 const DATA: usize = 20_000;
 
 /// How many jobs have long histories, and how many events each.
-const DEEP: usize = 20;
-const EVENTS: usize = 100;
+const DEEP: usize = 4;
+const EVENTS: usize = 500;
 
 /// How many events one batch has.
 const BATCH: usize = 300;
