@@ -22,7 +22,7 @@ faults NAME *ARGS:
 
 # Attackers beside honest clients: just abuse --full
 abuse *ARGS:
-    cargo test --locked --release --test abuse -- {{ARGS}}
+    cargo test --locked --profile cost --test abuse -- {{ARGS}}
 
 # Measures beside the opponents: just bench --quick
 bench *ARGS:

@@ -91,7 +91,7 @@ impl Hand {
     pub async fn exchange(&self, request: &[u8]) -> Result<Vec<u8>, Failure> {
         let mut line = self.connect().await?;
         line.send(request).await?;
-        line.to_end().await
+        line.read_to_end().await
     }
 
     /// Waits, longer or shorter by up to a half.
@@ -141,7 +141,7 @@ impl Line {
     }
 
     /// Reads to the end.
-    pub async fn to_end(&mut self) -> Result<Vec<u8>, Failure> {
+    pub async fn read_to_end(&mut self) -> Result<Vec<u8>, Failure> {
         let mut read = Vec::new();
         let mut limited = (&mut self.stream).take(LONGEST as u64);
         timeout(PATIENCE, limited.read_to_end(&mut read)).await??;

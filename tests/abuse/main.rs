@@ -2,10 +2,10 @@
 //! try. Whoever behaves notices nothing, and the gateway's memory stays within its bound.
 //!
 //! ```text
-//! cargo test --test abuse                        everything at once, in short, as `tests/run.sh` does
-//! cargo test --release --test abuse -- --full    for two minutes, on an optimised gateway
-//! cargo test --test abuse -- http2 ping-flood    these attacks alone
-//! cargo test --test abuse -- --each              one attack after the other, each on a gateway of its own
+//! cargo test --profile cost --test abuse             everything at once, in short, as `tests/run.sh` does
+//! cargo test --profile cost --test abuse -- --full   for two minutes
+//! cargo test --test abuse -- http2 ping-flood        these attacks alone
+//! cargo test --test abuse -- --each                  one attack after the other, each on a gateway of its own
 //! ```
 //!
 //! `docs/abuse.md` says what has to hold. Whatever is chosen at random comes from the seed that is printed; `SEED=7`

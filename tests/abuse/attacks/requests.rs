@@ -27,7 +27,7 @@ pub async fn publish_bytes(hand: Hand) -> Result<(), Failure> {
     let mut line = hand.connect().await?;
     sleep(WAVE * u32::try_from(wave)? - now).await;
     line.send(&request).await?;
-    hand.note(&status(&line.to_end().await?));
+    hand.note(&status(&line.read_to_end().await?));
     Ok(())
 }
 
@@ -73,7 +73,7 @@ pub async fn half_closed(mut hand: Hand) -> Result<(), Failure> {
     let mut line = hand.connect().await?;
     line.send(&hand.post("/api/jobs/others-half/progress", br#"{"progress":50}"#, "")).await?;
     line.end().await?;
-    let answer = line.to_end().await.unwrap_or_default();
+    let answer = line.read_to_end().await.unwrap_or_default();
     hand.note(&status(&answer));
     hand.pause(500).await;
     Ok(())
