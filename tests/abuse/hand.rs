@@ -148,6 +148,12 @@ impl Line {
         Ok(read)
     }
 
+    /// Reads what has come, without waiting.
+    pub fn drain(&self) {
+        let mut bytes = [0; 1 << 14];
+        while self.stream.try_read(&mut bytes).is_ok_and(|count| count > 0) {}
+    }
+
     /// Does not read; until the gateway cuts the connection, or so long.
     pub async fn hold(&self, span: Duration) -> Result<(), Failure> {
         let begun = Instant::now();

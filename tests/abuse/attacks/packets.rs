@@ -1,11 +1,18 @@
 //! Packets that no client of socket.io sends. Each is answered or, where the protocol does not allow that, ends the
 //! connection; what became of each is noted.
 
+use std::time::Duration;
+
+use tokio::time::timeout;
+
 use super::websocket::{BINARY, FINAL, frame, join, text};
 use crate::{
     Failure,
-    hand::{Hand, contains},
+    hand::{Hand, Line, contains},
 };
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The packets, each with a name to note it by.
 fn packets() -> [(&'static str, Vec<u8>); 4] {
@@ -23,16 +30,26 @@ pub async fn malformed(mut hand: Hand) -> Result<(), Failure> {
     for (name, packet) in packets() {
         let mut line = join(&hand).await?;
         line.send(&packet).await?;
-        // What comes first is the answer: it watches nothing.
-        let outcome = match line.take(4096).await {
-            Ok(answer) if contains(&answer, "43/jobs") => "acked",
-            Ok(answer) if contains(&answer, "exception") => "told",
-            Ok(answer) if answer.first() == Some(&0x88) => "closed with a reason",
-            Ok(_) => "answered otherwise",
-            Err(_) => "cut or not answered",
-        };
-        hand.note(&format!("{name} {outcome}:"));
+        hand.note(&format!("{name} {}:", outcome(line).await));
         hand.pause(500).await;
     }
     Ok(())
+}
+
+/// What comes of a packet.
+async fn outcome(mut line: Line) -> &'static str {
+    let mut read = Vec::new();
+    loop {
+        match timeout(PATIENCE, line.take(4096)).await {
+            Ok(Ok(more)) => read.extend(more),
+            Ok(Err(_)) => return "ended the connection",
+            Err(_) => return "was not answered",
+        }
+        if contains(&read, "43/jobs") {
+            return "was acked";
+        }
+        if contains(&read, "exception") {
+            return "was told of";
+        }
+    }
 }

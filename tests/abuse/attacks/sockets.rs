@@ -54,9 +54,13 @@ async fn ask(mut hand: Hand, question: impl Fn(&mut Hand) -> String) -> Result<(
 
 pub async fn repeated_connect(mut hand: Hand) -> Result<(), Failure> {
     let mut line = join(&hand).await?;
-    let connects = text("40/jobs,").repeat(1000);
+    let auth = "x".repeat(if hand.number.is_multiple_of(2) { 0 } else { 10_000 });
+    let connect = text(&format!(r#"40/jobs,{{"x":"{auth}"}}"#));
+    let connects = connect.repeat(200_000 / connect.len());
     loop {
         line.send(&connects).await?;
+        // Where answers wait, the gateway may read no further.
+        line.drain();
         hand.pause(10).await;
     }
 }
