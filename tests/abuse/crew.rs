@@ -20,8 +20,8 @@ const SPREAD_MILLIS: u64 = 1500;
 /// How long one life lasts at most, before the hand begins anew.
 const LIFE: Duration = Duration::from_secs(60);
 
-/// How long a hand takes at least to come back.
-const RETURN_MILLIS: u64 = 150;
+/// About how long a hand takes to come back: what it costs to be cut must not be most of what attackers do.
+const RETURN_MILLIS: u64 = 500;
 
 /// From how many addresses an attack comes.
 const SOURCES: usize = 4;

@@ -81,15 +81,15 @@ pub async fn jam_and_ask(mut hand: Hand) -> Result<(), Failure> {
 /// Twenty handshakes a second, whose sessions are left.
 pub async fn handshake_flood(mut hand: Hand) -> Result<(), Failure> {
     let request = hand.get(POLLING, CLOSE);
-    let answer = hand.exchange(&request);
-    // A page does not wait for its images.
-    let told = match timeout(Duration::from_millis(50), answer).await {
-        Ok(answer) => status(&answer?),
-        Err(_) => "left".to_owned(),
-    };
-    hand.note(&told);
-    hand.pause(20).await;
-    Ok(())
+    loop {
+        // A page does not wait for its images.
+        let told = match timeout(Duration::from_millis(30), hand.exchange(&request)).await {
+            Ok(answer) => status(&answer?),
+            Err(_) => "left".to_owned(),
+        };
+        hand.note(&told);
+        hand.pause(30).await;
+    }
 }
 
 pub async fn abandoned(mut hand: Hand) -> Result<(), Failure> {
