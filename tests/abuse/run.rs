@@ -26,6 +26,9 @@ const BACK: u64 = 120;
 /// How long `/healthz` may take.
 const HEALTH: Duration = Duration::from_millis(100);
 
+/// How long a newcomer may take.
+const ENTRY: Duration = Duration::from_secs(2);
+
 /// How much more than twice its quiet self the 99th percentile may be.
 const GRACE: Duration = Duration::from_millis(50);
 
@@ -182,7 +185,8 @@ impl Run<'_> {
         let healthy = slowest <= HEALTH && unanswered == 0 && asked > 0;
         report.bar("healthz at its slowest", told, format!("{HEALTH:?}"), healthy, full);
         let told = format!("{} of {came}, the slowest {slowest_in:.1?}", came - shut_out);
-        report.bar("newcomers let in", told, "all".to_owned(), shut_out == 0 && came > 0, full);
+        let let_in = slowest_in <= ENTRY && shut_out == 0 && came > 0;
+        report.bar("newcomers let in", told, format!("all, in {ENTRY:?}"), let_in, full);
     }
 
     async fn calm(&mut self) {
