@@ -126,14 +126,9 @@ pub const ALL: &[Attack] = &[
     attack!("large-items", "batches of items larger than one event may be", (2, 2), batches::large_items),
     attack!("million-items", "batches of millions of tiny items", (2, 2), batches::million_items),
     attack!("deep-nesting", "JSON nested beyond any bound", (2, 2), batches::deep_nesting),
-    attack!(
-        "publish-bytes",
-        "very many publishes of 120 KB in the same moment",
-        (128, 512),
-        requests::publish_bytes
-    ),
+    attack!("publish-bytes", "batches of 7 MB, all in the same moment", (24, 40), requests::publish_bytes),
     attack!("job-ids", "a new job with each publish", (1, 1), requests::job_ids),
-    attack!("bursts", "bursts of broadcasts and emits", (1, 1), requests::bursts),
+    attack!("bursts", "bursts of broadcasts and emits", (4, 4), requests::bursts),
     attack!("no-identity", "Accept-Encoding: *;q=0", (1, 1), requests::no_identity),
     attack!("half-closed", "requests whose sender closes its side", (4, 4), requests::half_closed),
 ];

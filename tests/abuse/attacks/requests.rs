@@ -12,18 +12,25 @@ use crate::{
 const CLOSE: &str = "Connection: close\r\n";
 
 /// How often all hands publish in the same moment.
-const WAVE: Duration = Duration::from_secs(4);
+const WAVE: Duration = Duration::from_secs(6);
 
-/// How many publishes of a wave are new; the others repeat these under the same key.
-const NEW: usize = 8;
+/// How many events of which size one publish has.
+const EVENTS: usize = 60;
+const EVENT: usize = 120_000;
 
+/// All publishes of a wave are the same: one is stored, the others wait for that, with all their bytes.
 pub async fn publish_bytes(hand: Hand) -> Result<(), Failure> {
-    let number = hand.number % NEW;
-    let body = format!(r#"{{"status":"s","data":"{}"}}"#, "x".repeat(120_000));
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
     let wave = now.as_millis() / WAVE.as_millis() + 1;
-    let headers = format!("{CLOSE}Idempotency-Key: {wave}-{number}\r\n");
-    let request = hand.post(&format!("/api/jobs/others-bytes-{number}/update"), body.as_bytes(), &headers);
+    let data = "x".repeat(EVENT);
+    let event = |number| {
+        let (job, id) = (number % 8, format!("{wave}-{number}"));
+        format!(
+            r#"{{"event":"job:update","jobId":"others-bytes-{job}","id":"{id}","status":"s","data":"{data}"}}"#
+        )
+    };
+    let events: Vec<_> = (0..EVENTS).map(event).collect();
+    let request = hand.post("/api/events", format!("[{}]", events.join(",")).as_bytes(), CLOSE);
     let mut line = hand.connect().await?;
     sleep(WAVE * u32::try_from(wave)? - now).await;
     line.send(&request).await?;
@@ -41,20 +48,20 @@ pub async fn job_ids(mut hand: Hand) -> Result<(), Failure> {
     }
 }
 
-/// A thousand emits to one user, and some broadcasts, as fast as one connection takes them.
+/// How many of both one burst of a hand has.
+const EMITS: usize = 250;
+const BROADCASTS: usize = 50;
+
+/// Emits to one user and broadcasts, as fast as the gateway takes them.
 pub async fn bursts(mut hand: Hand) -> Result<(), Failure> {
     let mut line = hand.connect().await?;
     let body = |length| format!(r#"{{"event":"burst","data":"{}"}}"#, "x".repeat(length));
-    let emits = hand.post("/api/users/user-4/emit", body(20_000).as_bytes(), "").repeat(10);
-    let broadcasts = hand.post("/api/broadcast", body(2000).as_bytes(), "").repeat(10);
+    let emit = hand.post("/api/users/user-4/emit", body(20_000).as_bytes(), "");
+    let broadcast = hand.post("/api/broadcast", body(2000).as_bytes(), "");
     loop {
-        for _ in 0..30 {
-            line.send(&emits).await?;
-            line.take(1 << 16).await?;
-        }
-        for _ in 0..5 {
-            line.send(&broadcasts).await?;
-            line.take(1 << 16).await?;
+        for request in std::iter::repeat_n(&emit, EMITS).chain(std::iter::repeat_n(&broadcast, BROADCASTS)) {
+            line.send(request).await?;
+            line.drain();
         }
         hand.pause(4000).await;
     }
