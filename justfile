@@ -20,6 +20,10 @@ fmt:
 faults NAME *ARGS:
     cargo test --locked --release --test faults -- {{NAME}} --full {{ARGS}}
 
+# Attackers beside honest clients: just abuse --full
+abuse *ARGS:
+    cargo test --locked --profile cost --test abuse -- {{ARGS}}
+
 # Measures beside the opponents: just bench --quick
 bench *ARGS:
     benches/run.sh {{ARGS}}

@@ -11,8 +11,8 @@ lint() {
   step "formatting and lints"
   cargo fmt --all --check
   cargo clippy --locked --workspace --all-targets -- -D warnings
-  # Not among all targets, because it runs only when asked.
-  cargo clippy --locked --test faults -- -D warnings
+  # Not among all targets, because they run only when asked.
+  cargo clippy --locked --test faults --test abuse -- -D warnings
 }
 
 quick() {
@@ -71,6 +71,10 @@ cargo test --locked --test faults
 
 step "instructions of the hot paths"
 cargo test --locked --profile cost -p jobcast-cost -- --nocapture
+
+step "abuse, in short"
+# A gateway that is not optimised is busy with itself.
+cargo test --locked --profile cost --test abuse
 
 step "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet

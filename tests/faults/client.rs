@@ -1,7 +1,12 @@
 //! A frugal Socket.IO client: one task, one small buffer. It comes back after every loss, as socket.io-client does,
 //! and resumes from what it has seen.
 
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::{
@@ -34,6 +39,8 @@ type Socket = WebSocketStream<TcpStream>;
 pub struct Endpoint {
     /// One of them at each attempt, by turns.
     pub addresses: Vec<SocketAddr>,
+    /// The client's own address, where it is not the system's choice.
+    pub source: Option<IpAddr>,
     /// Whether the network is there at all, for clients that lose it by themselves.
     pub network: Option<watch::Receiver<bool>>,
     /// Whether it reads, for one that stops now and then, and has hardly any buffer.
@@ -186,6 +193,9 @@ impl Client {
 
     async fn dial(&self, address: SocketAddr) -> std::io::Result<TcpStream> {
         let socket = TcpSocket::new_v4()?;
+        if let Some(source) = self.endpoint.source {
+            socket.bind((source, 0).into())?;
+        }
         if self.endpoint.reading.is_some() {
             socket.set_recv_buffer_size(4096)?;
         }

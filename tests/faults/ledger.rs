@@ -16,6 +16,9 @@ pub const TOLD: usize = 10;
 /// How far a job's numbers jump at least, which is more than a store can lose.
 const JUMP: u64 = 1 << 20;
 
+/// What the ids of jobs begin with that are not the trial's.
+pub const OF_OTHERS: &str = "others-";
+
 /// All jobs of a trial. A job's place in it is the number in its id.
 pub struct Ledger {
     /// Whether the store may lose what it has accepted.
@@ -74,6 +77,11 @@ impl Ledger {
     pub fn job(&self, id: &str) -> Option<usize> {
         let job = id.strip_prefix("job-")?.parse().ok()?;
         (job < self.jobs.len()).then_some(job)
+    }
+
+    /// Whether a job belongs to somebody else on the same gateway, so that nothing is known of its events.
+    pub fn is_of_others(&self, id: &str) -> bool {
+        id.starts_with(OF_OTHERS)
     }
 
     fn records(&self, job: usize) -> MutexGuard<'_, Records> {

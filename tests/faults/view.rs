@@ -203,6 +203,11 @@ impl View {
     /// Takes an event. Answers which job it is of, and when it was published.
     pub fn event(&mut self, text: &str, positions: &Positions, ledger: &Ledger) -> Option<(usize, u64)> {
         let event = JobEvent::read(text)?;
+        if ledger.is_of_others(event.job) {
+            self.advance(positions, false, event.job, ledger);
+            self.replayed(positions);
+            return None;
+        }
         let Some(job) = ledger.job(event.job).filter(|job| self.jobs.contains_key(job)) else {
             self.wrong(ledger, format!("was sent {}, which it does not watch", event.job));
             return None;
@@ -275,6 +280,9 @@ impl View {
     }
 
     pub fn gap(&mut self, gap: &Gap, positions: &Positions, ledger: &Ledger) {
+        if ledger.is_of_others(&gap.job) {
+            return self.advance(positions, false, &gap.job, ledger);
+        }
         self.counts.gaps += 1;
         let Some(job) = ledger.job(&gap.job).filter(|job| self.jobs.contains_key(job)) else {
             return self.wrong(ledger, format!("was told of {gap:?}, which it does not watch"));
