@@ -5,7 +5,7 @@ use std::fs;
 /// The memory of the machine, or of the control group if that allows less, in bytes.
 pub fn available() -> u64 {
     let info = rustix::system::sysinfo();
-    let machine = u64::from(info.totalram).saturating_mul(u64::from(info.mem_unit.max(1)));
+    let machine = info.totalram.saturating_mul(u64::from(info.mem_unit.max(1)));
     group_limit().map_or(machine, |limit| limit.min(machine))
 }
 

@@ -129,7 +129,7 @@ async fn history_is_read_in_parts(kind: Kind) {
     let flat = |parts: &[Vec<Seq>]| parts.concat();
 
     // One part, where it fits; and one event at least, however large.
-    assert_eq!(in_parts(&subject, Window::Newest(60), 1 << 20, &[]).await, [all.clone()]);
+    assert_eq!(in_parts(&subject, Window::Newest(60), 1 << 20, &[]).await, std::slice::from_ref(&all));
     let single = in_parts(&subject, Window::Newest(60), 1, &[]).await;
     assert_eq!((single.len(), flat(&single)), (60, all.clone()));
     let parts = in_parts(&subject, Window::Newest(60), 1000, &[]).await;
