@@ -16,20 +16,23 @@ use crate::{budget::Budget, net::text_frame, tasks::Tasks};
 
 const LIMITS: Limits = Limits { frames: 1000, bytes: 1 << 20 };
 
-async fn connected_within(budget: &Budget) -> (Arc<Outbox>, TcpStream) {
+fn supervisor(budget: &Budget) -> Arc<Supervisor> {
+    Supervisor::start(&Tasks::new(), budget, 1024, Family::default())
+}
+
+async fn connected_by(supervisor: &Arc<Supervisor>) -> (Arc<Outbox>, TcpStream) {
     let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
     let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (stream, _) = listener.accept().await.unwrap();
     SockRef::from(&stream).set_send_buffer_size(4096).unwrap();
     let place = Place::new(Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap(), None);
-    let supervisor = Supervisor::start(&Tasks::new(), budget, 1024, Family::default());
-    let outbox = Outbox::new(Stream::new(stream, Duration::from_secs(20)), supervisor, place);
+    let outbox = Outbox::new(Stream::new(stream, Duration::from_secs(20)), supervisor.clone(), place);
     outbox.start_websocket();
     (Arc::new(outbox), peer)
 }
 
 async fn connected() -> (Arc<Outbox>, TcpStream) {
-    connected_within(&Budget::new(1 << 30)).await
+    connected_by(&supervisor(&Budget::new(1 << 30))).await
 }
 
 /// The texts of the next `count` frames.
@@ -142,7 +145,7 @@ fn many_frames() -> Vec<Bytes> {
 #[tokio::test]
 async fn the_library_never_waits_and_what_waits_counts_against_the_budget_until_it_is_written() {
     let budget = Budget::new(1 << 30);
-    let (outbox, mut peer) = connected_within(&budget).await;
+    let (outbox, mut peer) = connected_by(&supervisor(&budget)).await;
     let frames = many_frames();
     for frame in &frames {
         assert_eq!(outbox.write_frames(frame).unwrap(), frame.len());
@@ -215,4 +218,33 @@ async fn an_answer_that_is_not_taken_is_cut_and_so_is_what_lingers() {
     outbox.release();
     assert!(matches!(outbox.look_after(start, 1), Some(Waiting::Bytes { .. })));
     assert!(matches!(outbox.look_after(start + LINGER * 2, 1), Some(Waiting::Cut)));
+}
+
+#[tokio::test]
+async fn beyond_the_budget_the_greediest_is_cut_and_frames_that_are_shared_count_once() {
+    let budget = Budget::new(8 << 20);
+    let supervisor = supervisor(&budget);
+    let (honest, mut honest_peer) = connected_by(&supervisor).await;
+    let (greedy, _greedy_peer) = connected_by(&supervisor).await;
+    let mut sharing = Vec::new();
+    let shared = frame("shared", 1 << 20);
+    for _ in 0..16 {
+        let (outbox, peer) = connected_by(&supervisor).await;
+        outbox.write_directly_after(frame("mark", 0));
+        outbox.write_frames(&frame("mark", 0)).unwrap();
+        (0..3).for_each(|_| {
+            assert_eq!(outbox.push(&shared, 1, Limits { frames: 9, bytes: 1 << 30 }), Push::Queued)
+        });
+        outbox.flush();
+        sharing.push((outbox, peer));
+    }
+    honest.write_frames(&frame("honest", 3 << 20)).unwrap();
+    greedy.write_frames(&frame("greedy", 16 << 20)).unwrap();
+    while greedy.is_open() {
+        tokio::task::yield_now().await;
+    }
+    assert!(honest.is_open() && sharing.iter().all(|(outbox, _)| outbox.is_open()));
+    let mut first = [0; 2];
+    honest_peer.read_exact(&mut first).await.unwrap();
+    assert_eq!(first, [0x81, 127]);
 }
