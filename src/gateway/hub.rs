@@ -22,12 +22,7 @@ use indexmap::IndexSet;
 use slotmap::{SlotMap, new_key_type};
 
 use self::{continuity::Continuity, recent::Recent, session::SessionState};
-pub use self::{
-    continuity::Fill,
-    membership::Start,
-    session::Need,
-    stats::SessionStats,
-};
+pub use self::{continuity::Fill, membership::Start, session::Need, stats::SessionStats};
 use super::live_edge::LiveEdge;
 use crate::room::Room;
 
