@@ -62,7 +62,7 @@ pub struct SocketIoOptions {
     pub outbox: usize,
     /// How many bytes of packets wait before it has to.
     pub outbox_bytes: u64,
-    /// How many messages a client may send a second.
+    /// How many messages a client may send a second, and at once.
     pub messages_per_second: u32,
     /// Whether sockets also join socketioxide's rooms of the same names, for an application that embeds the gateway
     /// and emits to them by [`Sockets::io`]. It costs memory for each socket, and a lock that all of them share.

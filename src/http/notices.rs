@@ -46,6 +46,7 @@ fn read(body: &JsonBody) -> Result<(NoticeName, Box<RawValue>), ApiError> {
         (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "The body is not JSON", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "An invalid event name", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "The gateway holds too much (limits.memory)", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The store is down", body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -68,6 +69,7 @@ pub async fn broadcast(State(state): State<Arc<HttpState>>, body: JsonBody) -> R
         (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "The body is not JSON", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "An invalid user id or event name", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "The gateway holds too much (limits.memory)", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The store is down", body = Problem, content_type = "application/problem+json"),
     )
 )]

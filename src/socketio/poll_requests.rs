@@ -4,7 +4,7 @@
 use std::sync::{Arc, PoisonError};
 
 use axum::{
-    body::{Body, Bytes, to_bytes},
+    body::{Body, Bytes, HttpBody, to_bytes},
     extract::{Request, State},
     http::{Method, StatusCode, header},
     middleware::Next,
@@ -18,7 +18,7 @@ use super::{
     polling::{PollingSession, PollingSessions, address, socket_id},
 };
 use crate::{
-    budget::{OverBudget, Purpose},
+    budget::Purpose,
     error::{ApiError, ErrorCode},
     gateway::{CloseReason, Gateway},
 };
@@ -137,9 +137,9 @@ async fn post(state: &PollState, session: &PollingSession, request: Request, nex
     }
     let (mut parts, body) = request.into_parts();
     let max = state.options.max_payload;
-    let Ok(_held) = state.gateway.budget().reserve(Purpose::Request, max as u64) else {
-        return ApiError::new(ErrorCode::LimitReached, OverBudget.to_string()).into_response();
-    };
+    // Not refused where the gateway holds too much: it may be the answer to a ping.
+    let bytes = body.size_hint().upper().unwrap_or(max as u64).min(max as u64);
+    let _held = state.gateway.budget().charge(Purpose::Request, bytes);
     let judged = match to_bytes(body, max).await {
         Ok(body) => judge(session, &body, max),
         Err(_) => Err(CloseReason::TooLarge),
