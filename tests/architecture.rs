@@ -134,14 +134,14 @@ fn dependencies_run_one_way() {
         ("cli", &["config", "fd_limit", "gateway", "server", "telemetry"]),
         ("config", &["gateway", "http", "server", "socketio", "store", "telemetry"]),
         ("server.rs", &["connection", "drain", "fd_limit", "gateway", "http", "socketio"]),
-        ("http", &["connection", "drain", "gateway", "store", "telemetry"]),
+        ("http", &["budget", "connection", "drain", "gateway", "store", "telemetry"]),
         ("socketio", &["connection", "drain", "gateway", "store", "tasks", "telemetry"]),
         ("connection", &["tasks"]),
-        ("gateway", &["store", "tasks", "telemetry"]),
+        ("gateway", &["budget", "memory_limit", "store", "tasks", "telemetry"]),
         ("store/redis", &["redis", "store", "tasks"]),
-        ("store", &["redis", "tasks"]),
+        ("store", &["budget", "redis", "tasks"]),
         ("redis", &[]),
-        ("telemetry.rs", &["tasks"]),
+        ("telemetry.rs", &["budget", "tasks"]),
         ("tasks.rs", &[]),
     ];
     for (name, text) in sources() {
