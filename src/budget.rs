@@ -16,6 +16,8 @@ use prometheus_client::{
 use thiserror::Error;
 use tokio::sync::Notify;
 
+use crate::error::{ApiError, ErrorCode};
+
 /// What bytes wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
@@ -55,6 +57,12 @@ pub struct PurposeLabel {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the gateway holds as many bytes as it may (limits.memory); try again later")]
 pub struct OverBudget;
+
+impl From<OverBudget> for ApiError {
+    fn from(error: OverBudget) -> Self {
+        ApiError::new(ErrorCode::LimitReached, error.to_string())
+    }
+}
 
 /// The bytes that one node may hold for others. Cheap to clone; each clone is the same budget.
 #[derive(Clone)]

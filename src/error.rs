@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{budget::OverBudget, event::InvalidDraft};
+use crate::event::InvalidDraft;
 
 /// The codes that clients may branch on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -90,11 +90,5 @@ impl std::error::Error for ApiError {}
 impl From<InvalidDraft> for ApiError {
     fn from(error: InvalidDraft) -> Self {
         ApiError::invalid(error)
-    }
-}
-
-impl From<OverBudget> for ApiError {
-    fn from(error: OverBudget) -> Self {
-        ApiError::new(ErrorCode::LimitReached, error.to_string())
     }
 }

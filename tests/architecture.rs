@@ -142,7 +142,7 @@ fn dependencies_run_one_way() {
         ("net", &["budget", "tasks", "telemetry"]),
         ("gateway", &["budget", "memory_limit", "store", "tasks", "telemetry"]),
         ("store/redis", &["redis", "store", "tasks"]),
-        ("store", &["redis", "tasks"]),
+        ("store", &["budget", "redis", "tasks"]),
         ("redis", &[]),
         ("telemetry.rs", &["budget", "log_writer", "tasks"]),
         ("tasks.rs", &[]),
