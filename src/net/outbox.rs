@@ -1,6 +1,8 @@
 //! The outbox of a connection: its one writer. What hyper and the WebSocket library write, and what the fan-out pushes,
 //! goes to the socket in one order. What the socket does not take waits here, and is counted.
 
+mod state;
+
 use std::{
     io::{self, ErrorKind, IoSlice},
     net::Shutdown,
@@ -8,12 +10,13 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 
+use self::state::{AwaitedMark, End, Mode, Stall, State};
 use super::{
     acceptor::Place,
     frame::{is_close, split_first},
@@ -22,13 +25,10 @@ use super::{
     supervisor::Supervisor,
     write_queue::WriteQueue,
 };
-use crate::budget::{Purpose, Reservation};
+use crate::budget::Purpose;
 
 /// The most batches that one system call writes.
 const MAX_BATCHES_PER_WRITE: usize = 64;
-
-/// How many bytes of the library may wait before no more is read for it.
-const MAX_LIBRARY: usize = 64 * 1024;
 
 /// How long the library may take to write the mark.
 const MARK_PATIENCE: Duration = Duration::from_secs(5);
@@ -53,69 +53,6 @@ pub struct Outbox {
     supervisor: Arc<Supervisor>,
     /// Given back when nobody holds the connection any more.
     _place: Place,
-}
-
-/// What waits to be written.
-#[derive(Debug, Default)]
-struct State {
-    mode: Mode,
-    queue: WriteQueue,
-    /// How many bytes hyper wants to write, which the socket does not take.
-    unwritten: usize,
-    /// The bytes of this connection alone count against the budget while they wait.
-    reservation: Option<Reservation>,
-    stall: Option<Stall>,
-    /// The reader, which waits until fewer bytes do.
-    reader: Option<Waker>,
-    /// Whether a task waits until the socket is writable.
-    has_writer: bool,
-    is_supervised: bool,
-    end: End,
-}
-
-/// What the library writes.
-#[derive(Debug, Default)]
-enum Mode {
-    /// HTTP.
-    #[default]
-    Http,
-    /// Frames. Nobody else has asked to write.
-    Frames,
-    /// Frames. Those of the fan-out follow once the library writes the mark.
-    Marked(Box<AwaitedMark>),
-    /// Frames, and those of the fan-out between them.
-    Shared,
-}
-
-#[derive(Debug)]
-struct AwaitedMark {
-    /// A frame that is not sent.
-    mark: Bytes,
-    since: Instant,
-    /// What follows the mark.
-    after: WriteQueue,
-}
-
-/// How far a connection has ended.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum End {
-    #[default]
-    Open,
-    /// The library has written a close frame, which no other may follow.
-    Closing,
-    /// The library has written its last byte.
-    LastWritten,
-    /// The library is gone. What waits is still written until then.
-    Lingering(Instant),
-    Closed,
-}
-
-/// The peer does not take all that is written.
-#[derive(Debug, Clone, Copy)]
-struct Stall {
-    since: Instant,
-    /// How many bytes had been written then.
-    written: u64,
 }
 
 /// How much may wait.
@@ -502,54 +439,6 @@ impl Outbox {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    /// Bytes and frames that wait.
-    fn pending(&self) -> (usize, usize) {
-        let (bytes, frames) = match &self.mode {
-            Mode::Marked(awaited) => (awaited.after.bytes(), awaited.after.frames()),
-            _ => (0, 0),
-        };
-        (self.queue.bytes() + self.unwritten + bytes, self.queue.frames() + frames)
-    }
-
-    /// Whether the library has to wait before it reads on.
-    fn holds_up_reading(&self) -> bool {
-        match self.mode {
-            Mode::Http => self.unwritten > 0,
-            _ => self.queue.own_bytes() > MAX_LIBRARY,
-        }
-    }
-
-    /// Whether nothing can go wrong any more without another write.
-    fn may_be_left_alone(&self) -> bool {
-        let lingers = matches!(self.end, End::Lingering(_));
-        self.queue.is_empty() && self.unwritten == 0 && !matches!(self.mode, Mode::Marked(_)) && !lingers
-    }
-
-    fn awaits(&self, frame: &[u8]) -> bool {
-        matches!(&self.mode, Mode::Marked(awaited) if awaited.mark == frame)
-    }
-
-    /// Frames of the fan-out may follow on what was written so far.
-    fn share(&mut self) {
-        if let Mode::Marked(awaited) = std::mem::replace(&mut self.mode, Mode::Shared) {
-            self.queue.append(awaited.after);
-        }
-    }
-
-    fn close(&mut self) {
-        self.end = End::Closed;
-        self.queue = WriteQueue::default();
-        (self.unwritten, self.reservation, self.stall) = (0, None, None);
-        if let Mode::Marked(_) = self.mode {
-            self.mode = Mode::Shared;
-        }
-        if let Some(reader) = self.reader.take() {
-            reader.wake();
-        }
     }
 }
 

@@ -16,7 +16,8 @@ const JOBS = 20;
 /** Longer than a channel lingers in the feed and a silent poller is waited for. */
 const PATIENCE_MS = 30_000;
 
-const STATE = /^jobcast_(sessions|rooms|connections|feed_rooms|sessions_behind|tasks)(\{|$)/;
+/** The connections that the test's own agent keeps are counted by the open files. */
+const STATE = /^jobcast_(sessions|rooms|connections|feed_rooms|sessions_behind|tasks(?!\{name="connections"\}))(\{|$)/;
 
 /** What a gateway holds at the moment, by name; what is zero is left out. */
 async function held(gateway) {

@@ -123,9 +123,8 @@ describe('connections', () => {
     const peers = await Promise.all(Array.from({ length: 12 }, () => dial(gateway)));
     // Each keeps its last byte back.
     peers.forEach(({ socket }) => socket.write(head + ' '.repeat(size)));
-    const refused = await Promise.race(peers.map((peer) => peer.until(/^HTTP[^]*\}$/)));
-    // The others are still on their way in.
-    assert.match(refused, /^HTTP\/1.1 503 [^]*"code":"limit_reached"/);
+    // The others are still on their way in, and are too slow in the end.
+    await Promise.any(peers.map((peer) => peer.until(/^HTTP\/1.1 503 [^]*"code":"limit_reached"/)));
     peers.forEach(({ socket }) => socket.destroy());
     await eventually(async () => (await metricsOf(gateway))['jobcast_memory_held_bytes{purpose="request"}'] === 0);
   });
