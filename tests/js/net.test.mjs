@@ -54,7 +54,13 @@ describe('connections', () => {
 
   before(async () => {
     gateway = await startGateway({
-      env: { JOBCAST_LIMITS__HANDSHAKE_TIMEOUT: '1s', JOBCAST_LIMITS__IDLE: '2s', JOBCAST_LIMITS__MEMORY: '64MiB' },
+      env: {
+        JOBCAST_LIMITS__HANDSHAKE_TIMEOUT: '1s',
+        JOBCAST_LIMITS__IDLE: '2s',
+        JOBCAST_LIMITS__MEMORY: '64MiB',
+        // Pings count too.
+        JOBCAST_LIMITS__MESSAGES_PER_SECOND: '1000000',
+      },
     });
     api = httpClient(gateway.url);
   });
