@@ -9,6 +9,8 @@ mod live_edge;
 mod outlet;
 mod reading;
 mod session;
+#[cfg(test)]
+mod tests;
 
 use std::{
     fmt,
