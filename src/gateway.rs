@@ -11,6 +11,8 @@ mod notices;
 mod outlet;
 mod reading;
 mod session;
+#[cfg(test)]
+mod tests;
 
 use std::{
     fmt,

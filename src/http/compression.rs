@@ -2,17 +2,23 @@
 
 use axum::body::HttpBody;
 use axum::http::{HeaderMap, HeaderValue, Request, Response, header};
-use tower_http::compression::{
-    CompressionLayer,
-    predicate::{And, DefaultPredicate, Predicate},
+use tower_http::{
+    CompressionLevel,
+    compression::{
+        CompressionLayer,
+        predicate::{And, DefaultPredicate, Predicate},
+    },
 };
 
-/// The largest body that is compressed, in bytes. Compressing holds up a worker, and with it everybody else.
-const MAX_COMPRESSED: u64 = 256 * 1024;
+/// The largest body that is compressed, in bytes. Compressing holds up a worker, and with it everybody else; in slices as
+/// well, since a worker that is never idle looks for new requests but seldom.
+const MAX_COMPRESSED: u64 = 128 * 1024;
 
 /// Compresses answers of a known and moderate length. Streams are sent as they are.
 pub fn layer() -> CompressionLayer<And<DefaultPredicate, OfModerateLength>> {
-    CompressionLayer::new().compress_when(DefaultPredicate::new().and(OfModerateLength))
+    CompressionLayer::new()
+        .quality(CompressionLevel::Fastest)
+        .compress_when(DefaultPredicate::new().and(OfModerateLength))
 }
 
 /// Bodies whose length is known and at most [`MAX_COMPRESSED`].
