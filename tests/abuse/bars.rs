@@ -64,7 +64,7 @@ impl fmt::Display for Report {
             };
             writeln!(f, "  {mark} {what:28} {measured:44} {bound}")?;
         }
-        for (name, notes) in &self.notes {
+        for (name, notes) in self.notes.iter().filter(|(_, notes)| !notes.is_empty()) {
             writeln!(f, "       {name:28} {notes}")?;
         }
         for remark in &self.remarks {
