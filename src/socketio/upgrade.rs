@@ -53,7 +53,7 @@ pub async fn upgrade_websockets<S>(
     next: Next,
 ) -> Response
 where
-    S: Service<(GatedSocket<WebSocket>, http::Request<()>), Error: Debug, Future: Send> + Send + 'static,
+    S: Service<(Box<GatedSocket<WebSocket>>, http::Request<()>), Error: Debug, Future: Send> + Send + 'static,
 {
     let query = request.uri().query().unwrap_or_default();
     let is_engine_io = ["EIO=4", "transport=websocket"].iter().all(|is| query.split('&').any(|it| it == *is));
@@ -78,9 +78,11 @@ where
         let slot = head.extensions().get::<Slot>().cloned();
         let closing = Closing { gateway, connection: connection.clone() };
         let gate = Gate::new(options.messages_per_second);
-        let mut socket = GatedSocket::new(socket, gate, options.max_payload, slot, closing);
+        // Boxed, because the tasks that hold it for life have room for several.
+        let mut socket = Box::new(GatedSocket::new(socket, gate, options.max_payload, slot, closing));
         if let Some(probe) = probe.flatten() {
-            match tokio::time::timeout(PROBE_TIMEOUT, complete(&mut socket, &probe)).await {
+            let completing = Box::pin(complete(&mut socket, &probe));
+            match tokio::time::timeout(PROBE_TIMEOUT, completing).await {
                 Ok(true) => probe.complete(connection),
                 Ok(false) | Err(_) => return,
             }
