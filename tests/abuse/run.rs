@@ -20,6 +20,9 @@ use crate::{
 /// What memory may grow beyond the budget and what was there before: what the heap and the store hold back.
 const SLACK: u64 = 64;
 
+/// How many times `limits.memory` is too much on any machine: what is not bounded grows by gigabytes.
+const FAR_BEYOND: u64 = 4;
+
 /// What of the idle footprint may stay, in percent.
 const BACK: u64 = 120;
 
@@ -178,7 +181,9 @@ impl Run<'_> {
         let report = &mut self.report;
         (report.memory.1, report.p99, report.health) = (peak, p99, slowest);
         let told = format!("{peak} MiB, {idle} before");
-        report.bar("memory at its peak", told, format!("{bound} MiB"), peak <= bound, true);
+        report.bar("memory at its peak", told.clone(), format!("{bound} MiB"), peak <= bound, full);
+        let most = FAR_BEYOND * self.setting.memory;
+        report.bar("memory far beyond", told, format!("{most} MiB"), peak <= most, true);
         let told = format!("{p99:.1?} (p50 {p50:.1?})");
         report.bar("latency, p99", told, format!("{bound_p99:.1?}"), p99 <= bound_p99, full);
         let told = format!("{slowest:.1?} of {asked}, {unanswered} not answered");
