@@ -120,6 +120,25 @@ pub fn mount(router: Router, gateway: &Gateway, options: SocketIoOptions) -> (Ro
         // Nothing here takes binary attachments.
         .with_parser(ParserConfig::common().max_incoming_binaries(0).max_incoming_binary_buf_size(0))
         .build_svc();
+    open_namespace(&io, gateway, options);
+    let sockets = Sockets::new(io);
+    let admission = Admission::new(options.handshakes, gateway.tasks().clone());
+    let polls = PollState { sessions: PollingSessions::default(), gateway: gateway.clone(), options };
+    let upgrades = UpgradeState { service: service.clone(), gateway: gateway.clone(), options };
+    let service = ServiceBuilder::new()
+        .layer(middleware::from_fn_with_state(sockets.clone(), drain::end_polling))
+        .layer(middleware::from_fn_with_state(admission, admission::admit))
+        .layer(middleware::from_fn_with_state(polls, poll_requests::judge_requests))
+        .layer(middleware::from_fn_with_state(upgrades, upgrade::upgrade_websockets))
+        .service(service);
+    // These layers apply to `/socket.io` only.
+    let below = [PATH.to_owned(), format!("{PATH}/"), format!("{PATH}/{{*below}}")];
+    let router = below.iter().fold(router, |router, path| router.route_service(path, service.clone()));
+    (router, sockets)
+}
+
+/// Lets sockets into the namespace of jobs.
+fn open_namespace(io: &SocketIo, gateway: &Gateway, options: SocketIoOptions) {
     let (metrics, label) = (gateway.metrics(), EdgeLabel { edge: "socketio" });
     let shared = Arc::new(OutletShared {
         limits: Limits { frames: options.outbox, bytes: options.outbox_bytes },
@@ -142,20 +161,6 @@ pub fn mount(router: Router, gateway: &Gateway, options: SocketIoOptions) -> (Ro
     };
     // This cannot fail: the name is fixed, and the adapter is local.
     io.ns(NAMESPACE, connected.with(admit));
-    let sockets = Sockets::new(io);
-    let admission = Admission::new(options.handshakes, gateway.tasks().clone());
-    let polls = PollState { sessions: PollingSessions::default(), gateway: gateway.clone(), options };
-    let upgrades = UpgradeState { service: service.clone(), gateway: gateway.clone(), options };
-    let service = ServiceBuilder::new()
-        .layer(middleware::from_fn_with_state(sockets.clone(), drain::end_polling))
-        .layer(middleware::from_fn_with_state(admission, admission::admit))
-        .layer(middleware::from_fn_with_state(polls, poll_requests::judge_requests))
-        .layer(middleware::from_fn_with_state(upgrades, upgrade::upgrade_websockets))
-        .service(service);
-    // These layers apply to `/socket.io` only.
-    let below = [PATH.to_owned(), format!("{PATH}/"), format!("{PATH}/{{*below}}")];
-    let router = below.iter().fold(router, |router, path| router.route_service(path, service.clone()));
-    (router, sockets)
 }
 
 struct ConnectMiddleware {
