@@ -41,12 +41,14 @@ impl Gateway {
         self.address
     }
 
-    /// Its process id.
+    /// Its process id, for tests/abuse.
+    #[allow(dead_code)]
     pub fn id(&self) -> u32 {
         self.process.id()
     }
 
-    /// Whether the process is still there.
+    /// Whether the process is still there, for tests/abuse.
+    #[allow(dead_code)]
     pub fn lives(&mut self) -> bool {
         matches!(self.process.try_wait(), Ok(None))
     }
