@@ -314,7 +314,12 @@ describe('damage', () => {
         }
         const api = httpClient(gateway.url);
         for (let job = 0; job < JOBS; job += 1) {
-          const answer = await api.get(`/api/jobs/job-${job}/history?limit=100000`);
+          const answer = await api.get(`/api/jobs/job-${job}/history?limit=100000`).catch((error) => error);
+          if (answer.code === 'ECONNRESET') {
+            // A history of several pages is cut where one of them cannot be read: it is never taken for whole.
+            continue;
+          }
+          if (answer instanceof Error) throw answer;
           if (answer.status === 503) {
             assertProblem(answer, 503, { mention: 'damaged' });
             continue;
