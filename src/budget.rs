@@ -114,11 +114,6 @@ impl Budget {
         self.0.limit
     }
 
-    /// Whether more is held than may be.
-    pub fn is_exceeded(&self) -> bool {
-        self.used() > self.0.limit
-    }
-
     /// Resolves when bytes that were there already have exceeded the limit. One task waits at a time.
     pub async fn exceeded(&self) {
         self.0.exceeded.notified().await;
@@ -211,9 +206,9 @@ mod tests {
     fn what_is_there_counts_and_says_when_it_is_too_much() {
         let budget = Budget::new(100);
         let mut outbox = budget.charge(Purpose::Outbox, 100);
-        assert!(budget.exceeded().now_or_never().is_none() && !budget.is_exceeded());
+        assert!(budget.exceeded().now_or_never().is_none() && budget.used() <= budget.limit());
         outbox.set(101);
-        assert!(budget.exceeded().now_or_never().is_some() && budget.is_exceeded());
+        assert!(budget.exceeded().now_or_never().is_some() && budget.used() > budget.limit());
         assert_eq!(budget.gauge(Purpose::Outbox).get(), 101);
         outbox.set(7);
         assert_eq!((budget.used(), budget.gauge(Purpose::Outbox).get()), (7, 7));

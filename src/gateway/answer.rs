@@ -55,16 +55,15 @@ impl Gateway {
         limit: Option<usize>,
         since: Option<u64>,
     ) -> Result<Answer, ApiError> {
-        let limit = limit.unwrap_or(usize::MAX).min(self.0.history_cap);
         // Never closed: it lives as long as the gateway.
         let _turn = self.0.answers.acquire().await;
-        self.answer(async || match since {
-            None => self.newest(job, limit).await,
-            Some(seq) => {
-                let window = Window::After { seq, limit };
-                let part = self.asked(self.0.store.history_part(job, window, MAX_ANSWER).await)?;
-                Ok((part.entries, part.rest.is_some()))
+        self.answer(async || {
+            if since.is_none() {
+                return self.newest(job, limit.unwrap_or(usize::MAX).min(self.0.history_cap)).await;
             }
+            let mut parts = self.job_history_parts(job, limit, since);
+            let entries = parts.next(MAX_ANSWER).await?;
+            Ok((entries, !parts.is_over()))
         })
         .await
     }

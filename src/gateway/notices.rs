@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::Gateway;
 use crate::{
-    budget::{OverBudget, Purpose, Reservation},
-    error::{ApiError, ErrorCode},
+    budget::{Purpose, Reservation},
+    error::ApiError,
     notice::Notice,
     timestamp::Timestamp,
 };
@@ -35,9 +35,7 @@ impl HeldNotice {
 impl Gateway {
     /// Sends a notice, after its turn.
     pub(super) async fn send_notice(&self, notice: Notice) -> Result<Timestamp, ApiError> {
-        let held = self.budget().reserve(Purpose::Publish, notice.data.get().len() as u64);
-        let _held =
-            held.map_err(|error: OverBudget| ApiError::new(ErrorCode::LimitReached, error.to_string()))?;
+        let _held = self.budget().reserve(Purpose::Publish, notice.data.get().len() as u64)?;
         if self.hub(|hub| hub.notices_pile_up()) {
             // One after the other, so that they do not all come together.
             let turn = async {

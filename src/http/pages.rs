@@ -114,13 +114,16 @@ async fn patient_reserve(budget: &Budget) -> Result<Reservation, OverBudget> {
 
 /// Bytes that count in the budget for as long as anybody has them.
 fn held_bytes(bytes: Vec<u8>, held: Reservation) -> Bytes {
-    struct Held(Vec<u8>, #[allow(dead_code)] Reservation);
+    struct Held {
+        bytes: Vec<u8>,
+        _held: Reservation,
+    }
 
     impl AsRef<[u8]> for Held {
         fn as_ref(&self) -> &[u8] {
-            &self.0
+            &self.bytes
         }
     }
 
-    Bytes::from_owner(Held(bytes, held))
+    Bytes::from_owner(Held { bytes, _held: held })
 }
