@@ -189,6 +189,7 @@ impl Session {
         };
         let Snapshot { latest, resumed, start } =
             prepare.await.map_err(|error| self.gateway.refused(error))?;
+        self.gateway.hub(|hub| hub.begin_answer(self.key, &start));
         Ok(Joined { room, latest, resumed, start, joining })
     }
 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use super::{
     CatchUpReason, Hub, SessionKey,
     continuity::Continuity,
-    session::{Bringing, Need, Progress, SessionState},
+    session::{Bringing, Cursor, Need, Progress, SessionState},
 };
 use crate::{
     gateway::{
@@ -97,7 +97,7 @@ impl Hub {
         for key in self.rooms.get(room).into_iter().flat_map(|state| &state.members) {
             let cursors = self.sessions.get_mut(*key).map(|session| &mut session.cursors);
             for (_, cursor) in cursors.into_iter().flatten().filter(|(other, _)| other == room) {
-                cursor.position = Position::START;
+                *cursor = Cursor { position: Position::START, asked: Position::START };
             }
         }
     }
@@ -199,15 +199,16 @@ impl Hub {
     }
 
     fn need(&self, key: SessionKey) -> Option<Need> {
-        let session = self.sessions.get(key)?;
+        let session = self.sessions.get(key).filter(|session| !session.answering)?;
         if !session.notices.is_empty() {
             return Some(Need::Notices);
         }
         for (room, cursor) in &session.cursors {
             let Some(state) = self.rooms.get(room) else { continue };
             let Some(edge) = state.edge else { continue };
-            if cursor.position < edge.position {
-                let (room, after, until) = (room.clone(), cursor.position, edge.position);
+            let until = edge.position.max(cursor.asked);
+            if cursor.position < until {
+                let (room, after) = (room.clone(), cursor.position);
                 return Some(Need::Log { room, after, until });
             }
             if state.continuity != Continuity::Whole {
@@ -235,7 +236,7 @@ impl Hub {
     pub fn replay(&mut self, key: SessionKey, need: &Need, page: &LogPage) -> Progress {
         let Need::Log { room, after, until } = need else { return Progress::default() };
         let Some(session) = self.sessions.get_mut(key) else { return Progress::default() };
-        if session.cursor(room).is_none_or(|cursor| cursor.position != *after) {
+        if session.answering || session.cursor(room).is_none_or(|cursor| cursor.position != *after) {
             // Moved or left in the meantime: the page is no longer the one that is needed.
             return Progress::default();
         }
@@ -251,7 +252,8 @@ impl Hub {
 
     /// Hands a session the notices that wait for it.
     pub fn flush_notices(&mut self, key: SessionKey) -> Progress {
-        self.sessions.get_mut(key).map_or_else(Progress::default, |session| session.flush_notices())
+        let session = self.sessions.get_mut(key).filter(|session| !session.answering);
+        session.map_or_else(Progress::default, |session| session.flush_notices())
     }
 
     /// Notes that a session still has no place for what it needs.
@@ -289,7 +291,8 @@ impl Hub {
                 continue;
             }
             let offer = |session: &mut SessionState| session.offer(Delivery::Notice(notice)) != Offer::Full;
-            if session.notices.is_empty() && noting(&mut self.unflushed, key, session, offer) {
+            let is_first = session.notices.is_empty() && !session.answering;
+            if is_first && noting(&mut self.unflushed, key, session, offer) {
                 continue;
             }
             if !session.queue_notice(held, MAX_WAITING_NOTICES) {

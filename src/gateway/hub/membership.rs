@@ -68,6 +68,14 @@ impl Hub {
         true
     }
 
+    /// Lets everything wait that reaches the session, for as long as it is told where what it joins begins: what it asked
+    /// for comes before anything that happens from now on. Until [`Hub::start`] or [`Hub::cancel_join`].
+    pub fn begin_answer(&mut self, key: SessionKey, start: &Start) {
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.answering = start.asked;
+        }
+    }
+
     /// Gives up joining.
     pub fn cancel_join(&mut self, key: SessionKey, room: &Room) {
         self.end_join(key, room);
@@ -77,6 +85,10 @@ impl Hub {
     fn end_join(&mut self, key: SessionKey, room: &Room) {
         if let Some(session) = self.sessions.get_mut(key) {
             session.joining -= 1;
+            session.answering = false;
+            if !session.cursors.is_empty() || !session.notices.is_empty() {
+                self.catch_ups_due.push((key, CatchUpReason::Joined));
+            }
         }
         if let Some(state) = self.rooms.get_mut(room) {
             state.joining -= 1;
@@ -102,9 +114,10 @@ impl Hub {
             let position = start.after.min(had);
             session.remove_cursor(room);
             session.passed.end_runs(room);
-            if position != edge || !is_whole {
-                let asked = if start.asked { start.end } else { Position::START };
-                session.cursors.push_back((room.clone(), Cursor { position, asked }));
+            let asked = if start.asked { start.end } else { Position::START };
+            let cursor = Cursor { position, asked };
+            if position != edge || cursor.has_asked() || !is_whole {
+                session.cursors.push_back((room.clone(), cursor));
                 self.catch_ups_due.push((key, CatchUpReason::Joined));
             }
         }

@@ -28,6 +28,13 @@ pub struct Cursor {
     pub asked: Position,
 }
 
+impl Cursor {
+    /// Whether something that was asked for is yet to come. It is read, wherever the live edge is.
+    pub fn has_asked(&self) -> bool {
+        self.position < self.asked
+    }
+}
+
 /// What a catching-up session needs next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Need {
@@ -35,7 +42,8 @@ pub enum Need {
     Log {
         room: Room,
         after: Position,
-        /// The live edge: what is read from now on holds everything up to there that the log has.
+        /// The live edge, or the end of what was asked for: what is read from now on holds everything up to there that
+        /// the log has.
         until: Position,
     },
     /// Place for waiting notices, for [`super::Hub::flush_notices`].
@@ -62,6 +70,8 @@ pub struct SessionState {
     pub rooms: Vec<Room>,
     /// How many rooms it is about to join.
     pub joining: usize,
+    /// Whether it is told right now what it is about to get again. Everything else has to wait until then.
+    pub answering: bool,
     /// The rooms that it is not at the live edge of. It catches up in this order: what fell behind first had every event
     /// that those behind it lack as well.
     pub cursors: VecDeque<(Room, Cursor)>,
@@ -85,6 +95,7 @@ impl SessionState {
             outlet,
             rooms: Vec::new(),
             joining: 0,
+            answering: false,
             cursors: VecDeque::new(),
             passed: Passed::default(),
             notices: VecDeque::new(),
@@ -116,8 +127,10 @@ impl SessionState {
 
     /// Ends the cursor of a room that is at the room's live edge.
     pub fn meet_edge(&mut self, room: &Room, edge: Option<LiveEdge>) {
-        let at_edge = |edge: LiveEdge| self.cursor(room).is_some_and(|at| at.position == edge.position);
-        if edge.is_some_and(at_edge) {
+        let is_met = |edge: LiveEdge| {
+            self.cursor(room).is_some_and(|at| at.position == edge.position && !at.has_asked())
+        };
+        if edge.is_some_and(is_met) {
             self.remove_cursor(room);
         }
     }
@@ -137,7 +150,7 @@ impl SessionState {
         bringing: &[Bringing<'_>],
         edge_of: impl Fn(&Room) -> Option<(Position, bool)>,
     ) -> bool {
-        if self.rooms.len() > 1 || !self.cursors.is_empty() || !self.passed.is_empty() {
+        if self.rooms.len() > 1 || self.answering || !self.cursors.is_empty() || !self.passed.is_empty() {
             let one = |place| self.offer_one(arrivals, place, bringing, &edge_of);
             return (0..arrivals.len()).map(one).fold(false, |before, behind| before | behind);
         }
@@ -166,20 +179,20 @@ impl SessionState {
         for (room, first) in bringing {
             let before = place_before(room, *first, arrivals, place);
             let here = place_before(room, *first, arrivals, place + 1);
-            match self.cursor(room).map(|cursor| cursor.position) {
+            match self.cursor(room) {
                 // Known from its snapshot, until the edge is there.
-                Some(at) if at > here => {}
-                Some(at) if at == here => {
+                Some(at) if at.position > here => {}
+                Some(at) if at.has_asked() || at.position < before => has_to_wait = true,
+                Some(at) if at.position == here => {
                     self.pass(room, here, edge_of(room).is_some_and(|(_, is_whole)| is_whole));
                 }
-                Some(at) if at < before => has_to_wait = true,
                 _ => live.push((*room, before)),
             }
         }
         if live.is_empty() {
             return false;
         }
-        has_to_wait |= self.waits_for_others(&arrival.event, bringing, edge_of);
+        has_to_wait |= self.answering || self.waits_for_others(&arrival.event, bringing, edge_of);
         if !has_to_wait && self.take_one(arrival, set(&live)) {
             for (room, first) in
                 bringing.iter().filter(|(room, _)| live.iter().any(|(other, _)| other == room))
@@ -205,13 +218,15 @@ impl SessionState {
         bringing: &[Bringing<'_>],
         edge_of: &impl Fn(&Room) -> Option<(Position, bool)>,
     ) -> bool {
+        let is_next = self.passed.is_next(event);
         let has_to_wait_for = |room: &Room| {
             let Some((edge, is_whole)) = edge_of(room) else { return false };
-            !is_whole || self.cursor(room).is_some_and(|cursor| cursor.position < edge)
+            let cursor = self.cursor(room);
+            let lacks = !is_whole || cursor.is_some_and(|cursor| cursor.position < edge);
+            cursor.is_some_and(|cursor| cursor.has_asked()) || lacks && !is_next
         };
-        let others = event.rooms().filter(|room| bringing.iter().all(|(other, _)| *other != room));
-        !self.passed.is_next(event)
-            && others.filter(|room| self.is_in(room)).any(|room| has_to_wait_for(&room))
+        let mut others = event.rooms().filter(|room| bringing.iter().all(|(other, _)| *other != room));
+        others.any(|room| self.is_in(&room) && has_to_wait_for(&room))
     }
 
     /// Notes that a room has brought everything up to a place. While the room is not whole the session keeps its turn.
@@ -235,7 +250,7 @@ impl SessionState {
             // Behind, its own reading meets the same; ahead, its snapshot knew.
             return false;
         }
-        let full = self.offer(Delivery::Gap(gap, room, entry.position)) == Offer::Full;
+        let full = self.answering || self.offer(Delivery::Gap(gap, room, entry.position)) == Offer::Full;
         if full {
             self.fall_behind(room, before);
         }
@@ -268,7 +283,8 @@ impl SessionState {
         };
         let before = self.cursors[place].1;
         let mut cursor = before;
-        let mut rest = entries;
+        let first_live = entries.iter().position(|entry| self.has_to_wait_for_job(room, entry));
+        let mut rest = &entries[..first_live.unwrap_or(entries.len())];
         while !rest.is_empty() {
             let (passed, taken) = self.hand_run(room, cursor, rest);
             if let Some(last) = rest[..passed].last() {
@@ -280,12 +296,25 @@ impl SessionState {
                 return Progress { full: true, asked: cursor.position > before.position.max(before.asked) };
             }
         }
-        if let Some(until) = until {
+        if let Some(until) = until.filter(|_| first_live.is_none()) {
             cursor.position = cursor.position.max(until);
         }
         self.cursors[place].1 = cursor;
+        if first_live.is_some() {
+            // What was asked of the job goes on first.
+            self.cursors.rotate_left(place + 1);
+        }
         let moved = before.position < cursor.position;
         Progress { full: false, asked: moved && before.position < cursor.asked }
+    }
+
+    /// Whether an entry of a room happened after what this session has asked of the job's own room and has yet to get.
+    fn has_to_wait_for_job(&self, room: &Room, entry: &LogEntry) -> bool {
+        let Content::Event(event) = &entry.content else { return false };
+        self.cursors.iter().any(|(other, cursor)| {
+            let is_job = matches!(other, Room::Job(job) if job == event.job());
+            is_job && other != room && cursor.has_asked() && cursor.asked < Position::of_seq(event.seq())
+        })
     }
 
     /// Hands over the first entries of some that can go together. Answers how many are done with, and whether there was

@@ -1,7 +1,7 @@
 //! The model: a store, a feed of one or two connections, sessions, and the tasks around the hub step by step.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::{Arc, Mutex},
     time::Instant,
 };
@@ -99,8 +99,8 @@ pub struct Watcher {
 pub struct Joining {
     pub watcher: usize,
     pub room: Room,
-    /// Once it has been read, with the newest number of each job.
-    pub start: Option<(Start, BTreeMap<JobId, Seq>)>,
+    /// Once it has been read and answered.
+    pub start: Option<Start>,
 }
 
 pub struct Model {
@@ -231,7 +231,7 @@ impl Model {
     pub fn advance_join(&mut self, which: usize, since: Option<u64>) {
         let Some(which) = which.checked_rem(self.joining.len()) else { return };
         let Joining { watcher, room, start } = &mut self.joining[which];
-        let Some((found, newest)) = start.take() else {
+        let Some(found) = start.take() else {
             let (written, end) = (self.store.written(room), self.store.end(room));
             let at = self.store.clock;
             let place = |back: u64| match written.iter().rev().nth(back as usize) {
@@ -251,11 +251,14 @@ impl Model {
             .unwrap();
             let newest = self.store.histories.iter();
             let newest = newest.map(|(job, events)| (job.clone(), events.last().map_or(0, JobEvent::seq)));
-            *start = Some((Start { after, end, at, asked: since.is_some() }, newest.collect()));
+            let (found, newest) = (Start { after, end, at, asked: since.is_some() }, newest.collect());
+            let outbox = &self.watchers[*watcher].outbox;
+            outbox.note(Seen::From(room.clone(), found.after, found.asked, newest));
+            self.hub.begin_answer(self.watchers[*watcher].key, &found);
+            *start = Some(found);
             return;
         };
         let watcher = &mut self.watchers[*watcher];
-        watcher.outbox.note(Seen::From(room.clone(), found.after, found.asked, newest));
         let newly = self.hub.start(watcher.key, room, found);
         let from = watcher.rooms.entry(room.clone()).or_insert(found.after);
         if !newly && found.asked {
@@ -357,6 +360,7 @@ impl Model {
             let log = watcher.outbox.log.lock().unwrap();
             self.check_complete(watcher, &log);
             check_order(&log);
+            check_asked_first(&log);
         }
     }
 
@@ -416,6 +420,30 @@ pub fn check_order(log: &[Seen]) {
                 assert!(before.is_none_or(|before| before < *seq) || repeats || late, "{seen:?} in {log:?}");
             }
             Seen::Gap(..) => {}
+        }
+    }
+}
+
+/// What a session asked for of a job comes before anything of the job that happened since (contract, section 2).
+pub fn check_asked_first(log: &[Seen]) {
+    for (place, seen) in log.iter().enumerate() {
+        let Seen::From(Room::Job(of), after, true, newest) = seen else { continue };
+        let (asked, mut live, mut had) = (newest.get(of).copied().unwrap_or(0), false, BTreeSet::new());
+        for seen in &log[place + 1..] {
+            match seen {
+                Seen::Event(job, seq) if job == of && *seq > asked => live = true,
+                Seen::Event(job, seq) if job == of && Position::of_seq(*seq) > *after => {
+                    assert!(
+                        !had.insert(*seq) || !live,
+                        "{seen:?} comes after what happened later in {log:?}"
+                    );
+                }
+                // Another room may still bring what history has lost.
+                Seen::Gap(job, from, to) if job == of => had.extend(*from..=*to),
+                Seen::Left(Room::Job(job)) | Seen::From(Room::Job(job), ..) if job == of => break,
+                Seen::Anew => break,
+                _ => {}
+            }
         }
     }
 }
