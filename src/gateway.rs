@@ -105,6 +105,9 @@ impl fmt::Debug for Gateway {
 /// How many sessions join a room at the same time; the others wait for their turn.
 const JOINS: usize = 256;
 
+/// How often the bytes of a publish are there while it is under way: its draft, the event, and the store's copy.
+const PUBLISH_COPIES: u64 = 3;
+
 /// The answer to a publish.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Published {
@@ -178,7 +181,7 @@ impl Gateway {
         let facts: Vec<_> =
             publications.iter().map(|(draft, _)| (draft.job().clone(), draft.kind())).collect();
         let bytes: usize = publications.iter().map(|(draft, _)| draft.head().len()).sum();
-        let held = match self.0.budget.reserve(Purpose::Publish, bytes as u64) {
+        let held = match self.0.budget.reserve(Purpose::Publish, PUBLISH_COPIES * bytes as u64) {
             Ok(held) => held,
             Err(error) => return facts.iter().map(|_| Err(error.into())).collect(),
         };

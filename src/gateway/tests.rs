@@ -11,9 +11,9 @@ fn update(bytes: usize) -> Publication {
 #[tokio::test]
 async fn publishes_count_while_they_wait_for_the_store() {
     let store = StoreOptions { backend: Backend::Memory, history: HistoryOptions::default() };
-    let options = GatewayOptions { memory: 10_000, ..GatewayOptions::default() };
+    let options = GatewayOptions { memory: 30_000, ..GatewayOptions::default() };
     let gateway = Gateway::open(&store, options).await.unwrap();
-    let held = gateway.budget().reserve(Purpose::Outbox, 5_000).unwrap();
+    let held = gateway.budget().reserve(Purpose::Outbox, 15_000).unwrap();
     let outcomes = gateway.publish_all(vec![update(3_000), update(3_000)]).await;
     for outcome in outcomes {
         assert_eq!(outcome.unwrap_err().code, ErrorCode::LimitReached);

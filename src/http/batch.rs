@@ -70,10 +70,10 @@ pub fn read(body: &BatchBody, max_payload: usize) -> Result<Vec<Result<Publicati
     };
     if body.lines {
         let line = |line: &[u8]| within(line.len()).and_then(|()| publication(Members::read(line)));
-        return Ok(lines(&body.bytes)?.into_iter().map(line).collect());
+        return Ok(lines(body.bytes())?.into_iter().map(line).collect());
     }
     let item = |item: &RawValue| within(item.get().len()).and_then(|()| publication(Members::of(item)));
-    Ok(array(&body.bytes)?.into_iter().map(item).collect())
+    Ok(array(body.bytes())?.into_iter().map(item).collect())
 }
 
 fn publication(members: Result<Members<'_>, NotAnObject>) -> Result<Publication, ApiError> {

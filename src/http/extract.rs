@@ -3,6 +3,7 @@
 use std::{collections::HashMap, fmt::Display, str::FromStr, sync::Arc};
 
 use axum::{
+    body::HttpBody,
     extract::{FromRequest, FromRequestParts, Query, RawPathParams, Request},
     http::{HeaderMap, header, request::Parts},
 };
@@ -10,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 
 use crate::{
+    budget::{Budget, Purpose, Reservation},
     error::{ApiError, ErrorCode},
     event::{IdempotencyKey, Seq},
     json::{Members, NotAnObject},
@@ -113,10 +115,21 @@ fn is_json(media_type: Option<&str>) -> bool {
 /// How much of an oversized body is read and discarded, so that the client gets the response.
 const DRAIN: usize = 4 * 1024 * 1024;
 
+/// Bodies up to this size do not count while they are worked on: nearly all are shorter.
+const UNCOUNTED: usize = 16 * 1024;
+
+/// A body that was read whole. It counts against the node's budget until it is dropped.
+pub struct WholeBody {
+    bytes: Bytes,
+    _held: Option<Reservation>,
+}
+
 /// Reads a body of at most `limit` bytes that is neither empty nor compressed.
-pub async fn read_body(request: Request, limit: usize) -> Result<Bytes, ApiError> {
+async fn read_body(request: Request, limit: usize, budget: &Budget) -> Result<WholeBody, ApiError> {
     check_encoding(request.headers())?;
-    let mut body = request.into_body().into_data_stream();
+    let body = request.into_body();
+    let expected = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    let mut body = body.into_data_stream();
     // Most bodies arrive in one chunk and need no copy.
     let (mut first, mut read, mut length) = (Bytes::new(), BytesMut::new(), 0usize);
     while let Some(chunk) = body.next().await {
@@ -125,6 +138,8 @@ pub async fn read_body(request: Request, limit: usize) -> Result<Bytes, ApiError
         if length == chunk.len() {
             first = chunk;
         } else if length <= limit {
+            // At once, for growing needs several times as much for a moment. Pages that nobody wrote to take no memory.
+            read.reserve(expected.min(limit).saturating_sub(read.len()).max(chunk.len()));
             read.extend_from_slice(&std::mem::take(&mut first));
             read.extend_from_slice(&chunk);
         } else if length > limit.saturating_add(DRAIN) {
@@ -135,15 +150,16 @@ pub async fn read_body(request: Request, limit: usize) -> Result<Bytes, ApiError
         let message = format!("the body is larger than the {limit} bytes that are allowed");
         return Err(ApiError::new(ErrorCode::TooLarge, message));
     }
-    match (length, read.is_empty()) {
-        (0, _) => Err(malformed("the body is empty; JSON is expected")),
-        (_, true) => Ok(first),
-        (_, false) => Ok(read.freeze()),
+    if length == 0 {
+        return Err(malformed("the body is empty; JSON is expected"));
     }
+    let bytes = if read.is_empty() { first } else { read.freeze() };
+    let held = (length > UNCOUNTED).then(|| budget.charge(Purpose::Request, length as u64));
+    Ok(WholeBody { bytes, _held: held })
 }
 
 /// A JSON body within `max_payload`.
-pub struct JsonBody(Bytes);
+pub struct JsonBody(WholeBody);
 
 impl FromRequest<Arc<super::HttpState>> for JsonBody {
     type Rejection = ApiError;
@@ -152,14 +168,14 @@ impl FromRequest<Arc<super::HttpState>> for JsonBody {
         if !is_json(media_type(request.headers())) {
             return Err(unsupported("application/json"));
         }
-        read_body(request, state.options.max_payload).await.map(Self)
+        read_body(request, state.options.max_payload, state.gateway.budget()).await.map(Self)
     }
 }
 
 impl JsonBody {
     /// The members of the JSON object in the body.
     pub fn members(&self) -> Result<Members<'_>, ApiError> {
-        Members::read(&self.0).map_err(|error| match error {
+        Members::read(&self.0.bytes).map_err(|error| match error {
             NotAnObject::Malformed(_) => malformed(error.to_string()),
             NotAnObject::Other(_) => ApiError::invalid(format!("the body {error}")),
         })
@@ -170,8 +186,14 @@ impl JsonBody {
 pub struct BatchBody {
     /// Whether the events are lines (`application/x-ndjson`).
     pub lines: bool,
+    body: WholeBody,
+}
+
+impl BatchBody {
     /// The body.
-    pub bytes: Bytes,
+    pub fn bytes(&self) -> &[u8] {
+        &self.body.bytes
+    }
 }
 
 impl FromRequest<Arc<super::HttpState>> for BatchBody {
@@ -186,7 +208,8 @@ impl FromRequest<Arc<super::HttpState>> for BatchBody {
         if !lines && !is_json(media_type) {
             return Err(unsupported("application/json or application/x-ndjson"));
         }
-        Ok(Self { lines, bytes: read_body(request, state.options.max_batch).await? })
+        let body = read_body(request, state.options.max_batch, state.gateway.budget()).await?;
+        Ok(Self { lines, body })
     }
 }
 
@@ -224,7 +247,8 @@ mod tests {
     async fn read(pieces: &[&'static str], limit: usize) -> Result<Bytes, ErrorCode> {
         let pieces: Vec<_> = pieces.iter().map(|piece| Ok::<_, std::io::Error>(*piece)).collect();
         let request = Request::new(Body::from_stream(stream::iter(pieces)));
-        read_body(request, limit).await.map_err(|error| error.code)
+        let body = read_body(request, limit, &Budget::new(u64::MAX)).await;
+        body.map(|body| body.bytes).map_err(|error| error.code)
     }
 
     #[tokio::test]

@@ -140,7 +140,8 @@ impl Embedded {
         let mut outcomes = Outcomes::new();
         while !appends.is_empty() {
             let rest = appends.split_off(appends.len().min(BATCH));
-            let places = tokio::time::timeout(DEADLINE, self.feed.reserve(appends.len())).await;
+            let bytes = appends.iter().map(|append| append.draft.head().len()).sum();
+            let places = tokio::time::timeout(DEADLINE, self.feed.reserve(appends.len(), bytes)).await;
             let Ok(places) = places else {
                 return Err(StoreError("watchers do not take what is accepted in time".to_owned()));
             };

@@ -1,20 +1,19 @@
 //! The queue between a store and this node's fan-out.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::Arc;
 
-use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::sync::{
+    Semaphore, SemaphorePermit,
+    mpsc::{self, error::TrySendError},
+};
 
 use crate::{event::JobEvent, notice::Notice, position::Positions, room::Room};
 
-/// How many items wait where the store waits for place: then so do publishers.
-const PATIENT: usize = 4096;
+/// How many items, and how many bytes of them, wait where the store waits for place: then so do publishers.
+const PATIENT: (usize, usize) = (4096, 16 << 20);
 
-/// How many items, and how many bytes of them, wait where the store cannot wait, so that a burst is no interruption.
-const IMPATIENT: usize = 65_536;
-const IMPATIENT_BYTES: usize = 64 << 20;
+/// How many wait where the store cannot wait, so that a burst is no interruption.
+const IMPATIENT: (usize, usize) = (65_536, 64 << 20);
 
 /// What the feed brings. Of each covered room it brings every event once at least, in the order of the room's log, but
 /// for what is lost between an interruption of the room and its restoration.
@@ -59,72 +58,78 @@ impl FeedItem {
     }
 }
 
+/// An item that waits, and how many of the feed's bytes it takes.
+type Waiting = (FeedItem, usize);
+
 /// The receiving end of a store's feed.
 #[derive(Debug)]
 pub struct Feed {
-    items: mpsc::Receiver<FeedItem>,
-    waiting: Arc<AtomicUsize>,
+    items: mpsc::Receiver<Waiting>,
+    /// What was received together, and not taken yet.
+    received: Vec<Waiting>,
+    bytes: Arc<Semaphore>,
 }
 
 /// The sending end. Cloning gives another handle on the same one.
 #[derive(Debug, Clone)]
 pub struct FeedSender {
-    items: mpsc::Sender<FeedItem>,
-    /// How many bytes wait.
-    waiting: Arc<AtomicUsize>,
+    items: mpsc::Sender<Waiting>,
+    /// The bytes for which there is place.
+    bytes: Arc<Semaphore>,
     most: usize,
 }
 
 /// Places that are kept for items.
 #[derive(Debug)]
 pub struct Places<'a> {
-    places: mpsc::PermitIterator<'a, FeedItem>,
-    waiting: &'a AtomicUsize,
+    places: mpsc::PermitIterator<'a, Waiting>,
+    bytes: SemaphorePermit<'a>,
 }
 
 impl Places<'_> {
     /// Sends at once. There has to be a place.
     pub fn send(&mut self, item: FeedItem) {
         if let Some(place) = self.places.next() {
-            self.waiting.fetch_add(item.size(), Ordering::Relaxed);
-            place.send(item);
+            let size = item.size().min(self.bytes.num_permits());
+            if let Some(part) = self.bytes.split(size) {
+                part.forget();
+            }
+            place.send((item, size));
         }
     }
 }
 
 /// A feed for a store that can wait for place.
 pub fn waiting() -> (FeedSender, Feed) {
-    feed(PATIENT, usize::MAX)
+    feed(PATIENT)
 }
 
 /// A feed for a store that cannot.
 pub fn refusing() -> (FeedSender, Feed) {
-    feed(IMPATIENT, IMPATIENT_BYTES)
+    feed(IMPATIENT)
 }
 
-fn feed(items: usize, most: usize) -> (FeedSender, Feed) {
+fn feed((items, most): (usize, usize)) -> (FeedSender, Feed) {
     let (sender, receiver) = mpsc::channel(items);
-    let waiting = Arc::new(AtomicUsize::new(0));
-    (FeedSender { items: sender, waiting: waiting.clone(), most }, Feed { items: receiver, waiting })
+    let bytes = Arc::new(Semaphore::new(most));
+    let feed = Feed { items: receiver, received: Vec::new(), bytes: bytes.clone() };
+    (FeedSender { items: sender, bytes, most }, feed)
 }
 
 impl Feed {
     /// The next item; `None` once the store is gone.
     pub async fn recv(&mut self) -> Option<FeedItem> {
-        let item = self.items.recv().await;
-        self.taken(item.as_slice());
-        item
+        let (item, size) = self.items.recv().await?;
+        self.bytes.add_permits(size);
+        Some(item)
     }
 
     /// Waits for items and appends up to `limit` of them; 0 once the store is gone.
     pub async fn recv_many(&mut self, items: &mut Vec<FeedItem>, limit: usize) -> usize {
-        let count = self.items.recv_many(items, limit).await;
-        self.taken(&items[items.len() - count..]);
+        let count = self.items.recv_many(&mut self.received, limit).await;
+        self.bytes.add_permits(self.received.iter().map(|(_, size)| size).sum());
+        items.extend(self.received.drain(..).map(|(item, _)| item));
         count
-    }
-
-    fn taken(&self, items: &[FeedItem]) {
-        self.waiting.fetch_sub(items.iter().map(FeedItem::size).sum(), Ordering::Relaxed);
     }
 }
 
@@ -138,47 +143,44 @@ pub enum Unsent {
 }
 
 impl FeedSender {
+    /// How many bytes an item takes. One that is larger than the feed has it to itself.
+    fn share(&self, bytes: usize) -> (usize, u32) {
+        let bytes = bytes.min(self.most);
+        (bytes, u32::try_from(bytes).unwrap_or(u32::MAX))
+    }
+
     /// Sends at once, if there is place.
     pub fn try_send(&self, item: FeedItem) -> Result<(), Unsent> {
-        let size = item.size();
-        let before = self.waiting.fetch_add(size, Ordering::Relaxed);
-        let sent = match before.saturating_add(size) > self.most && before > 0 {
-            true => Err(Unsent::Full(item)),
-            false => self.items.try_send(item).map_err(|error| match error {
-                TrySendError::Full(item) => Unsent::Full(item),
-                TrySendError::Closed(_) => Unsent::Closed,
-            }),
-        };
-        if sent.is_err() {
-            self.waiting.fetch_sub(size, Ordering::Relaxed);
-        }
-        sent
+        let (size, permits) = self.share(item.size());
+        let Ok(place) = self.bytes.try_acquire_many(permits) else { return Err(Unsent::Full(item)) };
+        self.items.try_send((item, size)).map_err(|error| match error {
+            TrySendError::Full((item, _)) => Unsent::Full(item),
+            TrySendError::Closed(_) => Unsent::Closed,
+        })?;
+        place.forget();
+        Ok(())
     }
 
     /// Sends, and waits for place. Says whether the gateway is there to take it.
     pub async fn send(&self, item: FeedItem) -> bool {
-        let Ok(place) = self.items.reserve().await else { return false };
-        // Only what is sent counts, also where whoever waits for place gives up.
-        self.waiting.fetch_add(item.size(), Ordering::Relaxed);
-        place.send(item);
+        let Some(mut places) = self.reserve(1, item.size()).await else { return false };
+        places.send(item);
         true
     }
 
-    /// Waits for place for so many items; `None` where the gateway is gone.
-    pub async fn reserve(&self, count: usize) -> Option<Places<'_>> {
+    /// Waits for place for so many items of so many bytes together; `None` where the gateway is gone.
+    pub async fn reserve(&self, count: usize, bytes: usize) -> Option<Places<'_>> {
+        let bytes = self.bytes.acquire_many(self.share(bytes).1).await.ok()?;
         let places = self.items.reserve_many(count).await.ok()?;
-        Some(Places { places, waiting: &self.waiting })
+        Some(Places { places, bytes })
     }
 
-    /// Sends, and waits for place on a thread that may block.
+    /// Sends, and waits for place on a thread that may block. Says whether the gateway is there to take it.
     pub fn blocking_send(&self, item: FeedItem) -> bool {
         match self.try_send(item) {
             Ok(()) => true,
             Err(Unsent::Closed) => false,
-            Err(Unsent::Full(item)) => {
-                self.waiting.fetch_add(item.size(), Ordering::Relaxed);
-                self.items.blocking_send(item).is_ok()
-            }
+            Err(Unsent::Full(item)) => tokio::runtime::Handle::current().block_on(self.send(item)),
         }
     }
 }
@@ -199,14 +201,21 @@ mod tests {
 
     #[tokio::test]
     async fn bytes_are_bounded_too_and_one_large_item_passes() {
-        let (sender, mut feed) = feed(10, 1);
-        sender.try_send(event()).expect("nothing waits");
-        assert!(matches!(sender.try_send(event()), Err(Unsent::Full(_))));
-        assert!(feed.recv().await.is_some());
-        sender.try_send(event()).expect("nothing waits any more");
+        let (sender, mut feed) = feed((10, 1));
         let mut items = Vec::new();
-        assert_eq!(feed.recv_many(&mut items, 5).await, 1);
-        assert_eq!(sender.waiting.load(Ordering::Relaxed), 0);
+        for _ in 0..2 {
+            sender.try_send(event()).expect("nothing waits");
+            assert!(matches!(sender.try_send(event()), Err(Unsent::Full(_))));
+            assert_eq!(feed.recv_many(&mut items, 5).await, 1);
+        }
+        // What is kept for events that are not accepted is there again.
+        drop(sender.reserve(3, 1000).await.expect("nothing waits"));
+        let mut places = sender.reserve(2, 1000).await.expect("nothing is kept any more");
+        places.send(event());
+        places.send(event());
+        drop(places);
+        assert_eq!(feed.recv_many(&mut items, 5).await, 2);
+        assert_eq!(sender.bytes.available_permits(), 1);
         drop(feed);
         assert!(matches!(sender.try_send(event()), Err(Unsent::Closed)));
     }

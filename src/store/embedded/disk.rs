@@ -19,10 +19,10 @@ use super::{
 use crate::store::{OpenError, StoreError};
 
 /// How much is written in memory before it becomes a table on disk. At the most five such buffers exist at a time.
-const WRITE_BUFFER: u64 = 16 * 1024 * 1024;
+const WRITE_BUFFER: u64 = 8 * 1024 * 1024;
 
 /// How much of what was read from tables is kept in memory.
-const READ_CACHE: u64 = 32 * 1024 * 1024;
+const READ_CACHE: u64 = 16 * 1024 * 1024;
 
 /// How much space there has to be before writing is tried again, where a commit found none.
 const ROOM_TO_COMMIT: u64 = 1024 * 1024;
