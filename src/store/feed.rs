@@ -3,17 +3,17 @@
 use std::sync::Arc;
 
 use tokio::sync::{
-    Semaphore, SemaphorePermit,
+    Semaphore, SemaphorePermit, TryAcquireError,
     mpsc::{self, error::TrySendError},
 };
 
 use crate::{event::JobEvent, notice::Notice, position::Positions, room::Room};
 
 /// How many items, and how many bytes of them, wait where the store waits for place: then so do publishers.
-const PATIENT: (usize, usize) = (4096, 16 << 20);
+const PATIENT: (usize, u32) = (4096, 16 << 20);
 
 /// How many wait where the store cannot wait, so that a burst is no interruption.
-const IMPATIENT: (usize, usize) = (65_536, 64 << 20);
+const IMPATIENT: (usize, u32) = (65_536, 64 << 20);
 
 /// What the feed brings. Of each covered room it brings every event once at least, in the order of the room's log, but
 /// for what is lost between an interruption of the room and its restoration.
@@ -59,7 +59,7 @@ impl FeedItem {
 }
 
 /// An item that waits, and how many of the feed's bytes it takes.
-type Waiting = (FeedItem, usize);
+type Waiting = (FeedItem, u32);
 
 /// The receiving end of a store's feed.
 #[derive(Debug)]
@@ -76,7 +76,7 @@ pub struct FeedSender {
     items: mpsc::Sender<Waiting>,
     /// The bytes for which there is place.
     bytes: Arc<Semaphore>,
-    most: usize,
+    most: u32,
 }
 
 /// Places that are kept for items.
@@ -90,8 +90,8 @@ impl Places<'_> {
     /// Sends at once. There has to be a place.
     pub fn send(&mut self, item: FeedItem) {
         if let Some(place) = self.places.next() {
-            let size = item.size().min(self.bytes.num_permits());
-            if let Some(part) = self.bytes.split(size) {
+            let size = permits(item.size()).min(permits(self.bytes.num_permits()));
+            if let Some(part) = self.bytes.split(size as usize) {
                 part.forget();
             }
             place.send((item, size));
@@ -109,9 +109,13 @@ pub fn refusing() -> (FeedSender, Feed) {
     feed(IMPATIENT)
 }
 
-fn feed((items, most): (usize, usize)) -> (FeedSender, Feed) {
+fn permits(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
+fn feed((items, most): (usize, u32)) -> (FeedSender, Feed) {
     let (sender, receiver) = mpsc::channel(items);
-    let bytes = Arc::new(Semaphore::new(most));
+    let bytes = Arc::new(Semaphore::new(most as usize));
     let feed = Feed { items: receiver, received: Vec::new(), bytes: bytes.clone() };
     (FeedSender { items: sender, bytes, most }, feed)
 }
@@ -120,16 +124,23 @@ impl Feed {
     /// The next item; `None` once the store is gone.
     pub async fn recv(&mut self) -> Option<FeedItem> {
         let (item, size) = self.items.recv().await?;
-        self.bytes.add_permits(size);
+        self.bytes.add_permits(size as usize);
         Some(item)
     }
 
     /// Waits for items and appends up to `limit` of them; 0 once the store is gone.
     pub async fn recv_many(&mut self, items: &mut Vec<FeedItem>, limit: usize) -> usize {
         let count = self.items.recv_many(&mut self.received, limit).await;
-        self.bytes.add_permits(self.received.iter().map(|(_, size)| size).sum());
+        self.bytes.add_permits(self.received.iter().map(|(_, size)| *size as usize).sum());
         items.extend(self.received.drain(..).map(|(item, _)| item));
         count
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        // The bytes of what still waits never come back.
+        self.bytes.close();
     }
 }
 
@@ -143,16 +154,19 @@ pub enum Unsent {
 }
 
 impl FeedSender {
-    /// How many bytes an item takes. One that is larger than the feed has it to itself.
-    fn share(&self, bytes: usize) -> (usize, u32) {
-        let bytes = bytes.min(self.most);
-        (bytes, u32::try_from(bytes).unwrap_or(u32::MAX))
+    /// How many of the feed's bytes so many take. What is larger than the feed has it to itself.
+    fn share(&self, bytes: usize) -> u32 {
+        permits(bytes).min(self.most)
     }
 
     /// Sends at once, if there is place.
     pub fn try_send(&self, item: FeedItem) -> Result<(), Unsent> {
-        let (size, permits) = self.share(item.size());
-        let Ok(place) = self.bytes.try_acquire_many(permits) else { return Err(Unsent::Full(item)) };
+        let size = self.share(item.size());
+        let place = match self.bytes.try_acquire_many(size) {
+            Ok(place) => place,
+            Err(TryAcquireError::NoPermits) => return Err(Unsent::Full(item)),
+            Err(TryAcquireError::Closed) => return Err(Unsent::Closed),
+        };
         self.items.try_send((item, size)).map_err(|error| match error {
             TrySendError::Full((item, _)) => Unsent::Full(item),
             TrySendError::Closed(_) => Unsent::Closed,
@@ -170,7 +184,7 @@ impl FeedSender {
 
     /// Waits for place for so many items of so many bytes together; `None` where the gateway is gone.
     pub async fn reserve(&self, count: usize, bytes: usize) -> Option<Places<'_>> {
-        let bytes = self.bytes.acquire_many(self.share(bytes).1).await.ok()?;
+        let bytes = self.bytes.acquire_many(self.share(bytes)).await.ok()?;
         let places = self.items.reserve_many(count).await.ok()?;
         Some(Places { places, bytes })
     }
@@ -218,5 +232,19 @@ mod tests {
         assert_eq!(sender.bytes.available_permits(), 1);
         drop(feed);
         assert!(matches!(sender.try_send(event()), Err(Unsent::Closed)));
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_a_gateway_that_has_gone() {
+        let (sender, feed) = feed((10, 1));
+        sender.try_send(event()).expect("nothing waits");
+        let waiting = sender.clone();
+        let waiting = tokio::spawn(async move { waiting.send(event()).await });
+        tokio::task::yield_now().await;
+        drop(feed);
+        let sent = tokio::time::timeout(std::time::Duration::from_secs(10), waiting).await;
+        assert!(!sent.expect("it is told").unwrap(), "there is nobody to take it");
+        assert!(matches!(sender.try_send(event()), Err(Unsent::Closed)));
+        assert!(sender.reserve(1, 1).await.is_none());
     }
 }
