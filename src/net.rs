@@ -27,6 +27,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub use self::acceptor::NetOptions;
 pub(crate) use self::{
     acceptor::Acceptor,
+    body::{DISCARDED, UNCOUNTED},
     frame::text_frame,
     outbox::{Limits, Outbox, Push},
     supervisor::Supervisor,

@@ -189,7 +189,9 @@ impl Session {
         };
         let Snapshot { latest, resumed, start } =
             prepare.await.map_err(|error| self.gateway.refused(error))?;
-        self.gateway.hub(|hub| hub.begin_answer(self.key, &start));
+        if start.asked {
+            self.gateway.hub(|hub| hub.begin_answer(self.key));
+        }
         Ok(Joined { room, latest, resumed, start, joining })
     }
 }

@@ -15,6 +15,7 @@ use crate::{
     error::{ApiError, ErrorCode},
     event::{IdempotencyKey, Seq},
     json::{Members, NotAnObject},
+    net::{DISCARDED, UNCOUNTED},
 };
 
 /// The only parameter of the path, parsed.
@@ -112,12 +113,6 @@ fn is_json(media_type: Option<&str>) -> bool {
     })
 }
 
-/// How much of an oversized body is read and discarded, so that the client gets the response.
-const DRAIN: usize = 4 * 1024 * 1024;
-
-/// Bodies up to this size do not count while they are worked on: nearly all are shorter.
-const UNCOUNTED: usize = 16 * 1024;
-
 /// A body that was read whole. It counts against the node's budget until it is dropped.
 pub struct WholeBody {
     bytes: Bytes,
@@ -131,7 +126,7 @@ async fn read_body(request: Request, limit: usize, budget: &Budget) -> Result<Wh
     let expected = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     let mut body = body.into_data_stream();
     // Most bodies arrive in one chunk and need no copy.
-    let (mut first, mut read, mut length) = (Bytes::new(), BytesMut::new(), 0usize);
+    let (mut first, mut read, mut length) = (Bytes::new(), BytesMut::new(), 0);
     while let Some(chunk) = body.next().await {
         let chunk = chunk.map_err(|error| malformed(format!("the body was cut off: {error}")))?;
         length += chunk.len();
@@ -142,7 +137,7 @@ async fn read_body(request: Request, limit: usize, budget: &Budget) -> Result<Wh
             read.reserve(expected.min(limit).saturating_sub(read.len()).max(chunk.len()));
             read.extend_from_slice(&std::mem::take(&mut first));
             read.extend_from_slice(&chunk);
-        } else if length > limit.saturating_add(DRAIN) {
+        } else if length > limit.saturating_add(DISCARDED as usize) {
             break;
         }
     }
@@ -154,7 +149,9 @@ async fn read_body(request: Request, limit: usize, budget: &Budget) -> Result<Wh
         return Err(malformed("the body is empty; JSON is expected"));
     }
     let bytes = if read.is_empty() { first } else { read.freeze() };
-    let held = (length > UNCOUNTED).then(|| budget.charge(Purpose::Request, length as u64));
+    // Its bytes count as long as they come in; from here on they count as long as they are worked on.
+    drop(body);
+    let held = (length as u64 > UNCOUNTED).then(|| budget.charge(Purpose::Request, length as u64));
     Ok(WholeBody { bytes, _held: held })
 }
 

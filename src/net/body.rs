@@ -20,10 +20,10 @@ use crate::budget::{Purpose, Reservation};
 const RATE_WINDOW: Duration = Duration::from_secs(10);
 
 /// How much of a refused body is read and discarded, so that the client gets the answer.
-const DISCARDED: u64 = 4 * 1024 * 1024;
+pub const DISCARDED: u64 = 4 * 1024 * 1024;
 
 /// Bodies up to this size count for nothing: nearly all are shorter.
-const UNCOUNTED: u64 = 16 * 1024;
+pub const UNCOUNTED: u64 = 16 * 1024;
 
 /// The body of a request on its way in.
 pub struct RequestBody {

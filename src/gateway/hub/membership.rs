@@ -68,11 +68,11 @@ impl Hub {
         true
     }
 
-    /// Lets everything wait that reaches the session, for as long as it is told where what it joins begins: what it asked
-    /// for comes before anything that happens from now on. Until [`Hub::start`] or [`Hub::cancel_join`].
-    pub fn begin_answer(&mut self, key: SessionKey, start: &Start) {
+    /// Lets everything wait that reaches a session, for as long as it is told what it is about to get again: that comes
+    /// before anything that happens from now on. Until [`Hub::start`] or [`Hub::cancel_join`].
+    pub fn begin_answer(&mut self, key: SessionKey) {
         if let Some(session) = self.sessions.get_mut(key) {
-            session.answering = start.asked;
+            session.answering = true;
         }
     }
 
@@ -85,8 +85,8 @@ impl Hub {
     fn end_join(&mut self, key: SessionKey, room: &Room) {
         if let Some(session) = self.sessions.get_mut(key) {
             session.joining -= 1;
-            session.answering = false;
-            if !session.cursors.is_empty() || !session.notices.is_empty() {
+            let has_waited = std::mem::take(&mut session.answering);
+            if has_waited && !(session.cursors.is_empty() && session.notices.is_empty()) {
                 self.catch_ups_due.push((key, CatchUpReason::Joined));
             }
         }

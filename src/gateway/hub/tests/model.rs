@@ -254,7 +254,9 @@ impl Model {
             let (found, newest) = (Start { after, end, at, asked: since.is_some() }, newest.collect());
             let outbox = &self.watchers[*watcher].outbox;
             outbox.note(Seen::From(room.clone(), found.after, found.asked, newest));
-            self.hub.begin_answer(self.watchers[*watcher].key, &found);
+            if found.asked {
+                self.hub.begin_answer(self.watchers[*watcher].key);
+            }
             *start = Some(found);
             return;
         };
