@@ -96,6 +96,7 @@ it('a full disk refuses what is new, keeps what was answered, and passes without
     const listed = (await api.get('/api/jobs?userId=anna')).json.jobs.map(({ jobId }) => jobId);
     assert.deepEqual(listed.sort(), jobs.map(({ jobId }) => jobId));
     // One line when it begins and one when it ends, however many were refused.
+    await gateway.logged(new RegExp(`(events are written and accepted again[^]*){${outage}}`));
     const said = (line) => gateway.stderr().split(line).length - 1;
     assert.equal(said('cannot write'), outage, gateway.stderr());
     assert.equal(said('events are written and accepted again'), outage, gateway.stderr());

@@ -157,6 +157,7 @@ describe('what waits for watchers that do not read', () => {
         const closed = metrics['jobcast_sessions_closed_total{reason="too_slow"}'];
         return closed === 1 && metrics.jobcast_sessions === 0 && metrics.jobcast_sessions_behind === 0;
       }, 'the session to be closed and gone');
+      await gateway.logged(/too_slow.*\n/);
       const [line, ...more] = gateway.stderr().split('\n').filter((text) => text.includes('too_slow'));
       assert.deepEqual(more, [], 'one line tells it');
       assert.ok(line.includes(`job:${jobId}`), line);

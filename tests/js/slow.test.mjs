@@ -83,7 +83,7 @@ describe('a watcher that does not read', () => {
       await publishMuch(jobId);
       await eventually(async () => (await closed()) === before + 1, 'the session to be closed', 20_000);
       await eventually(async () => (await metricsOf(gateway)).jobcast_sessions === 0, 'the session to be gone');
-      assert.match(gateway.stderr(), /too_slow/);
+      await gateway.logged(/too_slow/);
     });
   }
 });

@@ -120,6 +120,7 @@ describe('more connections than files may be open', () => {
     // On the connection that it has kept.
     for (let count = 0; count < 100; count += 1) await gateway.api.update(uniqueId('kept'));
     await eventually(() => others.filter(({ socket }) => socket.destroyed).length >= 100, 'the refusals');
+    await started.logged(/refusing connections/);
     assert.equal(started.stderr().match(/refusing connections/g).length, 1, started.stderr());
 
     for (const { socket } of others) socket.destroy();

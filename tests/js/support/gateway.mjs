@@ -77,5 +77,6 @@ export async function startGateway({
     exited: started.exited,
     stdout: started.stdout,
     stderr: started.stderr,
+    logged: started.logged,
   };
 }

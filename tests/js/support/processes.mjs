@@ -6,6 +6,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { Collector } from './waiting.mjs';
 
 const STOP_DEADLINE_MS = 20_000;
 
@@ -46,8 +47,10 @@ export async function startProcess(command, args, { cwd, env, ready, deadline = 
   running.add(child);
   let errors = '';
   let output = '';
+  const told = new Collector();
   child.stderr.setEncoding('utf8').on('data', (text) => {
     errors += text;
+    told.push(text);
   });
   const exited = new Promise((resolve) => {
     child.once('error', (error) => {
@@ -118,6 +121,8 @@ export async function startProcess(command, args, { cwd, env, ready, deadline = 
     finished: () => end(),
     stdout: () => output,
     stderr: () => errors,
+    /** Waits until standard error matches: what a process logs arrives a moment after what it does. */
+    logged: (pattern) => told.until(() => pattern.test(errors), `${pattern} in ${command}'s log`),
   };
 }
 
