@@ -11,8 +11,12 @@ pub enum ErrorCode {
     InvalidPayload,
     /// The request cannot be parsed. It has the same code as `InvalidPayload` and is a 400 instead of a 422.
     Malformed,
+    /// There is no token or key, or a bad one.
+    Unauthorized,
     /// The client lacks the permission.
     Forbidden,
+    /// The token was good, and no longer is.
+    TokenExpired,
     /// Too many requests in too short a time.
     RateLimited,
     /// A bound of the gateway is reached.
@@ -42,7 +46,9 @@ impl ErrorCode {
     pub fn as_str(self) -> &'static str {
         match self {
             ErrorCode::InvalidPayload | ErrorCode::Malformed => "invalid_payload",
+            ErrorCode::Unauthorized => "unauthorized",
             ErrorCode::Forbidden => "forbidden",
+            ErrorCode::TokenExpired => "token_expired",
             ErrorCode::RateLimited => "rate_limited",
             ErrorCode::LimitReached => "limit_reached",
             ErrorCode::Unavailable => "unavailable",

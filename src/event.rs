@@ -77,6 +77,11 @@ pub struct Owner {
 }
 
 impl Owner {
+    /// Whether it names neither a user nor a tenant.
+    pub fn is_nobody(&self) -> bool {
+        self.user.is_none() && self.tenant.is_none()
+    }
+
     /// The owner after an event that names `named`: known parts stay, unknown parts are added. `None` if the two
     /// contradict each other (contract: `owner_mismatch`).
     pub fn merged(&self, named: &Owner) -> Option<Owner> {

@@ -37,6 +37,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod access;
 mod budget;
 #[doc(hidden)]
 pub mod cli;
@@ -65,6 +66,7 @@ mod telemetry;
 mod timestamp;
 
 pub use crate::{
+    access::{Identity, InvalidPattern, KeyGrant, OwnerlessJobs, Pattern, Patterns, TokenGrant},
     error::{ApiError, ErrorCode},
     event::{Draft, EventKind, Gap, IdempotencyKey, InvalidDraft, JobEvent, Owner, Seq},
     gateway::{

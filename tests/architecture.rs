@@ -131,7 +131,8 @@ fn redis_excepted() -> Vec<&'static str> {
 
 #[test]
 fn dependencies_run_one_way() {
-    const DOMAIN: [&str; 8] = ["error", "event", "id", "json", "notice", "position", "room", "timestamp"];
+    const DOMAIN: [&str; 9] =
+        ["access", "error", "event", "id", "json", "notice", "position", "room", "timestamp"];
     let layers: [(&str, &[&str]); 13] = [
         ("main.rs", &["cli"]),
         ("cli", &["config", "fd_limit", "gateway", "server", "telemetry"]),

@@ -41,6 +41,7 @@ fn status(code: ErrorCode) -> StatusCode {
     match code {
         ErrorCode::Malformed => StatusCode::BAD_REQUEST,
         ErrorCode::InvalidPayload | ErrorCode::IdempotencyConflict => StatusCode::UNPROCESSABLE_ENTITY,
+        ErrorCode::Unauthorized | ErrorCode::TokenExpired => StatusCode::UNAUTHORIZED,
         ErrorCode::Forbidden => StatusCode::FORBIDDEN,
         ErrorCode::RateLimited => StatusCode::TOO_MANY_REQUESTS,
         ErrorCode::Unavailable | ErrorCode::LimitReached => StatusCode::SERVICE_UNAVAILABLE,
@@ -65,6 +66,9 @@ impl IntoResponse for ApiError {
         headers.insert(header::CACHE_CONTROL, super::NO_STORE);
         if matches!(code, ErrorCode::Unavailable | ErrorCode::LimitReached | ErrorCode::RateLimited) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if code == ErrorCode::UnsupportedType {
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
