@@ -1,10 +1,16 @@
 //! Who may do what (contract, section 9): pure decisions over an identity, a room and the owner of a job.
 
 mod pattern;
+mod revocation;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
-pub use self::pattern::{InvalidPattern, Pattern, Patterns};
+pub use self::{
+    pattern::{InvalidPattern, Pattern, Patterns},
+    revocation::{Pass, Revocation, Revocations, Subject},
+};
 use crate::{
     error::{ApiError, ErrorCode},
     event::Owner,
@@ -75,8 +81,9 @@ pub enum OwnerlessJobs {
 pub enum Watching {
     /// Whatever its owner is or becomes.
     Always,
-    /// With the owner that it has now. It has to be asked again when that changes.
-    ForNow,
+    /// With the owner that it has now. That may change: a job that has none yet gets one, and a name is used again after a
+    /// job's history has expired.
+    WithThisOwner,
     /// Not.
     Never,
 }
@@ -165,12 +172,12 @@ impl Identity {
             return Watching::Never;
         }
         match ownership {
-            Ownership::Pending => Watching::ForNow,
+            Ownership::Pending => Watching::WithThisOwner,
             Ownership::Known(owner) if owner.is_nobody() => match (self, ownerless) {
-                (Identity::Token(_), OwnerlessJobs::Allow) => Watching::ForNow,
+                (Identity::Token(_), OwnerlessJobs::Allow) => Watching::WithThisOwner,
                 _ => Watching::Never,
             },
-            Ownership::Known(owner) if self.owns(owner) => Watching::Always,
+            Ownership::Known(owner) if self.owns(owner) => Watching::WithThisOwner,
             Ownership::Known(_) => Watching::Never,
         }
     }

@@ -14,6 +14,7 @@ use self::{
     value::Value,
 };
 use crate::{
+    auth::AuthOptions,
     gateway::GatewayOptions,
     http::{CorsOptions, HttpOptions},
     net::NetOptions,
@@ -35,6 +36,8 @@ pub struct Config {
     pub store: StoreOptions,
     /// The options of the gateway itself.
     pub gateway: GatewayOptions,
+    /// Who is asked for what.
+    pub auth: AuthOptions,
     /// The options of the server and its edges.
     pub server: ServerOptions,
 }
@@ -92,9 +95,10 @@ impl Config {
                 default.rooms_per_client,
             ),
             behind: settings.get("limits.behind", parse::span(SECOND..=HOUR), default.behind),
+            ownerless_jobs: default.ownerless_jobs,
             memory: settings.get("limits.memory", parse::size(16 * MIB..=1024 * GIB), default.memory),
         };
-        Self { log, store, gateway, server }
+        Self { log, store, gateway, auth: AuthOptions::default(), server }
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::Serialize;
+
 use crate::event::InvalidDraft;
 
 /// The codes that clients may branch on.
@@ -79,10 +81,23 @@ impl ApiError {
         Self { code, message: message.into() }
     }
 
+    /// The error as it is told who asked for nothing: the payload of the event `exception` (contract, section 2).
+    pub fn exception(&self) -> Exception<'_> {
+        Exception { status: "error", code: self.code.as_str(), message: &self.message }
+    }
+
     /// An [`ErrorCode::InvalidPayload`].
     pub fn invalid(problem: impl fmt::Display) -> Self {
         Self::new(ErrorCode::InvalidPayload, problem.to_string())
     }
+}
+
+/// The payload of the event `exception`.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Exception<'a> {
+    status: &'static str,
+    code: &'static str,
+    message: &'a str,
 }
 
 impl fmt::Display for ApiError {

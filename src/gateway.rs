@@ -5,33 +5,37 @@ mod catch_up;
 mod fill;
 mod hub;
 mod join;
+mod lifetime;
 mod live;
 mod live_edge;
 mod notices;
 mod outlet;
+mod permits;
 mod reading;
+mod revoking;
 mod session;
 #[cfg(test)]
 mod tests;
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    sync::{Arc, Mutex, PoisonError, RwLock, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use self::hub::{Hub, SessionKey, SessionStats};
+use self::hub::{Hub, PutOut, SessionKey, SessionStats};
 pub use self::{
     answer::Answer,
     join::{JobResume, Joined, Latest, Resumed, Subscription},
-    outlet::{CloseReason, Delivery, Offer, Outlet},
+    outlet::{CloseReason, Delivery, Expiring, Offer, Outlet, Signal},
     reading::Parts,
     session::{Peer, Session},
 };
 use crate::{
+    access::{Identity, OwnerlessJobs, Revocations},
     budget::{Budget, Purpose},
     error::{ApiError, ErrorCode},
     event::{Draft, EventKind, IdempotencyKey, Owner},
@@ -54,11 +58,18 @@ pub struct GatewayOptions {
     pub behind: Duration,
     /// How many bytes may wait in this process, for whatever. The default is a quarter of the memory that it may use.
     pub memory: u64,
+    /// Who sees jobs that have no owner.
+    pub ownerless_jobs: OwnerlessJobs,
 }
 
 impl Default for GatewayOptions {
     fn default() -> Self {
-        Self { rooms_per_client: 100, behind: Duration::from_secs(60), memory: memory_limit::available() / 4 }
+        Self {
+            rooms_per_client: 100,
+            behind: Duration::from_secs(60),
+            memory: memory_limit::available() / 4,
+            ownerless_jobs: OwnerlessJobs::Deny,
+        }
     }
 }
 
@@ -92,6 +103,8 @@ struct Inner {
     answers: tokio::sync::Semaphore,
     /// Publishers of notices wait here where sessions that read have many waiting.
     notice_turns: tokio::sync::Semaphore,
+    lifetimes: lifetime::Lifetimes,
+    revocations: RwLock<Revocations>,
     tasks: Tasks,
     metrics: Metrics,
 }
@@ -107,6 +120,9 @@ const JOINS: usize = 256;
 
 /// How often the bytes of a publish are there while it is under way: its draft, the event, and the store's copy.
 const PUBLISH_COPIES: u64 = 3;
+
+/// How long a session that is sent away has to take what it was sent.
+const END_PATIENCE: Duration = Duration::from_millis(500);
 
 /// The answer to a publish.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -135,7 +151,7 @@ impl Gateway {
         let (opened, feed) = Store::open(store, &node, &tasks).await?;
         let gateway = Self(Arc::new(Inner {
             store: opened,
-            hub: Mutex::default(),
+            hub: Mutex::new(Hub::new(options.ownerless_jobs)),
             options,
             history_cap: store.history.max_events,
             node: node.into(),
@@ -144,11 +160,19 @@ impl Gateway {
             joins: tokio::sync::Semaphore::new(JOINS),
             answers: tokio::sync::Semaphore::new(answer::ANSWERS_READ_AT_ONCE),
             notice_turns: tokio::sync::Semaphore::new(1),
+            lifetimes: lifetime::Lifetimes::default(),
+            revocations: RwLock::default(),
             metrics: Metrics::new(&tasks, &budget),
             budget,
             tasks,
         }));
-        gateway.0.tasks.spawn_until_stop("live", live::follow(gateway.clone(), feed));
+        let version = gateway.read_revocations().await.map_err(|error| OpenError(error.to_string()))?;
+        let tasks = gateway.tasks();
+        tasks.spawn_until_stop("live", live::follow(gateway.clone(), feed));
+        tasks.spawn_until_stop("lifetimes", lifetime::follow(gateway.clone()));
+        if gateway.0.store.is_shared() {
+            tasks.spawn_until_stop("revocations", revoking::follow(gateway.clone(), version));
+        }
         Ok(gateway)
     }
 
@@ -296,27 +320,35 @@ impl Gateway {
         self.send_notice(Notice { audience, name, data, timestamp: Timestamp::now() }).await
     }
 
-    /// The connected clients of all nodes, by id, after the one named.
+    /// The connected clients of all nodes, by id, after the one named. For administrators alone.
     ///
     /// # Errors
-    /// A [`ApiError`] when the store does not answer.
-    pub async fn clients(&self, after: Option<&ClientId>, limit: usize) -> Result<ClientsPage, ApiError> {
+    /// [`ErrorCode::Forbidden`] for others; a [`ApiError`] when the store does not answer.
+    pub async fn clients(
+        &self,
+        by: &Identity,
+        after: Option<&ClientId>,
+        limit: usize,
+    ) -> Result<ClientsPage, ApiError> {
+        by.check_admin()?;
         self.asked(self.0.store.clients(after, limit).await)
     }
 
-    /// One connected client of whatever node.
+    /// One connected client of whatever node. For administrators alone.
     ///
     /// # Errors
-    /// A [`ApiError`] when the store does not answer.
-    pub async fn client(&self, id: &ClientId) -> Result<Option<ClientRecord>, ApiError> {
+    /// [`ErrorCode::Forbidden`] for others; a [`ApiError`] when the store does not answer.
+    pub async fn client(&self, by: &Identity, id: &ClientId) -> Result<Option<ClientRecord>, ApiError> {
+        by.check_admin()?;
         self.asked(self.0.store.client(id).await)
     }
 
-    /// How many sessions of all nodes are in a room.
+    /// How many sessions of all nodes are in a room, for those who may be there themselves.
     ///
     /// # Errors
-    /// A [`ApiError`] when the store does not answer.
-    pub async fn sessions_in(&self, room: &Room) -> Result<usize, ApiError> {
+    /// [`ErrorCode::Forbidden`] for others; a [`ApiError`] when the store does not answer.
+    pub async fn sessions_in(&self, by: &Identity, room: &Room) -> Result<usize, ApiError> {
+        self.check_room(by, room).await?;
         self.asked(self.0.store.sessions_in(room).await)
     }
 
@@ -371,9 +403,20 @@ impl Gateway {
     fn close(&self, key: SessionKey, reason: CloseReason) {
         let Some(outlet) = self.hub(|hub| hub.begin_close(key)) else { return };
         let who = self.who(key);
-        tracing::warn!(reason = reason.as_str(), %who, "closing a session that cannot be caught up");
+        match reason.is_orderly() {
+            true => tracing::debug!(reason = reason.as_str(), %who, "closing a session"),
+            false => {
+                tracing::warn!(reason = reason.as_str(), %who, "closing a session that cannot be caught up")
+            }
+        }
         self.0.metrics.closed.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc();
         outlet.close(reason);
+        if reason.is_orderly() {
+            self.0.tasks.spawn_until_stop("session-end", async move {
+                tokio::time::sleep(END_PATIENCE).await;
+                outlet.close(CloseReason::Unreachable);
+            });
+        }
     }
 
     /// A session as an operator wants to know it.
@@ -384,13 +427,17 @@ impl Gateway {
     /// One step of the hub, under its lock. Whoever fell behind by it is looked after from here on; what it has offered
     /// is sent by whoever brought it ([`live`]).
     fn hub<T>(&self, step: impl FnOnce(&mut Hub) -> T) -> T {
-        let (result, due) = {
+        let (result, due, put_out) = {
             let mut hub = self.0.hub.lock().unwrap_or_else(PoisonError::into_inner);
             let result = step(&mut hub);
             let due =
                 if hub.has_catch_ups_due() { hub.take_catch_ups_due(Instant::now()) } else { Vec::new() };
-            (result, due)
+            (result, due, hub.take_put_out())
         };
+        for PutOut { connection, client, room } in put_out {
+            self.0.store.directory().leave(connection, client.as_ref(), &room);
+            self.0.store.uncover(&room);
+        }
         for (key, reason) in due {
             catch_up::start(self, key, reason);
         }

@@ -1,6 +1,7 @@
 //! The HTTP edge (contract, section 3).
 
 mod batch;
+mod caller;
 mod clients;
 mod compression;
 mod dashboard;
@@ -15,6 +16,7 @@ mod pages;
 mod problem;
 mod publish;
 mod sse;
+mod tokens;
 
 use std::sync::Arc;
 
@@ -27,6 +29,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use self::origin::CorsOptions;
 use crate::{
+    auth::Authenticator,
     drain::Draining,
     error::{ApiError, ErrorCode},
     gateway::Gateway,
@@ -56,6 +59,7 @@ impl Default for HttpOptions {
 pub(crate) struct HttpState {
     gateway: Gateway,
     options: HttpOptions,
+    auth: Authenticator,
     draining: Draining,
     /// The JSON of the OpenAPI description.
     description: Bytes,
@@ -76,6 +80,8 @@ fn api_routes() -> OpenApiRouter<Arc<HttpState>> {
         .routes(routes!(events::of_tenant))
         .routes(routes!(notices::broadcast))
         .routes(routes!(notices::emit))
+        .routes(routes!(tokens::mint))
+        .routes(routes!(tokens::revoke))
         .routes(routes!(clients::list))
         .routes(routes!(clients::one))
         .routes(routes!(clients::room))
@@ -86,8 +92,9 @@ fn api_routes() -> OpenApiRouter<Arc<HttpState>> {
 }
 
 /// The routes of the HTTP edge, without middleware.
-pub fn routes(gateway: Gateway, options: HttpOptions, draining: Draining) -> Router {
-    let (routes, description) = api_routes().split_for_parts();
+pub fn routes(gateway: Gateway, options: HttpOptions, auth: Authenticator, draining: Draining) -> Router {
+    let (routes, mut description) = api_routes().split_for_parts();
+    openapi::secure(&mut description);
     let description = description.to_json().unwrap_or_default().into();
     let unknown =
         || async { ApiError::new(ErrorCode::NotFound, "there is nothing at this path; see /openapi.json") };
@@ -98,7 +105,7 @@ pub fn routes(gateway: Gateway, options: HttpOptions, draining: Draining) -> Rou
         .merge(dashboard::routes())
         .fallback(unknown)
         .method_not_allowed_fallback(other_method)
-        .with_state(Arc::new(HttpState { gateway, options, draining, description }))
+        .with_state(Arc::new(HttpState { gateway, options, auth, draining, description }))
 }
 
 /// The middleware of all edges: request ids, the check of origins, compression of all but large answers and streams, and

@@ -38,6 +38,7 @@
 #![warn(missing_docs)]
 
 mod access;
+mod auth;
 mod budget;
 #[doc(hidden)]
 pub mod cli;

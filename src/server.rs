@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    auth::Authenticator,
     drain::Draining,
     fd_limit,
     gateway::Gateway,
@@ -61,13 +62,18 @@ impl Default for ServerOptions {
 ///
 /// Where that application is served by `axum::serve`, the addresses of clients are unknown, connections have no bounds, and
 /// neither have the bytes that wait for a slow one. [`Server::merge`] adds routes to a server that has all of that.
-pub fn router(gateway: &Gateway, options: &ServerOptions) -> (Router, Sockets) {
-    edges(gateway, options, Draining::default())
+pub fn router(gateway: &Gateway, auth: &Authenticator, options: &ServerOptions) -> (Router, Sockets) {
+    edges(gateway, auth, options, Draining::default())
 }
 
-fn edges(gateway: &Gateway, options: &ServerOptions, draining: Draining) -> (Router, Sockets) {
-    let router = http::routes(gateway.clone(), options.http, draining);
-    let (router, sockets) = socketio::mount(router, gateway, options.socketio);
+fn edges(
+    gateway: &Gateway,
+    auth: &Authenticator,
+    options: &ServerOptions,
+    draining: Draining,
+) -> (Router, Sockets) {
+    let router = http::routes(gateway.clone(), options.http, auth.clone(), draining);
+    let (router, sockets) = socketio::mount(router, gateway, auth, options.socketio);
     (http::with_middleware(router, gateway, &options.cors), sockets)
 }
 
@@ -97,6 +103,7 @@ pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     gateway: Gateway,
+    auth: Authenticator,
     options: ServerOptions,
     others: Router,
 }
@@ -106,13 +113,13 @@ impl Server {
     ///
     /// # Errors
     /// The error of the system, for example if the address is in use.
-    pub async fn bind(gateway: Gateway, options: ServerOptions) -> io::Result<Self> {
+    pub async fn bind(gateway: Gateway, auth: Authenticator, options: ServerOptions) -> io::Result<Self> {
         let socket = if options.listen.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         // A restart must not wait for the connections of the process before.
         socket.set_reuseaddr(true)?;
         socket.bind(options.listen)?;
         let listener = socket.listen(BACKLOG)?;
-        Ok(Self { address: listener.local_addr()?, listener, gateway, options, others: Router::new() })
+        Ok(Self { address: listener.local_addr()?, listener, gateway, auth, options, others: Router::new() })
     }
 
     /// Serves other routes as well. Their requests have the peer's address in `ConnectInfo` of
@@ -136,10 +143,10 @@ impl Server {
     /// # Errors
     /// The error of the listener.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> io::Result<()> {
-        let Self { listener, gateway, options, others, .. } = self;
+        let Self { listener, gateway, auth, options, others, .. } = self;
         let (draining, closing, stop) =
             (Draining::default(), CancellationToken::new(), CancellationToken::new());
-        let (router, sockets) = edges(&gateway, &options, draining.clone());
+        let (router, sockets) = edges(&gateway, &auth, &options, draining.clone());
         let acceptor = acceptor(&gateway, &options);
         let serving = acceptor.run(listener, router.merge(others), closing.clone(), stop.clone());
         let mut serving = std::pin::pin!(serving);

@@ -29,6 +29,7 @@ use tower::ServiceBuilder;
 pub use self::drain::Sockets;
 use self::{
     admission::Admission,
+    drain::ClosingPolls,
     inbox::Inbox,
     outlet::OutletShared,
     packet::FrameCache,
@@ -37,7 +38,9 @@ use self::{
     upgrade::UpgradeState,
 };
 use crate::{
-    error::ApiError,
+    access::{Identity, Pass},
+    auth::Authenticator,
+    error::{ApiError, ErrorCode},
     gateway::{Gateway, Peer},
     id::ClientId,
     json::Members,
@@ -104,7 +107,12 @@ const PATH: &str = "/socket.io";
 const NAMESPACE: &str = "/jobs";
 
 /// Adds `/socket.io` to a router.
-pub fn mount(router: Router, gateway: &Gateway, options: SocketIoOptions) -> (Router, Sockets) {
+pub fn mount(
+    router: Router,
+    gateway: &Gateway,
+    auth: &Authenticator,
+    options: SocketIoOptions,
+) -> (Router, Sockets) {
     let (service, io) = SocketIo::builder()
         .req_path(PATH)
         .ping_interval(options.ping_interval)
@@ -120,8 +128,8 @@ pub fn mount(router: Router, gateway: &Gateway, options: SocketIoOptions) -> (Ro
         // Nothing here takes binary attachments.
         .with_parser(ParserConfig::common().max_incoming_binaries(0).max_incoming_binary_buf_size(0))
         .build_svc();
-    open_namespace(&io, gateway, options);
-    let sockets = Sockets::new(io);
+    let sockets = Sockets::new(io.clone());
+    open_namespace(&io, gateway, auth, options, sockets.closing_polls().clone());
     let admission = Admission::new(options.handshakes, gateway.tasks().clone());
     let polls = PollState { sessions: PollingSessions::default(), gateway: gateway.clone(), options };
     let upgrades = UpgradeState { service: service.clone(), gateway: gateway.clone(), options };
@@ -138,7 +146,13 @@ pub fn mount(router: Router, gateway: &Gateway, options: SocketIoOptions) -> (Ro
 }
 
 /// Lets sockets into the namespace of jobs.
-fn open_namespace(io: &SocketIo, gateway: &Gateway, options: SocketIoOptions) {
+fn open_namespace(
+    io: &SocketIo,
+    gateway: &Gateway,
+    auth: &Authenticator,
+    options: SocketIoOptions,
+    closing_polls: ClosingPolls,
+) {
     let (metrics, label) = (gateway.metrics(), EdgeLabel { edge: "socketio" });
     let shared = Arc::new(OutletShared {
         limits: Limits { frames: options.outbox, bytes: options.outbox_bytes },
@@ -146,8 +160,10 @@ fn open_namespace(io: &SocketIo, gateway: &Gateway, options: SocketIoOptions) {
         connections: metrics.connections.get_or_create(&label).clone(),
         joins_rooms: options.joins_rooms,
         frames: FrameCache::default(),
+        closing_polls,
     });
-    let middleware = Arc::new(ConnectMiddleware { gateway: gateway.clone(), options, shared });
+    let (gateway, auth) = (gateway.clone(), auth.clone());
+    let middleware = Arc::new(ConnectMiddleware { gateway, auth, options, shared });
     let admit = move |socket: SocketRef, auth: TryData<Box<RawValue>>| {
         let middleware = middleware.clone();
         async move { middleware.admit(socket, auth.0.ok().as_deref()).await }
@@ -165,6 +181,7 @@ fn open_namespace(io: &SocketIo, gateway: &Gateway, options: SocketIoOptions) {
 
 struct ConnectMiddleware {
     gateway: Gateway,
+    auth: Authenticator,
     options: SocketIoOptions,
     shared: Arc<OutletShared>,
 }
@@ -173,8 +190,14 @@ impl ConnectMiddleware {
     /// Admits a socket, or says why not. All handlers are in place before the client learns that it is connected.
     /// Otherwise the first event of a fast client would sometimes be lost.
     async fn admit(&self, socket: SocketRef, auth: Option<&RawValue>) -> Result<(), ApiError> {
-        let peer = peer(&socket, auth)?;
-        let inbox = Arc::new(Inbox::new(&self.gateway, peer, &self.options, self.shared.clone()));
+        let auth = auth.map_or(Ok(Auth::default()), Auth::read)?;
+        let pass = self.pass(&socket, auth.token.as_deref()).await?;
+        if let Some(name) = auth.client_id.as_ref().filter(|_| !self.auth.is_open()) {
+            self.gateway.check_client_name(&pass.identity, name).await?;
+        }
+        let caller = (peer(&socket, auth.client_id)?, pass);
+        let inbox = Inbox::new(&self.gateway, &self.auth, caller, &self.options, self.shared.clone());
+        let inbox = Arc::new(inbox);
         if let Some(session) = PollingSession::of(&socket) {
             session.set_inbox(&inbox);
         }
@@ -185,21 +208,42 @@ impl ConnectMiddleware {
         socket.on_disconnect(move || async move { inbox.close() });
         Ok(())
     }
+
+    /// What a socket may do. Its token comes in the payload of its connection, or with its first request.
+    async fn pass(&self, socket: &SocketRef, token: Option<&str>) -> Result<Pass, ApiError> {
+        let parts = socket.req_parts();
+        if let Some(pass) = parts.extensions.get::<Pass>() {
+            return Ok(pass.clone());
+        }
+        if self.auth.is_open() {
+            return Ok(Identity::Everybody.into());
+        }
+        let pass = match token {
+            Some(token) => self.auth.check(token).await?,
+            None => {
+                let pass = self.auth.authenticate(&parts.headers, parts.uri.query()).await?;
+                pass.ok_or_else(|| {
+                    let message = "this gateway asks for a token; give it as auth: { token }";
+                    ApiError::new(ErrorCode::Unauthorized, message)
+                })?
+            }
+        };
+        self.gateway.check_pass(&pass)?;
+        Ok(pass)
+    }
 }
 
 /// The peer, as described by the first request of the connection.
-fn peer(socket: &SocketRef, auth: Option<&RawValue>) -> Result<Peer, ApiError> {
+fn peer(socket: &SocketRef, client_id: Option<ClientId>) -> Result<Peer, ApiError> {
     let parts = socket.req_parts();
     let address = polling::first_connection(socket).map(|connection| connection.address().to_string());
     let user_agent = parts.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
-    let client_id = auth.map_or(Ok(None), client_id)?;
     Ok(Peer {
         client_id: match client_id {
             Some(id) => id,
             // Socket ids have only letters, digits, - and _.
             None => socket.id.to_string().parse().map_err(ApiError::invalid)?,
         },
-        user_id: None,
         address: address.unwrap_or_default(),
         // It is kept in the store, so its length is bounded.
         user_agent: user_agent.unwrap_or_default().chars().take(256).collect(),
@@ -207,11 +251,22 @@ fn peer(socket: &SocketRef, auth: Option<&RawValue>) -> Result<Peer, ApiError> {
     })
 }
 
-fn client_id(auth: &RawValue) -> Result<Option<ClientId>, ApiError> {
-    let members = Members::of(auth).map_err(|error| ApiError::invalid(format!("auth: {error}")))?;
-    let wrong = |problem: &dyn std::fmt::Display| ApiError::invalid(format!("clientId: {problem}"));
-    let text = members.text("clientId").map_err(|problem| wrong(&problem))?;
-    text.map(|text| text.parse()).transpose().map_err(|error| wrong(&error))
+/// The payload with which a socket connects.
+#[derive(Default)]
+struct Auth {
+    token: Option<String>,
+    client_id: Option<ClientId>,
+}
+
+impl Auth {
+    fn read(auth: &RawValue) -> Result<Self, ApiError> {
+        let members = Members::of(auth).map_err(|error| ApiError::invalid(format!("auth: {error}")))?;
+        let wrong =
+            |name: &str, problem: &dyn std::fmt::Display| ApiError::invalid(format!("{name}: {problem}"));
+        let text = |name: &str| members.text(name).map_err(|problem| wrong(name, &problem));
+        let client_id = text("clientId")?.map(|text| text.parse()).transpose();
+        Ok(Self { token: text("token")?, client_id: client_id.map_err(|error| wrong("clientId", &error))? })
+    }
 }
 
 fn transport(socket: &SocketRef) -> &'static str {

@@ -18,6 +18,7 @@ pub use self::{
 };
 pub use crate::redis::RedisOptions;
 use crate::{
+    access::Revocation,
     budget::Reservation,
     error::{ApiError, ErrorCode},
     event::{Draft, Gap, IdempotencyKey, JobEvent, Seq},
@@ -35,6 +36,10 @@ pub const MAX_ACTIVE_JOBS: usize = 10_000;
 
 /// For how long an idempotency key is remembered (contract, section 3).
 pub const IDEMPOTENCY_LIFETIME: Duration = Duration::from_secs(600);
+
+/// How long a revocation is kept after its time, and how many subjects may have one.
+pub const REVOCATION_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
+pub const MAX_REVOCATIONS: usize = 100_000;
 
 /// How much of each job is kept.
 #[derive(Debug, Clone, Copy)]
@@ -478,6 +483,31 @@ impl Store {
     /// [`StoreError`] when the store does not answer.
     pub async fn notify(&self, notice: &Notice) -> Result<(), StoreError> {
         each!(self, store => store.notify(notice).await)
+    }
+
+    /// Whether other nodes use it as well.
+    pub fn is_shared(&self) -> bool {
+        matches!(self, Store::Redis(_))
+    }
+
+    /// Keeps a revocation for a year after its time. Of two for a subject the later one counts. Says whether it is kept:
+    /// there may be [`MAX_REVOCATIONS`].
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store does not answer.
+    pub async fn revoke(&self, revocation: &Revocation) -> Result<bool, StoreError> {
+        each!(self, store => store.revoke(revocation).await)
+    }
+
+    /// All revocations that are kept, and their version; `None` while that is the one that is known already.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store does not answer.
+    pub async fn revocations(
+        &self,
+        known: Option<u64>,
+    ) -> Result<Option<(u64, Vec<Revocation>)>, StoreError> {
+        each!(self, store => store.revocations(known).await)
     }
 
     /// What this node knows of its own clients and rooms. Changes there reach the store by themselves.

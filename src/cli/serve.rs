@@ -6,6 +6,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Failure, ServeArguments, block_on};
 use crate::{
+    auth::Authenticator,
     config::{Config, Environment, Overrides},
     fd_limit,
     gateway::Gateway,
@@ -34,7 +35,8 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     let options = config.server.clone();
     let (listen, grace) = (options.listen, options.shutdown_grace);
     let gateway = Gateway::open(&config.store, config.gateway).await?;
-    let server = match Server::bind(gateway.clone(), options).await {
+    let auth = Authenticator::open(&config.auth, gateway.tasks()).await?;
+    let server = match Server::bind(gateway.clone(), auth, options).await {
         Ok(server) => server,
         Err(error) => {
             gateway.stop(grace).await;

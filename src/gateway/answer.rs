@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::Gateway;
 use crate::{
+    access::Identity,
     budget::{Purpose, Reservation},
     error::ApiError,
     id::JobId,
@@ -48,20 +49,23 @@ impl Gateway {
     /// `since` the oldest of the `limit` after that number.
     ///
     /// # Errors
-    /// [`crate::ErrorCode::LimitReached`] if the node holds too much; an [`ApiError`] if the store does not answer.
+    /// [`crate::ErrorCode::Forbidden`] if `by` may not see the job, [`crate::ErrorCode::LimitReached`] if the node holds too
+    /// much; an [`ApiError`] if the store does not answer.
     pub async fn history_answer(
         &self,
+        by: &Identity,
         job: &JobId,
         limit: Option<usize>,
         since: Option<u64>,
     ) -> Result<Answer, ApiError> {
+        self.check_job(by, job).await?;
         // Never closed: it lives as long as the gateway.
         let _turn = self.0.answers.acquire().await;
         self.answer(async || {
             if since.is_none() {
                 return self.newest(job, limit.unwrap_or(usize::MAX).min(self.0.history_cap)).await;
             }
-            let mut parts = self.job_history_parts(job, limit, since);
+            let mut parts = self.history_parts(job, limit, since);
             let entries = parts.next(MAX_ANSWER).await?;
             Ok((entries, !parts.is_over()))
         })

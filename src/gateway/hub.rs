@@ -8,10 +8,12 @@
 //! - `delivery`: what becomes of an event that the feed brings.
 //! - `continuity`: what the feed left out, and that it is made good.
 //! - `session`: one session: its rooms, and a cursor for each room that it is not at the live edge of.
+//! - `guard`: who is in a job's room because of the job's owner.
 //! - `passed`: what a session in several rooms has had already.
 
 mod continuity;
 mod delivery;
+mod guard;
 mod membership;
 mod passed;
 mod recent;
@@ -23,10 +25,16 @@ use std::collections::HashMap;
 use indexmap::IndexSet;
 use slotmap::{SlotMap, new_key_type};
 
-use self::{continuity::Continuity, recent::Recent, session::SessionState};
-pub use self::{continuity::Fill, membership::Start, session::Need, stats::SessionStats};
+use self::{continuity::Continuity, guard::Guard, recent::Recent, session::SessionState};
+pub use self::{
+    continuity::Fill,
+    guard::{Admitted, PutOut},
+    membership::Start,
+    session::Need,
+    stats::SessionStats,
+};
 use super::live_edge::LiveEdge;
-use crate::room::Room;
+use crate::{access::OwnerlessJobs, room::Room};
 
 new_key_type! {
     /// Names a session of this node; never given to another one.
@@ -50,6 +58,10 @@ pub struct Hub {
     most_notices: usize,
     /// Sessions that have taken something since they were flushed.
     unflushed: Vec<SessionKey>,
+    /// Who sees jobs that have no owner.
+    ownerless: OwnerlessJobs,
+    /// Sessions that were put out of a room, and are counted there still.
+    put_out: Vec<PutOut>,
 }
 
 /// One room that sessions of this node are in, or about to be.
@@ -61,6 +73,15 @@ struct RoomState {
     /// `None` until the feed has brought something, or somebody has joined.
     edge: Option<LiveEdge>,
     continuity: Continuity,
+    /// Of a job's room with members that were admitted by the job's owner.
+    guard: Option<Box<Guard>>,
+}
+
+impl Hub {
+    /// A hub without sessions.
+    pub fn new(ownerless: OwnerlessJobs) -> Self {
+        Self { ownerless, ..Self::default() }
+    }
 }
 
 /// Why a session catches up.

@@ -4,8 +4,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Answer, Gateway, Session, fill, hub::Start};
+use super::{
+    Answer, Gateway, Session, fill,
+    hub::{Admitted, Start},
+    permits::owner_of,
+};
 use crate::{
+    access::Identity,
     error::{ApiError, ErrorCode},
     event::Seq,
     id::{JobId, TenantId, UserId},
@@ -89,6 +94,7 @@ struct Snapshot {
     latest: Latest,
     resumed: Option<Resumed>,
     start: Start,
+    admitted: Admitted,
 }
 
 /// A room that is joined but for the last step. Deliveries begin with [`Joined::start`], after the answer has
@@ -102,6 +108,7 @@ pub struct Joined<'a> {
     /// What is about to be replayed, if that was asked for.
     pub resumed: Option<Resumed>,
     start: Start,
+    admitted: Admitted,
     joining: Joining<'a>,
 }
 
@@ -119,7 +126,7 @@ impl Joined<'_> {
     /// Delivers from here on: first what is replayed, then what is live.
     pub fn start(mut self) {
         let Joining { session, ref room, .. } = self.joining;
-        let newly = session.gateway.hub(|hub| hub.start(session.key, room, self.start));
+        let newly = session.gateway.hub(|hub| hub.start(session.key, room, self.start, self.admitted));
         (self.joining.begun, self.joining.newly) = (false, newly);
         fill::start(&session.gateway);
     }
@@ -172,10 +179,12 @@ impl Session {
     /// Joins a room. What happens from now on is not lost: it is delivered after [`Joined::start`].
     ///
     /// # Errors
-    /// [`ErrorCode::LimitReached`] beyond `limits.rooms_per_client`, [`ErrorCode::Unavailable`] when the store does not
-    /// answer; the session is then in no room that it was not in before.
+    /// [`ErrorCode::Forbidden`] where the session's pass does not reach so far, [`ErrorCode::LimitReached`] beyond
+    /// `limits.rooms_per_client`, [`ErrorCode::Unavailable`] when the store does not answer; the session is then in no room that it was not in before.
     pub async fn join(&self, subscription: &Subscription) -> Result<Joined<'_>, ApiError> {
         let room = subscription.room();
+        let by = &self.pass()?.identity;
+        by.check_room(&room)?;
         // In a storm of reconnects the deadlines of the store count from a session's turn on.
         let Ok(_turn) = tokio::time::timeout(TURN_PATIENCE, self.gateway.0.joins.acquire()).await else {
             return Err(ApiError::new(ErrorCode::Unavailable, "too many are joining; try again"));
@@ -183,36 +192,42 @@ impl Session {
         let joining = Joining::begin(self, &room)?;
         let prepare = async {
             self.gateway.0.store.cover(&room).await?;
-            let snapshot = self.gateway.snapshot(subscription).await?;
+            let snapshot = self.gateway.snapshot(by, subscription).await?;
             self.gateway.records_published().await?;
             Ok::<_, ApiError>(snapshot)
         };
-        let Snapshot { latest, resumed, start } =
+        let Snapshot { latest, resumed, start, admitted } =
             prepare.await.map_err(|error| self.gateway.refused(error))?;
         if start.asked {
             self.gateway.hub(|hub| hub.begin_answer(self.key));
         }
-        Ok(Joined { room, latest, resumed, start, joining })
+        Ok(Joined { room, latest, resumed, start, admitted, joining })
     }
 }
 
 impl Gateway {
-    async fn snapshot(&self, subscription: &Subscription) -> Result<Snapshot, ApiError> {
+    async fn snapshot(&self, by: &Identity, subscription: &Subscription) -> Result<Snapshot, ApiError> {
         match subscription {
-            Subscription::Job(job, resume) => Ok(self.job_snapshot(job, *resume).await?),
+            Subscription::Job(job, resume) => self.job_snapshot(by, job, *resume).await,
             Subscription::User(_, since) | Subscription::Tenant(_, since) | Subscription::AllJobs(since) => {
                 self.room_snapshot(&subscription.room(), *since).await
             }
         }
     }
 
-    async fn job_snapshot(&self, job: &JobId, resume: Option<JobResume>) -> Result<Snapshot, StoreError> {
+    async fn job_snapshot(
+        &self,
+        by: &Identity,
+        job: &JobId,
+        resume: Option<JobResume>,
+    ) -> Result<Snapshot, ApiError> {
         let store = &self.0.store;
         let (latest, bounds) = match resume {
             Some(JobResume::Since(since)) => store.head(job, since).await?,
             Some(JobResume::Newest(_)) => store.head(job, 0).await?,
             None => (store.latest(std::slice::from_ref(job)).await?.pop(), None),
         };
+        let admitted = self.admit(by, job, latest.as_ref().map(owner_of))?;
         let newest = latest.clone().and_then(Entry::event);
         let (end, at) = newest.map_or_else(Default::default, |event| (event.seq(), event.timestamp()));
         let (mut after, mut resumed) = (end, None);
@@ -223,7 +238,7 @@ impl Gateway {
         }
         let (after, end) = (Position::of_seq(after), Position::of_seq(end));
         let start = Start { after, end, at, asked: resume.is_some() };
-        Ok(Snapshot { latest: Latest::Job(latest), resumed, start })
+        Ok(Snapshot { latest: Latest::Job(latest), resumed, start, admitted })
     }
 
     /// After which number a job is replayed up to its end, and what to tell of it. History may be further than the end by
@@ -284,6 +299,7 @@ impl Gateway {
             let replaying = store.count(room, after, end).await?;
             resumed = Some(Resumed { recovered: known && since >= start, replaying });
         }
-        Ok(Snapshot { latest, resumed, start: Start { after, end, at, asked: since.is_some() } })
+        let start = Start { after, end, at, asked: since.is_some() };
+        Ok(Snapshot { latest, resumed, start, admitted: Admitted::Always })
     }
 }

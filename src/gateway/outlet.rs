@@ -1,12 +1,17 @@
 //! What the core knows of an edge: a queue that takes deliveries for one session, or has no place for them.
 
+use serde::Serialize;
+
 use crate::{
+    access::forbidden,
+    error::{ApiError, ErrorCode},
     event::{Gap, JobEvent},
     id::ClientId,
     notice::Notice,
     position::{Position, Positions, RoomSet},
     room::Room,
     store::Arrival,
+    timestamp::Timestamp,
 };
 
 /// Something on its way to a session.
@@ -18,6 +23,32 @@ pub enum Delivery<'a> {
     Gap(&'a Gap, &'a Room, Position),
     /// An event of a publisher's own.
     Notice(&'a Notice),
+    /// What the gateway tells this session alone.
+    Signal(&'a Signal),
+}
+
+/// What the gateway tells one session of its own standing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Signal {
+    /// It was put out of a room that it may not see.
+    PutOut(Room),
+    /// Its token expires then. A new one in its place keeps the connection.
+    Expiring(Timestamp),
+}
+
+impl Signal {
+    /// What a session is told that was put out of a room.
+    pub fn put_out(room: &Room) -> ApiError {
+        forbidden(room, "you were put out of it: it is not yours to see")
+    }
+}
+
+/// The payload that tells when a token expires.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Expiring {
+    /// When.
+    pub expires_at: Timestamp,
 }
 
 impl Delivery<'_> {
@@ -27,6 +58,7 @@ impl Delivery<'_> {
             Delivery::Event(event, ..) => event.json().get().len(),
             Delivery::Gap(gap, ..) => gap.job.as_str().len(),
             Delivery::Notice(notice) => notice.data.get().len(),
+            Delivery::Signal(_) => 0,
         }
     }
 }
@@ -57,9 +89,31 @@ pub enum CloseReason {
     Malformed,
     /// It sent a message of more than `server.max_payload`.
     TooLarge,
+    /// Its token has expired.
+    TokenExpired,
+    /// Its token was revoked.
+    TokenRevoked,
 }
 
 impl CloseReason {
+    /// Whether the session still gets what waits for it, and is told the reason.
+    pub fn is_orderly(self) -> bool {
+        matches!(self, CloseReason::TokenExpired | CloseReason::TokenRevoked)
+    }
+
+    /// What a session is told that is sent away in order.
+    pub fn error(self) -> ApiError {
+        match self {
+            CloseReason::TokenExpired => {
+                ApiError::new(ErrorCode::TokenExpired, "the token has expired; connect again with a new one")
+            }
+            CloseReason::TokenRevoked => {
+                ApiError::new(ErrorCode::Unauthorized, "the token was revoked; connect again with a new one")
+            }
+            other => ApiError::new(ErrorCode::Unavailable, other.as_str()),
+        }
+    }
+
     /// The reason as a metric's label and in logs.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -69,6 +123,8 @@ impl CloseReason {
             CloseReason::TooManyMessages => "too_many_messages",
             CloseReason::Malformed => "malformed",
             CloseReason::TooLarge => "too_large",
+            CloseReason::TokenExpired => "token_expired",
+            CloseReason::TokenRevoked => "token_revoked",
         }
     }
 }
@@ -107,6 +163,7 @@ pub trait Outlet: Send + Sync + 'static {
         None
     }
 
-    /// Ends the connection behind it; must not wait.
+    /// Ends the connection behind it; must not wait. For an orderly reason the client is told it, after what it was sent
+    /// before; if that does not end the connection, it is told so again with another reason.
     fn close(&self, reason: CloseReason);
 }

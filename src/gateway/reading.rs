@@ -1,7 +1,8 @@
 //! Reading: a job, its history, and lists of jobs. What may be long comes in parts, so that nobody has to hold all of it.
 
-use super::Gateway;
+use super::{Gateway, permits::owner_of};
 use crate::{
+    access::Identity,
     error::ApiError,
     event::Seq,
     id::JobId,
@@ -82,11 +83,26 @@ impl Gateway {
         limit: Option<usize>,
         since: Option<Seq>,
     ) -> Result<Vec<Entry>, ApiError> {
-        self.job_history_parts(job, limit, since).next(usize::MAX).await
+        self.history_parts(job, limit, since).next(usize::MAX).await
+    }
+
+    /// As [`Gateway::job_history`] on somebody's behalf, part by part. Nothing of it is read yet.
+    ///
+    /// # Errors
+    /// [`crate::ErrorCode::Forbidden`] where they may not see the job; a [`ApiError`] when the store does not answer.
+    pub(crate) async fn history_as(
+        &self,
+        by: &Identity,
+        job: &JobId,
+        limit: Option<usize>,
+        since: Option<Seq>,
+    ) -> Result<Parts, ApiError> {
+        self.check_job(by, job).await?;
+        Ok(self.history_parts(job, limit, since))
     }
 
     /// As [`Gateway::job_history`], part by part. Nothing is read yet.
-    pub(crate) fn job_history_parts(&self, job: &JobId, limit: Option<usize>, since: Option<Seq>) -> Parts {
+    pub(super) fn history_parts(&self, job: &JobId, limit: Option<usize>, since: Option<Seq>) -> Parts {
         let limit = limit.unwrap_or(usize::MAX).min(self.0.history_cap);
         let window = since.map_or(Window::Newest(limit), |seq| Window::After { seq, limit });
         Parts { gateway: self.clone(), rest: Rest::History(job.clone(), Some(window)) }
@@ -100,19 +116,35 @@ impl Gateway {
         Ok(self.asked(self.0.store.latest(std::slice::from_ref(job)).await)?.pop())
     }
 
+    /// As [`Gateway::job`], on somebody's behalf.
+    ///
+    /// # Errors
+    /// As [`Gateway::job`]; [`crate::ErrorCode::Forbidden`] where they may not see the job.
+    pub async fn job_as(&self, by: &Identity, job: &JobId) -> Result<Option<Entry>, ApiError> {
+        let newest = self.job(job).await?;
+        self.admit(by, job, newest.as_ref().map(owner_of))?;
+        Ok(newest)
+    }
+
     /// The newest event of each of the most recently active jobs of a room, most recent first.
     ///
     /// # Errors
     /// A [`ApiError`] when the store does not answer.
     pub async fn jobs(&self, room: &Room, limit: usize) -> Result<Vec<Entry>, ApiError> {
-        self.jobs_parts(room, limit).await?.next(usize::MAX).await
+        self.jobs_parts(&Identity::Everybody, room, limit).await?.next(usize::MAX).await
     }
 
-    /// As [`Gateway::jobs`], part by part. Which jobs these are has been read by then.
+    /// As [`Gateway::jobs`] on somebody's behalf, part by part. Which jobs these are has been read by then.
     ///
     /// # Errors
-    /// A [`ApiError`] when the store does not answer.
-    pub(crate) async fn jobs_parts(&self, room: &Room, limit: usize) -> Result<Parts, ApiError> {
+    /// [`crate::ErrorCode::Forbidden`] where they may not be in the room; a [`ApiError`] when the store does not answer.
+    pub(crate) async fn jobs_parts(
+        &self,
+        by: &Identity,
+        room: &Room,
+        limit: usize,
+    ) -> Result<Parts, ApiError> {
+        self.check_room(by, room).await?;
         let limit = limit.min(MAX_JOBS_LISTED);
         let jobs = self.asked(self.0.store.active(room, Timestamp::default(), limit).await)?;
         Ok(Parts { gateway: self.clone(), rest: Rest::Jobs(jobs, 0) })

@@ -7,7 +7,9 @@ use std::{
 
 use super::{CloseReason, Gateway, Outlet, hub::SessionKey};
 use crate::{
-    id::{ClientId, UserId},
+    access::Pass,
+    error::{ApiError, ErrorCode},
+    id::ClientId,
     room::Room,
     store::{ClientRecord, Connection, StoreError},
     timestamp::Timestamp,
@@ -25,8 +27,6 @@ const DELIVERY_PAUSE: Duration = Duration::from_millis(2);
 pub struct Peer {
     /// The name of its record.
     pub client_id: ClientId,
-    /// The user that its token names.
-    pub user_id: Option<UserId>,
     /// The address that it came from.
     pub address: String,
     /// What it calls itself.
@@ -55,13 +55,22 @@ impl std::fmt::Debug for Session {
 impl Gateway {
     /// Connects a watcher. With a peer it gets a record, for all nodes to see, which it takes over from an earlier
     /// connection that used the same name; one without is, for instance, a stream of one request.
-    pub fn connect(&self, outlet: Arc<dyn Outlet>, peer: Option<Peer>) -> Session {
+    /// Its pass says what it may watch, and for how long: it ends when that expires or is revoked.
+    pub fn connect(&self, outlet: Arc<dyn Outlet>, peer: Option<Peer>, pass: Pass) -> Session {
+        let pass = Arc::new(pass);
         let connection = self.0.connections.fetch_add(1, Ordering::Relaxed);
         let client = peer.as_ref().map(|peer| peer.client_id.clone());
         if let Some(peer) = peer {
-            self.0.store.directory().connect(connection, self.record(peer));
+            self.0.store.directory().connect(connection, self.record(peer, &pass));
         }
-        let key = self.hub(|hub| hub.connect(outlet));
+        let key = self.hub(|hub| hub.connect(outlet, connection, pass.clone()));
+        if let Some(expires_at) = pass.expires_at {
+            self.0.lifetimes.add(key, expires_at);
+        }
+        if self.is_revoked(&pass) {
+            // Since it was checked.
+            self.close(key, CloseReason::TokenRevoked);
+        }
         Session { gateway: self.clone(), key, connection, client }
     }
 
@@ -73,11 +82,11 @@ impl Gateway {
         self.0.store.publish_directory().await
     }
 
-    fn record(&self, peer: Peer) -> ClientRecord {
+    fn record(&self, peer: Peer, pass: &Pass) -> ClientRecord {
         ClientRecord {
             client_id: peer.client_id,
             connected_at: Timestamp::now(),
-            user_id: peer.user_id,
+            user_id: pass.identity.user().cloned(),
             address: peer.address,
             user_agent: peer.user_agent,
             transport: peer.transport.into(),
@@ -98,6 +107,54 @@ impl Session {
     /// Ends the connection behind the session, and says why in the log.
     pub fn close(&self, reason: CloseReason) {
         self.gateway.close(self.key, reason);
+    }
+
+    /// What the session may do, and for how long.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Unavailable`] where the session has ended.
+    pub fn pass(&self) -> Result<Arc<Pass>, ApiError> {
+        let ended = || ApiError::new(ErrorCode::Unavailable, "the session has ended");
+        self.gateway.hub(|hub| hub.pass(self.key)).ok_or_else(ended)
+    }
+
+    /// Puts another pass in place of the session's. It leaves the rooms that it may not see any more, and is told so.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Forbidden`] where the user or the tenant is another one, [`ErrorCode::Unauthorized`] where it was
+    /// revoked, and [`ErrorCode::Unavailable`] when the store does not answer. The session then keeps the pass that it has.
+    pub async fn renew(&self, pass: Pass) -> Result<(), ApiError> {
+        let gateway = &self.gateway;
+        let old = self.pass()?;
+        if !old.identity.is_same_caller(&pass.identity) {
+            let message = "the new token must have the sub and the tenantId of the one before";
+            return Err(ApiError::new(ErrorCode::Forbidden, message));
+        }
+        gateway.check_pass(&pass)?;
+        let (mut admitted, mut lost) = (Vec::new(), Vec::new());
+        for room in gateway.hub(|hub| hub.rooms_of(self.key)) {
+            match gateway.check_room(&pass.identity, &room).await {
+                Ok(why) => admitted.push((room, why)),
+                Err(error) if error.code == ErrorCode::Forbidden => lost.push(room),
+                Err(error) => return Err(error),
+            }
+        }
+        if let Some(expires_at) = old.expires_at {
+            gateway.0.lifetimes.remove(self.key, expires_at);
+        }
+        if let Some(expires_at) = pass.expires_at {
+            gateway.0.lifetimes.add(self.key, expires_at);
+        }
+        let pass = Arc::new(pass);
+        gateway.hub(|hub| {
+            hub.renew(self.key, pass.clone(), admitted);
+            lost.iter().for_each(|room| hub.put_out(self.key, room));
+        });
+        if gateway.is_revoked(&pass) {
+            // Since it was checked.
+            gateway.close(self.key, CloseReason::TokenRevoked);
+        }
+        Ok(())
     }
 
     /// Leaves a room. Not having been there is fine.
@@ -148,6 +205,9 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
+        if let Ok(Some(expires_at)) = self.pass().map(|pass| pass.expires_at) {
+            self.gateway.0.lifetimes.remove(self.key, expires_at);
+        }
         let who = self.gateway.who(self.key);
         if who.has_been_behind_for(LONG_BEHIND) {
             tracing::info!(%who, "a session ends that has been behind for long");

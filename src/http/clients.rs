@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{
     HttpState,
+    caller::Caller,
     extract::{PathParam, QueryParams},
     openapi::{ClientBody, ClientsBody, RoomBody},
     pages,
@@ -38,10 +39,15 @@ const PAGE: (usize, usize) = (100, 1000);
         (status = 503, description = "The store is down", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub async fn list(State(state): State<Arc<HttpState>>, params: QueryParams) -> Result<Response, ApiError> {
+pub async fn list(
+    State(state): State<Arc<HttpState>>,
+    caller: Caller,
+    params: QueryParams,
+) -> Result<Response, ApiError> {
     let cursor = params.optional::<ClientId>("cursor")?;
     let limit = params.limit()?.unwrap_or(PAGE.0).min(PAGE.1);
-    pages::whole(&state.gateway, &state.gateway.clients(cursor.as_ref(), limit).await?)
+    let page = state.gateway.clients(caller.identity(), cursor.as_ref(), limit).await?;
+    pages::whole(&state.gateway, &page)
 }
 
 /// One connected client
@@ -60,9 +66,10 @@ pub async fn list(State(state): State<Arc<HttpState>>, params: QueryParams) -> R
 )]
 pub async fn one(
     State(state): State<Arc<HttpState>>,
+    caller: Caller,
     PathParam(id): PathParam<ClientId>,
 ) -> Result<Json<ClientRecord>, ApiError> {
-    let client = state.gateway.client(&id).await?;
+    let client = state.gateway.client(caller.identity(), &id).await?;
     client.map(Json).ok_or_else(|| ApiError::new(ErrorCode::NotFound, format!("no client {id} is connected")))
 }
 
@@ -87,8 +94,9 @@ pub struct Occupancy {
 )]
 pub async fn room(
     State(state): State<Arc<HttpState>>,
+    caller: Caller,
     PathParam(room): PathParam<Room>,
 ) -> Result<Json<Occupancy>, ApiError> {
-    let clients = state.gateway.sessions_in(&room).await?;
+    let clients = state.gateway.sessions_in(caller.identity(), &room).await?;
     Ok(Json(Occupancy { room, clients }))
 }

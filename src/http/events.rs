@@ -7,6 +7,7 @@ use utoipa::{IntoParams, IntoResponses};
 
 use super::{
     HttpState,
+    caller::Caller,
     extract::{PathParam, QueryParams, seq},
     problem::Problem,
     sse::{Connected, Until, stream},
@@ -65,6 +66,7 @@ enum Answers {
 )]
 pub async fn of_job(
     State(state): State<Arc<HttpState>>,
+    Caller(pass): Caller,
     PathParam(job): PathParam<JobId>,
     params: QueryParams,
     headers: HeaderMap,
@@ -72,7 +74,7 @@ pub async fn of_job(
 ) -> Result<Response, ApiError> {
     let since = resume_job(&params, &headers)?;
     let until = params.optional("until")?.unwrap_or(Until::Closed);
-    stream(state, connection, Subscription::Job(job, since), until).await
+    stream(state, pass, connection, Subscription::Job(job, since), until).await
 }
 
 /// Streams the events of a user's jobs; `id` is the position in the user's room
@@ -90,13 +92,14 @@ pub async fn of_job(
 )]
 pub async fn of_user(
     State(state): State<Arc<HttpState>>,
+    Caller(pass): Caller,
     PathParam(user): PathParam<UserId>,
     params: QueryParams,
     headers: HeaderMap,
     connection: Connected,
 ) -> Result<Response, ApiError> {
     let since = resume_room(&params, &headers)?;
-    stream(state, connection, Subscription::User(user, since), Until::Closed).await
+    stream(state, pass, connection, Subscription::User(user, since), Until::Closed).await
 }
 
 /// Streams the events of a tenant's jobs; `id` is the position in the tenant's room
@@ -114,13 +117,14 @@ pub async fn of_user(
 )]
 pub async fn of_tenant(
     State(state): State<Arc<HttpState>>,
+    Caller(pass): Caller,
     PathParam(tenant): PathParam<TenantId>,
     params: QueryParams,
     headers: HeaderMap,
     connection: Connected,
 ) -> Result<Response, ApiError> {
     let since = resume_room(&params, &headers)?;
-    stream(state, connection, Subscription::Tenant(tenant, since), Until::Closed).await
+    stream(state, pass, connection, Subscription::Tenant(tenant, since), Until::Closed).await
 }
 
 /// Streams the events of all jobs; `id` is the position in the room of all jobs
@@ -134,12 +138,13 @@ pub async fn of_tenant(
 )]
 pub async fn all(
     State(state): State<Arc<HttpState>>,
+    Caller(pass): Caller,
     params: QueryParams,
     headers: HeaderMap,
     connection: Connected,
 ) -> Result<Response, ApiError> {
     let since = resume_room(&params, &headers)?;
-    stream(state, connection, Subscription::AllJobs(since), Until::Closed).await
+    stream(state, pass, connection, Subscription::AllJobs(since), Until::Closed).await
 }
 
 /// Where to resume from, and what says so. A browser that reconnects repeats the URL, so its `Last-Event-ID` is the newer

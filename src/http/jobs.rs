@@ -6,6 +6,7 @@ use axum::{extract::State, response::Response};
 
 use super::{
     HttpState,
+    caller::Caller,
     extract::{PathParam, QueryParams},
     openapi::{EventBody, HistoryBody, JobsBody},
     pages,
@@ -36,9 +37,10 @@ const DEFAULT_LISTED: usize = 100;
 )]
 pub async fn newest(
     State(state): State<Arc<HttpState>>,
+    caller: Caller,
     PathParam(job): PathParam<JobId>,
 ) -> Result<Response, ApiError> {
-    let newest = state.gateway.job(&job).await?;
+    let newest = state.gateway.job_as(caller.identity(), &job).await?;
     let newest =
         newest.ok_or_else(|| ApiError::new(ErrorCode::NotFound, format!("the job {job} has no event")))?;
     pages::whole(&state.gateway, &newest)
@@ -63,10 +65,12 @@ pub async fn newest(
 )]
 pub async fn history(
     State(state): State<Arc<HttpState>>,
+    caller: Caller,
     PathParam(job): PathParam<JobId>,
     params: QueryParams,
 ) -> Result<Response, ApiError> {
-    let parts = state.gateway.job_history_parts(&job, params.limit()?, params.since_seq()?);
+    let (limit, since) = (params.limit()?, params.since_seq()?);
+    let parts = state.gateway.history_as(caller.identity(), &job, limit, since).await?;
     pages::array(&state.gateway, format!(r#"{{"jobId":"{job}","events":["#), parts).await
 }
 
@@ -87,11 +91,15 @@ pub async fn history(
         (status = 503, description = "The store is down, or too much waits in memory (limit_reached)", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub async fn list(State(state): State<Arc<HttpState>>, params: QueryParams) -> Result<Response, ApiError> {
+pub async fn list(
+    State(state): State<Arc<HttpState>>,
+    caller: Caller,
+    params: QueryParams,
+) -> Result<Response, ApiError> {
     let user = params.optional::<UserId>("userId")?.map(Room::User);
     let tenant = params.optional::<TenantId>("tenantId")?.map(Room::Tenant);
     let limit = params.limit()?.unwrap_or(DEFAULT_LISTED);
     let room = user.or(tenant).unwrap_or(Room::AllJobs);
-    let parts = state.gateway.jobs_parts(&room, limit).await?;
+    let parts = state.gateway.jobs_parts(caller.identity(), &room, limit).await?;
     pages::array(&state.gateway, r#"{"jobs":["#.to_owned(), parts).await
 }

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 
 use super::{
     HttpState,
+    caller::Caller,
     extract::{JsonBody, PathParam},
     openapi::{NoticeBody, SentBody},
     problem::Problem,
@@ -50,7 +51,12 @@ fn read(body: &JsonBody) -> Result<(NoticeName, Box<RawValue>), ApiError> {
         (status = 503, description = "The store is down", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub async fn broadcast(State(state): State<Arc<HttpState>>, body: JsonBody) -> Result<Json<Sent>, ApiError> {
+pub async fn broadcast(
+    State(state): State<Arc<HttpState>>,
+    caller: Caller,
+    body: JsonBody,
+) -> Result<Json<Sent>, ApiError> {
+    caller.identity().check_notify()?;
     let (name, data) = read(&body)?;
     Ok(Json(Sent { timestamp: state.gateway.broadcast_to_all(name, &data).await? }))
 }
@@ -75,9 +81,11 @@ pub async fn broadcast(State(state): State<Arc<HttpState>>, body: JsonBody) -> R
 )]
 pub async fn emit(
     State(state): State<Arc<HttpState>>,
+    caller: Caller,
     PathParam(user): PathParam<UserId>,
     body: JsonBody,
 ) -> Result<Json<Sent>, ApiError> {
+    caller.identity().check_notify()?;
     let (name, data) = read(&body)?;
     Ok(Json(Sent { timestamp: state.gateway.emit_to_user(user, name, &data).await? }))
 }

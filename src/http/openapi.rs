@@ -11,16 +11,55 @@ use axum::{
 };
 use serde::Serialize;
 use serde_json::Value;
-use utoipa::{IntoParams, OpenApi, ToSchema};
+use utoipa::{
+    IntoParams, Modify, OpenApi, ToSchema,
+    openapi::{
+        self, ContentBuilder, Ref, ResponseBuilder,
+        security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme},
+    },
+};
 
 use super::HttpState;
 
 #[derive(OpenApi)]
-#[openapi(info(
+#[openapi(modifiers(&Secured), info(
     title = "Jobcast",
     description = "Publishes job events, and lets watchers follow them live without missing one."
 ))]
 pub struct Description;
+
+/// Every call below `/api` may need a token or a key, and says so.
+struct Secured;
+
+impl Modify for Secured {
+    fn modify(&self, description: &mut openapi::OpenApi) {
+        let components = description.components.get_or_insert_default();
+        let bearer = Http::builder()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some("A token, or an API key. Watching takes it as ?token= as well."));
+        components.add_security_scheme("bearer", SecurityScheme::Http(bearer.build()));
+        let key = ApiKeyValue::with_description("X-API-Key", "An API key.");
+        components.add_security_scheme("apiKey", SecurityScheme::ApiKey(ApiKey::Header(key)));
+    }
+}
+
+/// Adds to every call below `/api` what it answers who may not.
+pub fn secure(description: &mut openapi::OpenApi) {
+    let problem = |text: &str| {
+        let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+        ResponseBuilder::new().description(text).content("application/problem+json", content).build()
+    };
+    let secured = description.paths.paths.iter_mut().filter(|(path, _)| path.starts_with("/api/"));
+    for (_, item) in secured {
+        for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
+            operation.security =
+                Some(["bearer", "apiKey"].map(|name| SecurityRequirement::new(name, [""; 0])).to_vec());
+            let responses = &mut operation.responses.responses;
+            responses.insert("401".to_owned(), problem("No token or key, or a bad one").into());
+            responses.insert("403".to_owned(), problem("The caller may not do this").into());
+        }
+    }
+}
 
 /// This description
 #[utoipa::path(
@@ -181,4 +220,44 @@ pub struct ClientsBody {
 pub struct RoomBody {
     room: String,
     clients: u64,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenBody {
+    /// The user, whose room and jobs it shows.
+    #[schema(example = "ada")]
+    sub: Option<String>,
+    /// The user's tenant, likewise.
+    tenant_id: Option<String>,
+    /// Ids of jobs, or their beginnings with a `*` behind them.
+    jobs: Option<Vec<String>>,
+    /// How long it is good: a span such as `15m`, or seconds; from 1 s to 24 h, 15 minutes by default.
+    #[schema(example = "15m")]
+    ttl: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MintedBody {
+    token: String,
+    #[schema(format = DateTime)]
+    expires_at: String,
+}
+
+/// Exactly one of `sub`, `tenantId` and `jti`.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RevocationBody {
+    sub: Option<String>,
+    tenant_id: Option<String>,
+    jti: Option<String>,
+    /// Tokens that were issued before this time are revoked: RFC 3339 or Unix milliseconds; now by default.
+    before: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct RevokedBody {
+    #[schema(format = DateTime)]
+    before: String,
 }

@@ -7,6 +7,7 @@ use axum::{Json, extract::State};
 use super::{
     HttpState,
     batch::{self, Results},
+    caller::Caller,
     extract::{BatchBody, JsonBody, OptionalKey, PathParam},
     openapi::{
         CompletedBody, ErrorBody, EventBody, IdempotencyHeader, Outcome, ProgressBody, PublishedBody,
@@ -23,6 +24,7 @@ use crate::{
 
 async fn publish(
     state: &HttpState,
+    caller: &Caller,
     kind: EventKind,
     job: JobId,
     key: Option<IdempotencyKey>,
@@ -31,7 +33,12 @@ async fn publish(
     let draft = Draft::read(kind, job, &body.members()?)?;
     // The body is a slice of the connection's read buffer. Dropping it lets the buffer be reused.
     drop(body);
-    state.gateway.publish(draft, key).await.map(Json)
+    let mut outcomes = state.gateway.publish_as(caller.identity(), vec![(draft, key)]).await;
+    outcomes.pop().unwrap_or_else(|| Err(no_answer())).map(Json)
+}
+
+fn no_answer() -> ApiError {
+    ApiError::new(ErrorCode::Unavailable, "the store gave no answer")
 }
 
 macro_rules! publisher {
@@ -56,11 +63,12 @@ macro_rules! publisher {
         )]
         pub async fn $name(
             State(state): State<Arc<HttpState>>,
+            caller: Caller,
             PathParam(job): PathParam<JobId>,
             OptionalKey(key): OptionalKey,
             body: JsonBody,
         ) -> Result<Json<Published>, ApiError> {
-            publish(&state, $kind, job, key, body).await
+            publish(&state, &caller, $kind, job, key, body).await
         }
     };
 }
@@ -117,7 +125,12 @@ publisher!(
         (status = 503, description = "The store is down, and the outcome is unknown; or too much waits in memory (limit_reached)", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub async fn batch(State(state): State<Arc<HttpState>>, body: BatchBody) -> Result<Json<Results>, ApiError> {
+pub async fn batch(
+    State(state): State<Arc<HttpState>>,
+    caller: Caller,
+    body: BatchBody,
+) -> Result<Json<Results>, ApiError> {
+    caller.identity().check_publisher()?;
     let items = batch::read(&body, state.options.max_payload)?;
     // What is published has been copied out of it.
     drop(body);
@@ -132,7 +145,7 @@ pub async fn batch(State(state): State<Arc<HttpState>>, body: BatchBody) -> Resu
             Err(error) => results.push(Some(Err(error))),
         }
     }
-    let outcomes = state.gateway.publish_all(publications).await;
+    let outcomes = state.gateway.publish_as(caller.identity(), publications).await;
     if let Some(error) = failed_as_one(&outcomes) {
         return Err(error);
     }

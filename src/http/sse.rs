@@ -22,15 +22,19 @@ use axum::{
 };
 use futures_util::{Stream, stream};
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
+use serde::Serialize;
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio_util::sync::CancellationToken;
 
 use super::HttpState;
 use crate::{
+    access::Pass,
     budget::{Budget, Purpose, Reservation},
     error::ApiError,
     event::{JobEvent, Seq},
-    gateway::{CloseReason, Delivery, Joined, Latest, Offer, Outlet, Session, Subscription},
+    gateway::{
+        CloseReason, Delivery, Expiring, Joined, Latest, Offer, Outlet, Session, Signal, Subscription,
+    },
     net::Connection,
     position::RoomSet,
     room::Room,
@@ -73,6 +77,7 @@ impl FromStr for Until {
 /// As [`Session::join`].
 pub async fn stream(
     state: Arc<HttpState>,
+    pass: Pass,
     connection: Connected,
     subscription: Subscription,
     until: Until,
@@ -89,8 +94,9 @@ pub async fn stream(
         end: end.clone(),
         connection: connection.map(|Extension(ConnectInfo(connection))| connection),
         last: OnceLock::new(),
+        ending: Arc::default(),
     });
-    let session = state.gateway.connect(outlet.clone(), None);
+    let session = state.gateway.connect(outlet.clone(), None, pass);
     let joined = session.join(&subscription).await?;
     let is_over = until == Until::Finished && outlet.end_with(&joined);
     if is_over {
@@ -99,13 +105,14 @@ pub async fn stream(
         joined.start();
     }
     let count = ConnectionCount::new(metrics.connections.get_or_create(&label).clone());
-    let pending = outlet.pending.clone();
+    let (pending, ending) = (outlet.pending.clone(), outlet.ending.clone());
     let draining = state.draining.clone();
     let drain = async move { draining.wait_for_turn().await };
     let events = event_stream(StreamState {
         events,
         pending,
         end,
+        ending,
         drain: Box::pin(drain),
         last_event: None,
         is_over,
@@ -126,6 +133,8 @@ struct StreamState {
     events: mpsc::Receiver<QueuedEvent>,
     pending: Arc<PendingBytes>,
     end: CancellationToken,
+    /// Why, if the client is told.
+    ending: Arc<OnceLock<ApiError>>,
     /// Resolves when it is this stream's turn to drain, with the reconnect delay of its client.
     drain: Pin<Box<dyn Future<Output = Duration> + Send>>,
     /// The last event of a drained stream.
@@ -143,7 +152,10 @@ impl StreamState {
         }
         tokio::select! {
             biased;
-            () = self.end.cancelled() => return None,
+            () = self.end.cancelled() => {
+                self.is_over = true;
+                return self.ending.get().and_then(exception);
+            }
             reconnect_after = &mut self.drain, if !self.events.is_closed() => {
                 self.last_event = Some(Event::default().retry(reconnect_after));
                 // Queued events are still sent.
@@ -247,6 +259,18 @@ struct SseOutlet {
     connection: Option<Connection>,
     /// The stream ends with the first terminal event that has this number or a larger one.
     last: OnceLock<Seq>,
+    /// Why the stream ends, if the client is told.
+    ending: Arc<OnceLock<ApiError>>,
+}
+
+/// The last event of a stream that ends for a reason.
+fn exception(error: &ApiError) -> Option<Event> {
+    written("exception", &error.exception())
+}
+
+fn written(name: &str, data: &impl Serialize) -> Option<Event> {
+    let event = Event::default().event(name).json_data(data);
+    event.inspect_err(|error| tracing::error!(%error, "an event could not be written")).ok()
 }
 
 impl SseOutlet {
@@ -264,6 +288,8 @@ impl SseOutlet {
 
     fn is_last(&self, delivery: Delivery<'_>) -> bool {
         match (delivery, self.last.get()) {
+            // The only room that it was in.
+            (Delivery::Signal(Signal::PutOut(_)), _) => true,
             (Delivery::Event(event, ..), Some(last)) => event.kind().is_terminal() && event.seq() >= *last,
             _ => false,
         }
@@ -282,6 +308,10 @@ impl SseOutlet {
                 let id = if matches!(room, Room::Job(_)) { gap.to.to_string() } else { position.to_string() };
                 let event = Event::default().event("job:gap").id(id).json_data(gap);
                 event.inspect_err(|error| tracing::error!(%error, "a gap could not be written")).ok()
+            }
+            Delivery::Signal(Signal::PutOut(room)) => exception(&Signal::put_out(room)),
+            Delivery::Signal(Signal::Expiring(expires_at)) => {
+                written("auth:expiring", &Expiring { expires_at: *expires_at })
             }
             Delivery::Notice(_) => None,
         }
@@ -322,8 +352,16 @@ impl Outlet for SseOutlet {
         false
     }
 
-    fn close(&self, _: CloseReason) {
+    fn close(&self, reason: CloseReason) {
+        if reason.is_orderly() {
+            let _only_once = self.ending.set(reason.error());
+            return self.end.cancel();
+        }
         self.end.cancel();
+        if self.sender.is_closed() {
+            // The connection may carry another answer by now.
+            return;
+        }
         // The body of a client that does not read is never polled again, so the connection is aborted.
         if let Some(connection) = &self.connection {
             connection.abort();

@@ -1,6 +1,6 @@
 //! Drains Socket.IO clients one by one, in a way that makes stock clients reconnect.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, Bytes, to_bytes},
@@ -39,18 +39,37 @@ const CLOSE: &[u8] = b"1";
 /// The separator of packets in one poll response.
 const SEPARATOR: &[u8] = b"\x1e";
 
+/// The long-polling sockets that close with their next response.
+#[derive(Debug, Clone, Default)]
+pub struct ClosingPolls(Arc<watch::Sender<HashSet<String>>>);
+
+impl ClosingPolls {
+    /// Closes a socket with its next response.
+    pub fn add(&self, socket: &SocketRef) {
+        self.0.send_modify(|sockets| _ = sockets.insert(socket.id.to_string()));
+    }
+
+    /// Forgets a socket. Says whether it was to be closed.
+    pub fn take(&self, socket: &str) -> bool {
+        self.0.send_if_modified(|sockets| sockets.remove(socket))
+    }
+}
+
 /// All sockets of a gateway.
 #[derive(Debug, Clone)]
 pub struct Sockets {
     io: SocketIo,
-    /// The long-polling sockets that close with their next response.
-    closing_polls: watch::Sender<HashSet<String>>,
+    closing_polls: ClosingPolls,
     closed: CancellationToken,
 }
 
 impl Sockets {
     pub(super) fn new(io: SocketIo) -> Self {
-        Self { io, closing_polls: watch::Sender::default(), closed: CancellationToken::new() }
+        Self { io, closing_polls: ClosingPolls::default(), closed: CancellationToken::new() }
+    }
+
+    pub(super) fn closing_polls(&self) -> &ClosingPolls {
+        &self.closing_polls
     }
 
     /// The socketioxide handle, for an application that embeds the gateway.
@@ -71,14 +90,14 @@ impl Sockets {
             schedule.wait_until((index + 1) as f64 / count).await;
             self.send_away(&socket, schedule.reconnect_after());
         }
-        let mut closing_polls = self.closing_polls.subscribe();
+        let mut closing_polls = self.closing_polls.0.subscribe();
         let _in_time = tokio::time::timeout(timeout, closing_polls.wait_for(HashSet::is_empty)).await;
     }
 
     fn send_away(&self, socket: &SocketRef, reconnect_after: Duration) {
         let connection = websocket(socket);
         if connection.is_none() {
-            self.closing_polls.send_modify(|sockets| _ = sockets.insert(socket.id.to_string()));
+            self.closing_polls.add(socket);
         }
         let reconnect_after = u64::try_from(reconnect_after.as_millis()).unwrap_or(u64::MAX);
         // A client with a full buffer notices the end of the connection anyway.
@@ -101,11 +120,6 @@ impl Sockets {
         }
         self.closed.cancel();
     }
-
-    /// Whether this is the last response to a long-polling socket.
-    fn take_closing(&self, socket: &str) -> bool {
-        self.closing_polls.send_if_modified(|sockets| sockets.remove(socket))
-    }
 }
 
 /// Middleware. Appends a close packet to the last poll response of a draining socket. Once all sockets are closed it
@@ -116,7 +130,7 @@ pub async fn end_polling(State(sockets): State<Sockets>, request: Request, next:
     let response = sockets.closed.run_until_cancelled(next.run(request)).await;
     match (response, socket) {
         (Some(response), Some(socket))
-            if response.status() == StatusCode::OK && sockets.take_closing(&socket) =>
+            if response.status() == StatusCode::OK && sockets.closing_polls.take(&socket) =>
         {
             with_close(response).await
         }

@@ -19,10 +19,12 @@ use super::{
     SocketIoOptions,
     outlet::{OutletShared, SocketOutlet},
     packet::Packet,
-    request::{Request, exceeds_rate},
-    wire::{ErrorAck, Exception, History, Subscribed, Unsubscribed},
+    request::{Request, Token, exceeds_rate},
+    wire::{ErrorAck, History, Refreshed, Subscribed, Unsubscribed},
 };
 use crate::{
+    access::Pass,
+    auth::Authenticator,
     budget::{OverBudget, Purpose, Reservation},
     error::{ApiError, ErrorCode},
     gateway::{CloseReason, Gateway, Latest, Offer, Outlet, Peer, Session},
@@ -38,6 +40,7 @@ const ACK_TIMEOUT: Duration = Duration::from_secs(10);
 /// A socket's messages, and its session.
 pub struct Inbox {
     gateway: Gateway,
+    auth: Authenticator,
     /// How many messages may wait: as many as may come in a second.
     capacity: usize,
     state: Mutex<State>,
@@ -77,12 +80,19 @@ struct Message {
 
 impl Inbox {
     /// The inbox of a socket that is about to be admitted. Notices may already reach its session.
-    pub fn new(gateway: &Gateway, peer: Peer, options: &SocketIoOptions, shared: Arc<OutletShared>) -> Self {
+    pub fn new(
+        gateway: &Gateway,
+        auth: &Authenticator,
+        (peer, pass): (Peer, Pass),
+        options: &SocketIoOptions,
+        shared: Arc<OutletShared>,
+    ) -> Self {
         let outlet = Arc::new(SocketOutlet::new(shared, peer.client_id.clone()));
-        let session = gateway.connect(outlet.clone(), Some(peer));
+        let session = gateway.connect(outlet.clone(), Some(peer), pass);
         let socket_state = SocketState::Admitted(SocketSession { session, outlet });
         Self {
             gateway: gateway.clone(),
+            auth: auth.clone(),
             capacity: options.messages_per_second as usize,
             state: Mutex::new(State {
                 socket_state,
@@ -170,8 +180,7 @@ impl Inbox {
         let inbox = self.clone();
         self.gateway.tasks().spawn_until_stop("socketio-messages", async move {
             while let Some((message, watcher, socket)) = inbox.next() {
-                let context =
-                    MessageContext { gateway: &inbox.gateway, watcher: &watcher, socket: &socket, message };
+                let context = MessageContext { inbox: &inbox, watcher: &watcher, socket: &socket, message };
                 context.run().await;
             }
         });
@@ -251,7 +260,7 @@ impl Message {
     fn refusal(&self, refusal: &ApiError) -> Result<Box<RawValue>, serde_json::Error> {
         match self.ack {
             Some(_) => to_raw_value(&ErrorAck::new(refusal)),
-            None => to_raw_value(&Exception(refusal)),
+            None => to_raw_value(&refusal.exception()),
         }
     }
 
@@ -266,7 +275,7 @@ impl Message {
 
 /// A message that is being handled.
 struct MessageContext<'a> {
-    gateway: &'a Gateway,
+    inbox: &'a Inbox,
     watcher: &'a SocketSession,
     socket: &'a SocketRef,
     message: Message,
@@ -279,7 +288,7 @@ impl MessageContext<'_> {
             Err(refusal) => Err(refusal),
         };
         if let Err(refusal) = served {
-            self.gateway.metrics().count_error(refusal.code.as_str());
+            self.inbox.gateway.metrics().count_error(refusal.code.as_str());
             match self.message.refusal(&refusal) {
                 Ok(json) => _ = self.send(&self.message.telling(&json)).await,
                 Err(error) => tracing::error!(%error, "a refusal could not be written"),
@@ -309,10 +318,16 @@ impl MessageContext<'_> {
                 self.send_answer(self.answer(&Unsubscribed::new(&room))).await;
             }
             Request::History { job, limit, since } => {
-                let events = self.gateway.history_answer(&job, limit, since).await?;
+                let by = self.watcher.session.pass()?;
+                let events = self.inbox.gateway.history_answer(&by.identity, &job, limit, since).await?;
                 let answer = self.answer(&History::new(&job, &events));
                 let _held = events.into_held();
                 self.send_answer(answer).await;
+            }
+            Request::Refresh(Token(token)) => {
+                let pass = self.inbox.auth.check(&token).await?;
+                self.watcher.session.renew(pass.clone()).await?;
+                self.send_answer(self.answer(&Refreshed::new(&pass))).await;
             }
         }
         Ok(())

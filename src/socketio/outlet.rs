@@ -4,16 +4,19 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use axum::body::Bytes;
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
+use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use socketioxide::{SendError, SocketError, TransportType, extract::SocketRef};
 
 use super::{
+    drain::ClosingPolls,
     packet::{FrameCache, Packet},
     polling::{PollingSession, first_connection},
 };
 use crate::{
+    error::ApiError,
     event::Gap,
-    gateway::{CloseReason, Delivery, Offer, Outlet},
+    gateway::{CloseReason, Delivery, Expiring, Offer, Outlet, Signal},
     id::ClientId,
     net::{Connection, Limits, Outbox, Push},
     position::{Position, RoomSet},
@@ -31,6 +34,7 @@ pub struct OutletShared {
     /// Whether sockets also join socketioxide's rooms.
     pub joins_rooms: bool,
     pub frames: FrameCache,
+    pub closing_polls: ClosingPolls,
 }
 
 /// The event after which frames bypass socketioxide. socketioxide writes it, and it never leaves the process.
@@ -173,6 +177,33 @@ impl SocketOutlet {
         offer
     }
 
+    /// Takes an event of the gateway's own.
+    fn take_own(&self, name: &str, payload: &impl Serialize) -> Offer {
+        match to_raw_value(payload) {
+            Ok(argument) => self.take(&Packet::Event { name, argument: &argument, positions: None }),
+            Err(error) => {
+                tracing::error!(%error, name, "an event could not be written");
+                Offer::Taken
+            }
+        }
+    }
+
+    /// Ends the connection, after what waits for it and the reason.
+    fn send_away(&self, error: &ApiError, socket: &SocketRef, transport: &Transport) {
+        if socket.transport_type() == TransportType::Polling {
+            // First, because the packet may be answered to a poll at once.
+            self.shared.closing_polls.add(socket);
+        }
+        // A client whose outbox is full notices the end of the connection anyway.
+        let _full = self.take_own("exception", &error.exception());
+        self.flush();
+        if socket.transport_type() == TransportType::Websocket
+            && let Some(connection) = transport.connection()
+        {
+            connection.end_reading();
+        }
+    }
+
     fn take_gap(&self, gap: &Gap, room: &Room, position: Position) -> Offer {
         let positions = position.to_json(room);
         match to_raw_value(gap) {
@@ -214,6 +245,15 @@ impl Outlet for SocketOutlet {
                 self.take_one(&Arrival { event: event.clone(), positions: *positions }, rooms)
             }
             Delivery::Gap(gap, room, position) => self.take_gap(gap, room, position),
+            Delivery::Signal(Signal::PutOut(room)) => {
+                if let Some((socket, _)) = self.open.get().filter(|_| self.joins_rooms()) {
+                    socket.leave(room.to_string());
+                }
+                self.take_own("exception", &Signal::put_out(room).exception())
+            }
+            Delivery::Signal(Signal::Expiring(expires_at)) => {
+                self.take_own("auth:expiring", &Expiring { expires_at: *expires_at })
+            }
             Delivery::Notice(notice) => {
                 let (name, argument) = (notice.name.as_str(), &*notice.data);
                 let packet = Packet::Event { name, argument, positions: None };
@@ -267,6 +307,10 @@ impl Outlet for SocketOutlet {
 
     fn close(&self, reason: CloseReason) {
         let Some((socket, transport)) = self.open.get() else { return };
+        if reason.is_orderly() {
+            return self.send_away(&reason.error(), socket, transport);
+        }
+        self.shared.closing_polls.take(socket.id.as_str());
         if let Some(session) = transport.polls() {
             session.abort();
         }

@@ -1,6 +1,9 @@
 //! Parses the arguments of client events into requests to the core.
 
-use std::{fmt::Display, str::FromStr};
+use std::{
+    fmt::{self, Display},
+    str::FromStr,
+};
 
 use serde_json::{json, value::RawValue};
 
@@ -14,6 +17,16 @@ use crate::{
     position::Position,
     room::Room,
 };
+
+/// A token, which is never written into a log.
+#[derive(PartialEq, Eq)]
+pub struct Token(pub String);
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token")
+    }
+}
 
 /// A client's request.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,6 +44,8 @@ pub enum Request {
         /// Only events with a larger number.
         since: Option<Seq>,
     },
+    /// `auth:refresh`: a new token, in place of the one before.
+    Refresh(Token),
 }
 
 impl Request {
@@ -61,8 +76,17 @@ impl Request {
                 let members = read_members(payload, &HISTORY)?;
                 history(&members.ok_or_else(|| ApiError::invalid("jobId: is required"))?)
             }
+            "auth:refresh" => {
+                let members = read_members(payload, &REFRESH)?;
+                let token = members.map(|members| members.text("token")).transpose();
+                let token =
+                    token.map_err(|problem| ApiError::invalid(format!("token: {problem}")))?.flatten();
+                token
+                    .map(|token| Request::Refresh(Token(token)))
+                    .ok_or_else(|| ApiError::invalid("token: is required"))
+            }
             other => {
-                let known = "subscribe:jobs, unsubscribe:jobs, history:jobs";
+                let known = "subscribe:jobs, unsubscribe:jobs, history:jobs, auth:refresh";
                 let shown: String = other.chars().take(64).collect();
                 Err(ApiError::new(
                     ErrorCode::UnknownEvent,
@@ -101,6 +125,7 @@ fn refused(code: Option<&RawValue>, message: Option<&RawValue>) -> ApiError {
 /// The members of payloads.
 const SUBSCRIPTION: [&str; 5] = ["jobId", "userId", "tenantId", "since", "replay"];
 const HISTORY: [&str; 3] = ["jobId", "limit", "since"];
+const REFRESH: [&str; 1] = ["token"];
 
 /// The ids that pick a room.
 const IDS: [&str; 3] = ["jobId", "userId", "tenantId"];

@@ -1,13 +1,15 @@
 //! The JSON of acknowledgements and exceptions.
 
-use serde::{Serialize, Serializer, ser::SerializeMap};
+use serde::Serialize;
 
 use crate::{
+    access::Pass,
     error::ApiError,
     gateway::{Answer, Joined, Latest},
     id::JobId,
     position::Position,
     room::Room,
+    timestamp::Timestamp,
 };
 
 /// The acknowledgement of `subscribe:jobs`.
@@ -99,16 +101,16 @@ impl<'a> ErrorAck<'a> {
     }
 }
 
-/// The `exception` event of a request that failed and awaits no acknowledgement.
-#[derive(Debug)]
-pub struct Exception<'a>(pub &'a ApiError);
+/// The acknowledgement of `auth:refresh`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Refreshed {
+    success: bool,
+    expires_at: Option<Timestamp>,
+}
 
-impl Serialize for Exception<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(3))?;
-        map.serialize_entry("status", "error")?;
-        map.serialize_entry("code", self.0.code.as_str())?;
-        map.serialize_entry("message", &self.0.message)?;
-        map.end()
+impl Refreshed {
+    pub fn new(pass: &Pass) -> Self {
+        Self { success: true, expires_at: pass.expires_at }
     }
 }

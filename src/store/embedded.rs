@@ -12,6 +12,7 @@ mod preflight;
 mod reader;
 mod record_cache;
 mod records;
+mod revoke;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -29,16 +30,17 @@ use self::{
     committer::Committer,
     decider::Decider,
     index::Index,
-    kv::Kv,
+    kv::{Kv, Order},
     outage::RETRY_INTERVAL,
     reader::Reader,
     writer::{Outcomes, Request, Writer},
 };
 use super::{
     Append, Bounds, ClientRecord, ClientsPage, Directory, Entry, FeedItem, FeedSender, HistoryOptions,
-    HistoryPart, LogPage, LogRange, OpenError, StoreError, Window,
+    HistoryPart, LogPage, LogRange, MAX_REVOCATIONS, OpenError, StoreError, Window,
 };
 use crate::{
+    access::Revocation,
     budget::Reservation,
     event::Seq,
     id::{ClientId, JobId},
@@ -226,6 +228,30 @@ impl Embedded {
         }
         let room = room.clone();
         self.read(move |reader| reader.active(&room, since, limit)).await
+    }
+
+    pub async fn revoke(&self, revocation: &Revocation) -> Result<bool, StoreError> {
+        match &self.writing {
+            Writing::Direct(writer) => writer.revoke(revocation),
+            Writing::Queued(queue) => {
+                let revocation = revocation.clone();
+                let request = |answer| Request::Revoke { revocation, answer };
+                ask(queue, request, "the disk does not take what is written").await?
+            }
+        }
+    }
+
+    /// Nobody else writes here, so that there is nothing new after the first time.
+    pub async fn revocations(
+        &self,
+        known: Option<u64>,
+    ) -> Result<Option<(u64, Vec<Revocation>)>, StoreError> {
+        if known.is_some() {
+            return Ok(None);
+        }
+        let found = self.kv.scan(records::revocations(), Order::Ascending, MAX_REVOCATIONS)?;
+        let kept = found.iter().map(|(_, value)| records::read(value)).collect::<Result<_, _>>()?;
+        Ok(Some((0, kept)))
     }
 
     pub async fn notify(&self, notice: &Notice) -> Result<(), StoreError> {

@@ -8,6 +8,7 @@ mod message;
 mod owners;
 mod publish;
 mod refusals;
+mod revocations;
 
 use std::sync::Arc;
 
@@ -47,6 +48,7 @@ pub struct Redis {
     room_log: Script,
     history_after: Script,
     history_newest: Script,
+    revoke: Script,
 }
 
 impl Redis {
@@ -81,6 +83,7 @@ impl Redis {
             room_log: Script::new(&[&constants, room, include_str!("redis/room_log.lua")]),
             history_after: Script::new(&[history_lua, include_str!("redis/history_after.lua")]),
             history_newest: Script::new(&[history_lua, include_str!("redis/history_newest.lua")]),
+            revoke: Script::new(&[include_str!("redis/revoke.lua")]),
         }))
     }
 

@@ -5,13 +5,13 @@ use std::{sync::Arc, time::Instant};
 use super::{
     CatchUpReason, Hub, SessionKey,
     continuity::Continuity,
-    session::{Bringing, Cursor, Need, Progress, SessionState},
+    session::{Bringing, Cursor, Need, Progress, Queued, SessionState},
 };
 use crate::{
     gateway::{
         live_edge::{LiveEdge, Step},
         notices::HeldNotice,
-        outlet::{Delivery, Offer, Outlet},
+        outlet::{Delivery, Offer, Outlet, Signal},
     },
     notice::Audience,
     position::{Position, Positions},
@@ -50,9 +50,10 @@ impl Hub {
     /// Moves the live edges that an arrival moves. Answers the rooms that bring it, and whether the log of one of them
     /// began anew.
     fn advance(&mut self, arrival: &Arrival) -> (Reached, bool) {
-        let (mut reached, mut anew) = (Reached::new(), false);
+        let (mut reached, mut anew, mut is_guarded) = (Reached::new(), false, false);
         for (room, position) in arrival.positions.rooms(&arrival.event) {
             let Some(state) = self.rooms.get_mut(&room) else { continue };
+            is_guarded |= state.guard.is_some();
             if !state.continuity.follows(position) {
                 continue;
             }
@@ -72,6 +73,9 @@ impl Hub {
         }
         if anew {
             reached.iter().for_each(|(room, _)| self.begin_anew(room));
+        }
+        if is_guarded {
+            self.admit(arrival.event.job(), arrival.event.owner());
         }
         (reached, anew)
     }
@@ -132,6 +136,7 @@ impl Hub {
 
     /// Takes entries of a room's log that the node has read because the feed left some out.
     pub(super) fn take_entries(&mut self, room: &Room, entries: &[LogEntry]) {
+        self.admit_entries(room, entries);
         for entry in entries {
             match &entry.content {
                 Content::Event(event) => {
@@ -235,6 +240,7 @@ impl Hub {
     /// Hands a session a part of a room's log that it needed ([`Need::Log`]), read after that was said.
     pub fn replay(&mut self, key: SessionKey, need: &Need, page: &LogPage) -> Progress {
         let Need::Log { room, after, until } = need else { return Progress::default() };
+        self.admit_entries(room, &page.entries);
         let Some(session) = self.sessions.get_mut(key) else { return Progress::default() };
         if session.answering || session.cursor(room).is_none_or(|cursor| cursor.position != *after) {
             // Moved or left in the meantime: the page is no longer the one that is needed.
@@ -303,6 +309,18 @@ impl Hub {
             self.catch_ups_due.push((key, CatchUpReason::Slow));
         }
         overrun
+    }
+
+    /// Tells one session something.
+    pub fn signal(&mut self, key: SessionKey, signal: Signal) {
+        let Some(session) = self.sessions.get_mut(key).filter(|session| !session.closing) else { return };
+        let offer = |session: &mut SessionState| session.offer(Delivery::Signal(&signal)) != Offer::Full;
+        let is_first = session.notices.is_empty() && !session.answering;
+        if is_first && noting(&mut self.unflushed, key, session, offer) {
+            return;
+        }
+        session.notices.push_back(Queued::Signal(signal));
+        self.catch_ups_due.push((key, CatchUpReason::Slow));
     }
 
     /// Takes the sending ends of all that have taken something since the last call.

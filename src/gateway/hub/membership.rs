@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::{
-    CatchUpReason, Hub, SessionKey,
+    Admitted, CatchUpReason, Hub, SessionKey,
     continuity::Continuity,
     session::{Cursor, SessionState},
 };
 use crate::{
+    access::Pass,
     gateway::{live_edge::LiveEdge, outlet::Outlet},
     position::Position,
     room::Room,
@@ -29,8 +30,8 @@ pub struct Start {
 
 impl Hub {
     /// Adds a session that is in no room.
-    pub fn connect(&mut self, outlet: Arc<dyn Outlet>) -> SessionKey {
-        self.sessions.insert(Box::new(SessionState::new(outlet)))
+    pub fn connect(&mut self, outlet: Arc<dyn Outlet>, connection: u64, pass: Arc<Pass>) -> SessionKey {
+        self.sessions.insert(Box::new(SessionState::new(outlet, connection, pass)))
     }
 
     /// Removes a session, and tells which rooms it was in.
@@ -98,7 +99,7 @@ impl Hub {
     /// Completes joining: everything after the start reaches the session from here on, once and in order, and nothing
     /// before. A session that is in the room already goes back to the start if that was asked for, and skips nothing.
     /// Says whether it is newly in the room.
-    pub fn start(&mut self, key: SessionKey, room: &Room, start: Start) -> bool {
+    pub fn start(&mut self, key: SessionKey, room: &Room, start: Start, admitted: Admitted) -> bool {
         self.end_join(key, room);
         if !self.sessions.contains_key(key) {
             self.remove_if_empty(room);
@@ -124,6 +125,7 @@ impl Hub {
         if let Some(state) = self.rooms.get_mut(room) {
             state.members.insert(key);
         }
+        self.guard(key, room, admitted);
         newly
     }
 
@@ -161,6 +163,9 @@ impl Hub {
     fn remove_member(&mut self, key: SessionKey, room: &Room) {
         if let Some(state) = self.rooms.get_mut(room) {
             state.members.swap_remove(&key);
+            if let Some(guard) = &mut state.guard {
+                guard.remove(key);
+            }
         }
         self.remove_if_empty(room);
     }
@@ -172,6 +177,34 @@ impl Hub {
             self.rooms.remove(room);
             self.recent.forget(room);
         }
+    }
+
+    /// What a session may do, and for how long.
+    pub fn pass(&self, key: SessionKey) -> Option<Arc<Pass>> {
+        self.sessions.get(key).map(|session| session.pass.clone())
+    }
+
+    /// Puts another pass in place of a session's. `admitted` tells why it may be in rooms that it is in.
+    pub fn renew(&mut self, key: SessionKey, pass: Arc<Pass>, admitted: Vec<(Room, Admitted)>) {
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.pass = pass;
+        }
+        for (room, admitted) in admitted {
+            if self.is_in(key, &room) {
+                self.guard(key, &room, admitted);
+            }
+        }
+    }
+
+    /// The sessions with such a pass.
+    pub fn sessions_of(&self, is_such: impl Fn(&Pass) -> bool) -> Vec<SessionKey> {
+        let such = self.sessions.iter().filter(|(_, session)| is_such(&session.pass));
+        such.map(|(key, _)| key).collect()
+    }
+
+    /// The rooms that a session is in.
+    pub fn rooms_of(&self, key: SessionKey) -> Vec<Room> {
+        self.sessions.get(key).map(|session| session.rooms.clone()).unwrap_or_default()
     }
 
     /// The sending end of a session.

@@ -5,11 +5,12 @@ use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use super::passed::Passed;
 use crate::{
+    access::Pass,
     event::{Gap, JobEvent},
     gateway::{
         live_edge::LiveEdge,
         notices::HeldNotice,
-        outlet::{Delivery, Offer, Outlet},
+        outlet::{Delivery, Offer, Outlet, Signal},
     },
     position::{Position, Positions, RoomSet},
     room::Room,
@@ -59,12 +60,40 @@ pub struct Progress {
     pub asked: bool,
 }
 
+/// Something that waits for a place, in the order in which it came.
+pub enum Queued {
+    /// A notice.
+    Notice(Arc<HeldNotice>),
+    /// What the gateway tells this session alone.
+    Signal(Signal),
+}
+
+impl Queued {
+    fn delivery(&self) -> Delivery<'_> {
+        match self {
+            Queued::Notice(held) => Delivery::Notice(&held.notice),
+            Queued::Signal(signal) => Delivery::Signal(signal),
+        }
+    }
+
+    fn size(&self) -> usize {
+        match self {
+            Queued::Notice(held) => held.notice.data.get().len(),
+            Queued::Signal(_) => 0,
+        }
+    }
+}
+
 /// A room that brings a session events, and the place before the first of them.
 pub type Bringing<'a> = (&'a Room, Position);
 
 /// One session.
 pub struct SessionState {
     pub outlet: Arc<dyn Outlet>,
+    /// The connection that it is counted as.
+    pub connection: u64,
+    /// What it may do, and for how long.
+    pub pass: Arc<Pass>,
     /// In the order in which it joined them: what one that it joined earlier has yet to bring comes first. Most sessions
     /// are in one room for all their life, so it takes no more place than it needs.
     pub rooms: Vec<Room>,
@@ -77,7 +106,8 @@ pub struct SessionState {
     pub cursors: VecDeque<(Room, Cursor)>,
     /// What its rooms have brought, while it is in several of a job.
     pub passed: Passed,
-    pub notices: VecDeque<Arc<HeldNotice>>,
+    /// What waits for a place, and is in no room's log.
+    pub notices: VecDeque<Queued>,
     notice_bytes: usize,
     /// How often in a row it had no place for the first of them.
     full_in_a_row: u32,
@@ -90,9 +120,11 @@ pub struct SessionState {
 }
 
 impl SessionState {
-    pub fn new(outlet: Arc<dyn Outlet>) -> Self {
+    pub fn new(outlet: Arc<dyn Outlet>, connection: u64, pass: Arc<Pass>) -> Self {
         Self {
             outlet,
+            connection,
+            pass,
             rooms: Vec::new(),
             joining: 0,
             answering: false,
@@ -353,12 +385,12 @@ impl SessionState {
     /// Hands over the notices that wait for it.
     pub fn flush_notices(&mut self) -> Progress {
         let mut asked = false;
-        while let Some(held) = self.notices.front() {
-            if self.outlet.offer(Delivery::Notice(&held.notice)) == Offer::Full {
+        while let Some(queued) = self.notices.front() {
+            if self.outlet.offer(queued.delivery()) == Offer::Full {
                 self.note_full();
                 return Progress { full: true, asked };
             }
-            self.notice_bytes -= held.notice.data.get().len();
+            self.notice_bytes -= queued.size();
             self.notices.pop_front();
             (asked, self.full_in_a_row) = (true, 0);
         }
@@ -371,7 +403,7 @@ impl SessionState {
         let bytes = self.notice_bytes + held.notice.data.get().len();
         let fits = self.notices.len() < most && (bytes <= most_bytes || self.notices.is_empty());
         if fits {
-            self.notices.push_back(held.clone());
+            self.notices.push_back(Queued::Notice(held.clone()));
             self.notice_bytes = bytes;
         }
         fits

@@ -6,6 +6,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
+    access::Subject,
     event::{IdempotencyKey, Owner, Seq, rooms},
     id::{JobId, TenantId, UserId},
     position::Position,
@@ -26,6 +27,8 @@ const LOG: u8 = b'l';
 const MEMBER: u8 = b'm';
 /// Room → [`RoomRecord`].
 const ROOM: u8 = b'r';
+/// Subject → [`Revocation`].
+const REVOCATION: u8 = b'v';
 /// Time and another key → nothing: when to look whether that has expired.
 const EXPIRY: u8 = b'x';
 
@@ -88,6 +91,15 @@ pub struct KeyRecord {
     pub seq: Seq,
     pub timestamp: Timestamp,
     pub expires: Timestamp,
+}
+
+pub fn revocation_key(subject: &Subject) -> Vec<u8> {
+    [&[REVOCATION][..], &write(subject)].concat()
+}
+
+/// The keys of all revocations.
+pub fn revocations() -> Range<Vec<u8>> {
+    vec![REVOCATION]..vec![REVOCATION + 1]
 }
 
 pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError> {

@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{changes::Pending, committer::Committer, decider::Decider};
 use crate::{
+    access::Revocation,
     budget::Reservation,
     store::{Accepted, Append, AppendError, FeedItem, FeedSender, StoreError, feed::Places},
     timestamp::Timestamp,
@@ -19,11 +20,16 @@ const GROUP: usize = 256;
 /// What became of each of several drafts.
 pub type Outcomes = Vec<Result<Accepted, AppendError>>;
 
+/// Whether a revocation is kept.
+pub type Kept = Result<bool, StoreError>;
+
 /// What the writer is asked to do.
 #[derive(Debug)]
 pub enum Request {
     /// Accept drafts. `held` counts their bytes until they are committed.
     Append { appends: Vec<Append>, held: Option<Reservation>, answer: oneshot::Sender<Outcomes> },
+    /// Keep a revocation, and say whether it is kept.
+    Revoke { revocation: Revocation, answer: oneshot::Sender<Kept> },
     /// Remove a slice of what has expired by now, and say whether there may be more.
     Sweep { now: Timestamp, answer: oneshot::Sender<bool> },
     /// Try whether the disk takes writes again.
@@ -37,6 +43,7 @@ pub enum Request {
 struct Group {
     pending: Pending,
     appends: Vec<(oneshot::Sender<Outcomes>, Outcomes, Option<Reservation>)>,
+    revocations: Vec<(oneshot::Sender<Kept>, Kept)>,
     sweeps: Vec<(oneshot::Sender<bool>, bool)>,
 }
 
@@ -70,6 +77,15 @@ impl Writer {
         answered(outcomes, &committed)
     }
 
+    /// Keeps a revocation at once, and says whether it is kept.
+    pub fn revoke(&self, revocation: &Revocation) -> Result<bool, StoreError> {
+        let mut decider = lock(&self.decider);
+        let mut pending = Pending::default();
+        let kept = decider.revoke(&mut pending, revocation)?;
+        let decided = decider.finish(pending);
+        lock(&self.committer).commit(decided, |_| {}).map(|()| kept)
+    }
+
     /// Removes a slice of what has expired by now at once, and says whether there may be more.
     pub fn sweep(&self, now: Timestamp) -> bool {
         let mut decider = lock(&self.decider);
@@ -97,7 +113,7 @@ impl Writer {
             // What has come while the group before this one was synced goes along.
             requests.extend(std::iter::from_fn(|| queue.try_recv().ok()).take(GROUP));
             group.decide(&mut decider, &mut queue, &mut requests);
-            let Group { pending, appends, sweeps } = group;
+            let Group { pending, appends, revocations, sweeps } = group;
             let decided = decider.finish(pending);
             drop(decider);
             drop(queue);
@@ -106,6 +122,9 @@ impl Writer {
             for (answer, outcomes, held) in appends {
                 drop(held);
                 let _ = answer.send(answered(outcomes, &committed));
+            }
+            for (answer, kept) in revocations {
+                let _ = answer.send(committed.clone().and(kept));
             }
             for (answer, more) in sweeps {
                 let _ = answer.send(more && committed.is_ok());
@@ -140,6 +159,9 @@ impl Group {
                 Request::Append { appends, held, answer } => {
                     let accept = |append| decider.accept(&mut self.pending, append);
                     self.appends.push((answer, appends.into_iter().map(accept).collect(), held));
+                }
+                Request::Revoke { revocation, answer } => {
+                    self.revocations.push((answer, decider.revoke(&mut self.pending, &revocation)));
                 }
                 Request::Sweep { now, answer } => {
                     self.sweeps.push((answer, sweep(decider, &mut self.pending, now)));

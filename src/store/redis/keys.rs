@@ -51,6 +51,11 @@ impl Keys {
         format!("{}jobcast:active:{{{room}}}", self.prefix)
     }
 
+    /// The revocations: subject → time, and their version.
+    pub fn revocations(&self) -> String {
+        format!("{}jobcast:revocations", self.prefix)
+    }
+
     /// Where a server that is no cluster notes as what it ran when it wrote last.
     pub fn run(&self) -> String {
         format!("{}jobcast:run", self.prefix)

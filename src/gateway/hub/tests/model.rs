@@ -7,10 +7,11 @@ use std::{
 };
 
 use super::{
-    super::{Fill, Hub, Need, SessionKey, Start},
+    super::{Admitted, Fill, Hub, Need, SessionKey, Start},
     store::{PAGE, Store, job, room},
 };
 use crate::{
+    access::Identity,
     event::{JobEvent, Seq},
     gateway::{CloseReason, Delivery, Offer, Outlet},
     id::JobId,
@@ -56,7 +57,7 @@ impl Outlet for Outbox {
         match delivery {
             Delivery::Event(event, ..) => self.note(Seen::Event(event.job().clone(), event.seq())),
             Delivery::Gap(gap, ..) => self.note(Seen::Gap(gap.job.clone(), gap.from, gap.to)),
-            Delivery::Notice(_) => {}
+            Delivery::Notice(_) | Delivery::Signal(_) => {}
         }
         Offer::Taken
     }
@@ -210,7 +211,7 @@ impl Model {
     pub fn connect(&mut self, places: usize) {
         let outbox = Arc::new(Outbox::default());
         *outbox.places.lock().unwrap() = places;
-        let key = self.hub.connect(outbox.clone());
+        let key = self.hub.connect(outbox.clone(), 0, Arc::new(Identity::Everybody.into()));
         self.watchers.push(Watcher { key, outbox, rooms: BTreeMap::new() });
     }
 
@@ -261,7 +262,7 @@ impl Model {
             return;
         };
         let watcher = &mut self.watchers[*watcher];
-        let newly = self.hub.start(watcher.key, room, found);
+        let newly = self.hub.start(watcher.key, room, found, Admitted::Always);
         let from = watcher.rooms.entry(room.clone()).or_insert(found.after);
         if !newly && found.asked {
             *from = found.after.min(*from);

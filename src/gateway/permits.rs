@@ -1,0 +1,116 @@
+//! What an identity may do here. Some of it depends on whose a job is, which the store knows.
+
+use super::{Gateway, Publication, Published, hub::Admitted};
+use crate::{
+    access::{Identity, Ownership, Watching, forbidden},
+    error::{ApiError, ErrorCode},
+    event::Owner,
+    id::{ClientId, JobId},
+    room::Room,
+    store::Entry,
+};
+
+impl Gateway {
+    /// As [`Gateway::publish_all`], on somebody's behalf: what they may not publish is refused with
+    /// [`ErrorCode::Forbidden`], the rest is accepted.
+    pub async fn publish_as(
+        &self,
+        by: &Identity,
+        publications: Vec<Publication>,
+    ) -> Vec<Result<Published, ApiError>> {
+        if by.publishes_everything() {
+            return self.publish_all(publications).await;
+        }
+        let (mut refusals, mut allowed) = (Vec::new(), Vec::new());
+        for (draft, key) in publications {
+            let checked = self.check_publish(by, draft.job(), draft.owner()).await;
+            if checked.is_ok() {
+                allowed.push((draft, key));
+            }
+            refusals.push(checked.err());
+        }
+        let mut outcomes = self.publish_all(allowed).await.into_iter();
+        let outcome = |refusal: Option<ApiError>| match refusal {
+            Some(error) => Some(Err(error)),
+            None => outcomes.next(),
+        };
+        refusals.into_iter().filter_map(outcome).collect()
+    }
+
+    async fn check_publish(&self, by: &Identity, job: &JobId, names: &Owner) -> Result<(), ApiError> {
+        let owner = match by.publishes_by_owner() {
+            true => self.owner(job).await?,
+            false => None,
+        };
+        by.check_publish(job, names, ownership(owner.as_ref()))
+    }
+
+    /// Whether somebody may read a job.
+    pub(super) async fn check_job(&self, by: &Identity, job: &JobId) -> Result<Admitted, ApiError> {
+        match by.watching(job, Ownership::Pending, self.0.options.ownerless_jobs) {
+            Watching::Always => Ok(Admitted::Always),
+            Watching::Never => Err(not_yours(job)),
+            Watching::WithThisOwner => self.admit(by, job, self.owner(job).await?),
+        }
+    }
+
+    /// Whether somebody may read a job that has an owner, or no event yet.
+    pub(super) fn admit(
+        &self,
+        by: &Identity,
+        job: &JobId,
+        owner: Option<Owner>,
+    ) -> Result<Admitted, ApiError> {
+        match by.watching(job, ownership(owner.as_ref()), self.0.options.ownerless_jobs) {
+            Watching::Always => Ok(Admitted::Always),
+            Watching::WithThisOwner => Ok(Admitted::ByOwner(owner)),
+            Watching::Never => Err(not_yours(job)),
+        }
+    }
+
+    /// Whether somebody may be in a room, and know who else is.
+    pub(super) async fn check_room(&self, by: &Identity, room: &Room) -> Result<Admitted, ApiError> {
+        match room {
+            Room::Job(job) => self.check_job(by, job).await,
+            shared => by.check_room(shared).map(|()| Admitted::Always),
+        }
+    }
+
+    /// Whose a job is; `None` for one that has no event.
+    async fn owner(&self, job: &JobId) -> Result<Option<Owner>, ApiError> {
+        let newest = self.asked(self.0.store.latest(std::slice::from_ref(job)).await)?.pop();
+        Ok(newest.as_ref().map(owner_of))
+    }
+
+    /// Whether somebody may use a name for a record. Of the same identity the newest connection takes a record over.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Forbidden`] where another identity is connected by that name.
+    pub async fn check_client_name(&self, by: &Identity, name: &ClientId) -> Result<(), ApiError> {
+        let client = self.asked(self.0.store.client(name).await)?;
+        match client {
+            Some(client) if client.user_id.as_ref() != by.user() => Err(ApiError::new(
+                ErrorCode::Forbidden,
+                format!("clientId: another user is connected as {name}; choose another name"),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn ownership(owner: Option<&Owner>) -> Ownership<'_> {
+    owner.map_or(Ownership::Pending, Ownership::Known)
+}
+
+/// The owner that a job's newest entry names. What another program wrote has none.
+pub fn owner_of(newest: &Entry) -> Owner {
+    match newest {
+        Entry::Event(event) => event.owner().clone(),
+        Entry::Foreign(_) => Owner::default(),
+    }
+}
+
+fn not_yours(job: &JobId) -> ApiError {
+    let room = Room::Job(job.clone());
+    forbidden(&room, "its owner alone may see it, or a token that names it in jobs")
+}
