@@ -11,7 +11,7 @@ use std::sync::Arc;
 #[derive(Debug, Clone, Default)]
 pub struct AuthOptions {}
 /// Checks credentials.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Authenticator(Arc<()>);
 /// Minted.
 pub struct Minted {

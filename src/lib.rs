@@ -8,10 +8,12 @@
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! use jobcast::{Gateway, GatewayOptions, ServerOptions, StoreOptions};
+//! use jobcast::{Authenticator, Gateway, GatewayOptions, ServerOptions, StoreOptions};
 //!
 //! let gateway = Gateway::open(&StoreOptions::default(), GatewayOptions::default()).await?;
-//! let (jobs, sockets) = jobcast::router(&gateway, &ServerOptions::default());
+//! // Nobody is asked who they are; `Authenticator::open` asks for tokens and keys.
+//! let auth = Authenticator::default();
+//! let (jobs, sockets) = jobcast::router(&gateway, &auth, &ServerOptions::default());
 //! let app = axum::Router::new().route("/mine", axum::routing::get(|| async { "hello" })).merge(jobs);
 //! gateway.emit_job_progress("import-7", 40.0, Some("reading rows")).await?;
 //!
@@ -32,6 +34,7 @@
 //! | mount the edges | [`router`], [`ServerOptions`], [`Sockets`] |
 //! | run the whole server, with routes of your own | [`Server`], [`NetOptions`], [`Connection`] |
 //! | watch from your own code | [`Outlet`], [`Gateway::connect`], [`Session::join`] |
+//! | say who may do what | [`Authenticator`], or a [`Pass`] of your own among a request's extensions |
 //! | handle errors | [`ApiError`], [`ErrorCode`] |
 
 #![forbid(unsafe_code)]
@@ -67,12 +70,16 @@ mod telemetry;
 mod timestamp;
 
 pub use crate::{
-    access::{Identity, InvalidPattern, KeyGrant, OwnerlessJobs, Pattern, Patterns, TokenGrant},
+    access::{
+        Identity, InvalidPattern, KeyGrant, OwnerlessJobs, Pass, Pattern, Patterns, Revocation, Subject,
+        TokenGrant,
+    },
+    auth::{AuthOptions, Authenticator},
     error::{ApiError, ErrorCode},
     event::{Draft, EventKind, Gap, IdempotencyKey, InvalidDraft, JobEvent, Owner, Seq},
     gateway::{
-        CloseReason, Delivery, Gateway, GatewayOptions, JobResume, Joined, Latest, Offer, Outlet, Peer,
-        Publication, Published, Resumed, Session, Subscription,
+        CloseReason, Delivery, Expiring, Gateway, GatewayOptions, JobResume, Joined, Latest, Offer, Outlet,
+        Peer, Publication, Published, Resumed, Session, Signal, Subscription,
     },
     http::{CorsOptions, HttpOptions},
     id::{ClientId, InvalidId, JobId, TenantId, UserId},

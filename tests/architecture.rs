@@ -135,11 +135,11 @@ fn dependencies_run_one_way() {
         ["access", "error", "event", "id", "json", "notice", "position", "room", "timestamp"];
     let layers: [(&str, &[&str]); 13] = [
         ("main.rs", &["cli"]),
-        ("cli", &["config", "fd_limit", "gateway", "server", "telemetry"]),
-        ("config", &["gateway", "http", "net", "server", "socketio", "store", "telemetry"]),
-        ("server.rs", &["net", "drain", "fd_limit", "gateway", "http", "socketio"]),
-        ("http", &["budget", "net", "drain", "gateway", "store", "telemetry"]),
-        ("socketio", &["budget", "net", "drain", "gateway", "store", "tasks", "telemetry"]),
+        ("cli", &["auth", "config", "fd_limit", "gateway", "server", "telemetry"]),
+        ("config", &["auth", "gateway", "http", "net", "server", "socketio", "store", "telemetry"]),
+        ("server.rs", &["auth", "net", "drain", "fd_limit", "gateway", "http", "socketio"]),
+        ("http", &["auth", "budget", "net", "drain", "gateway", "store", "telemetry"]),
+        ("socketio", &["auth", "budget", "net", "drain", "gateway", "store", "tasks", "telemetry"]),
         ("net", &["budget", "tasks", "telemetry"]),
         ("gateway", &["budget", "memory_limit", "store", "tasks", "telemetry"]),
         ("store/redis", &["redis", "store", "tasks"]),

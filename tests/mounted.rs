@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use jobcast::{Backend, Gateway, GatewayOptions, ServerOptions, StoreOptions};
+use jobcast::{Authenticator, Backend, Gateway, GatewayOptions, ServerOptions, StoreOptions};
 use tokio::{net::TcpListener, time::timeout};
 use tokio_tungstenite::{connect_async, tungstenite::Message};
 
@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 async fn events_reach_websockets_of_an_application_that_mounts_the_router() {
     let store = StoreOptions { backend: Backend::Memory, ..StoreOptions::default() };
     let gateway = Gateway::open(&store, GatewayOptions::default()).await.expect("memory opens");
-    let (jobs, sockets) = jobcast::router(&gateway, &ServerOptions::default());
+    let (jobs, sockets) = jobcast::router(&gateway, &Authenticator::default(), &ServerOptions::default());
     let app = axum::Router::new().route("/mine", axum::routing::get(|| async { "hello" })).merge(jobs);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
     let address = listener.local_addr().expect("it is bound");

@@ -3,13 +3,15 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use jobcast::{Backend, Gateway, GatewayOptions, HistoryOptions, Server, ServerOptions, StoreOptions};
+use jobcast::{
+    Authenticator, Backend, Gateway, GatewayOptions, HistoryOptions, Server, ServerOptions, StoreOptions,
+};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 /// The routes of the contract's section 3.
-const ROUTES: [&str; 21] = [
+const ROUTES: [&str; 23] = [
     "POST /api/jobs/{jobId}/update",
     "POST /api/jobs/{jobId}/progress",
     "POST /api/jobs/{jobId}/completed",
@@ -27,6 +29,8 @@ const ROUTES: [&str; 21] = [
     "GET /api/clients",
     "GET /api/clients/{clientId}",
     "GET /api/rooms/{room}",
+    "POST /api/tokens",
+    "POST /api/revocations",
     "GET /healthz",
     "GET /readyz",
     "GET /metrics",
@@ -47,8 +51,8 @@ async fn the_description_and_the_served_routes_agree() {
     let store = StoreOptions { backend: Backend::Memory, history: HistoryOptions::default() };
     let gateway = Gateway::open(&store, GatewayOptions::default()).await.expect("a store in memory opens");
     let listen = ([127, 0, 0, 1], 0).into();
-    let server =
-        Server::bind(gateway, ServerOptions { listen, ..ServerOptions::default() }).await.expect("binds");
+    let options = ServerOptions { listen, ..ServerOptions::default() };
+    let server = Server::bind(gateway, Authenticator::default(), options).await.expect("binds");
     let base = format!("http://{}", server.address());
     let stop = CancellationToken::new();
     let running = tokio::spawn(server.run(stop.clone().cancelled_owned()));

@@ -22,7 +22,8 @@ mod support;
 use std::{collections::BTreeSet, time::Duration};
 
 use jobcast::{
-    Audience, ClientRecord, Draft, Entry, HistoryOptions, JobId, Notice, Owner, Room, Seq, Tasks, Timestamp,
+    Audience, ClientRecord, Draft, Entry, HistoryOptions, JobId, Notice, Owner, Revocation, Room, Seq,
+    Subject as Whose, Tasks, Timestamp,
     internals::{Accepted, Append, AppendError, Bounds, FeedItem, Store, Window},
 };
 use subject::{Kind, Subject, history, job, owned, progress, update, user};
@@ -387,6 +388,32 @@ async fn clients_are_listed_counted_and_forgotten(kind: Kind) {
     }
 }
 
+async fn revocations_are_kept(kind: Kind) {
+    let mut subject = Subject::open(kind, history(100)).await;
+    let at = |millis: u64| Timestamp::from_millis(millis).unwrap();
+    let now = Timestamp::now().millis();
+    let of = |subject: Whose, before: u64| Revocation { subject, before: at(before) };
+    let ada = || Whose::Sub("ada".parse().unwrap());
+    let tenant = || Whose::TenantId("t:1".parse().unwrap());
+    let token = || Whose::Jti("a: b".to_owned());
+    let (version, none) = subject.store.revocations(None).await.unwrap().unwrap();
+    assert_eq!(none, []);
+    for revocation in [of(ada(), now), of(ada(), now - 5), of(tenant(), now + 7), of(token(), now)] {
+        assert!(subject.store.revoke(&revocation).await.unwrap());
+    }
+    // What has ended goes with the next one.
+    assert!(subject.store.revoke(&of(Whose::Jti("old".to_owned()), 1000)).await.unwrap());
+    assert!(subject.store.revoke(&of(ada(), now + 1)).await.unwrap());
+    if !matches!(kind, Kind::Memory) {
+        subject.reopen().await;
+    }
+    let (newer, mut kept) = subject.store.revocations(None).await.unwrap().unwrap();
+    kept.sort_by_key(|revocation| format!("{:?}", revocation.subject));
+    assert_eq!(kept, [of(token(), now), of(ada(), now + 1), of(tenant(), now + 7)]);
+    assert_eq!(subject.store.revocations(Some(newer)).await.unwrap(), None);
+    assert!(newer > version || !subject.store.is_shared());
+}
+
 conformance!(
     numbers_rise_by_one_from_the_clock,
     concurrent_appends_get_numbers_of_their_own,
@@ -402,6 +429,7 @@ conformance!(
     the_feed_brings_what_is_covered_in_order,
     expired_jobs_are_gone,
     clients_are_listed_counted_and_forgotten,
+    revocations_are_kept,
 );
 
 #[tokio::test]

@@ -23,8 +23,8 @@ use std::{
 };
 
 use jobcast::{
-    Backend, Draft, EventKind, Gateway, GatewayOptions, HistoryOptions, JobId, Owner, Server, ServerOptions,
-    StoreOptions, Timestamp, internals::Members,
+    Authenticator, Backend, Draft, EventKind, Gateway, GatewayOptions, HistoryOptions, JobId, Owner, Server,
+    ServerOptions, StoreOptions, Timestamp, internals::Members,
 };
 use tokio::runtime::{self, Runtime};
 
@@ -78,7 +78,8 @@ fn serve() -> Result<(), Box<dyn Error>> {
         let store = StoreOptions { backend: Backend::Memory, history: HistoryOptions::default() };
         let gateway = Gateway::open(&store, GatewayOptions::default()).await?;
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let server = Server::bind(gateway, ServerOptions { listen, ..ServerOptions::default() }).await?;
+        let options = ServerOptions { listen, ..ServerOptions::default() };
+        let server = Server::bind(gateway, Authenticator::default(), options).await?;
         println!("listening on http://{}", server.address());
         thread::spawn(exit_with_input);
         server.run(future::pending()).await?;

@@ -8,18 +8,23 @@
 mod model;
 mod store;
 
+use std::sync::Arc;
+
 use proptest::{
     prelude::*,
     test_runner::{Config, RngSeed, TestRunner},
 };
 
-use self::model::{Model, Seen};
+use self::model::Model;
+use crate::access::{Identity, OwnerlessJobs, TokenGrant};
 
 #[derive(Debug, Clone)]
 enum Step {
     Publish(usize, usize),
     Receive(usize, usize),
     Connect(usize),
+    /// As a user, another one, or of a tenant.
+    ConnectAs(usize, usize),
     BeginJoin(usize, usize),
     Join(usize, Option<u64>),
     Leave(usize, usize),
@@ -38,6 +43,7 @@ fn steps(cuts: u32, losses: u32, flushes: u32) -> impl Strategy<Value = Vec<Step
         (12, (0usize..3, n()).prop_map(|(job, copies)| Step::Publish(job, copies)).boxed()),
         (12, (n(), n()).prop_map(|(line, many)| Step::Receive(line, many)).boxed()),
         (2, (0usize..9).prop_map(Step::Connect).boxed()),
+        (2, (0usize..9, 0usize..3).prop_map(|(places, who)| Step::ConnectAs(places, who)).boxed()),
         (6, (n(), n()).prop_map(|(watcher, room)| Step::BeginJoin(watcher, room)).boxed()),
         (8, (n(), prop::option::of(0u64..9)).prop_map(|(which, since)| Step::Join(which, since)).boxed()),
         (1, (n(), n()).prop_map(|(watcher, room)| Step::Leave(watcher, room)).boxed()),
@@ -55,13 +61,28 @@ fn steps(cuts: u32, losses: u32, flushes: u32) -> impl Strategy<Value = Vec<Step
     prop::collection::vec(step, 1..120)
 }
 
+fn identity(who: usize) -> Identity {
+    let token = match who % 3 {
+        0 => TokenGrant { user: Some("u".parse().unwrap()), ..TokenGrant::default() },
+        1 => TokenGrant { user: Some("v".parse().unwrap()), ..TokenGrant::default() },
+        _ => TokenGrant { tenant: Some("t".parse().unwrap()), ..TokenGrant::default() },
+    };
+    Identity::Token(Arc::new(token))
+}
+
 fn run(lines: usize, steps: &[Step]) {
-    let mut model = Model::new(lines);
+    // Whatever comes first decides.
+    let ownerless = match steps.first() {
+        Some(Step::Publish(_, copies)) if copies % 2 == 1 => OwnerlessJobs::Allow,
+        _ => OwnerlessJobs::Deny,
+    };
+    let mut model = Model::new(lines, ownerless);
     for step in steps {
         match *step {
             Step::Publish(job, copies) => model.publish(job, copies),
             Step::Receive(line, many) => model.receive(line, many),
-            Step::Connect(places) => model.connect(places),
+            Step::Connect(places) => model.connect(places, Identity::Everybody),
+            Step::ConnectAs(places, who) => model.connect(places, identity(who)),
             Step::BeginJoin(watcher, room) => model.begin_join(watcher, room),
             Step::Join(which, since) => model.advance_join(which, since),
             Step::Leave(watcher, room) => model.leave(watcher, room),
@@ -88,11 +109,11 @@ fn run(lines: usize, steps: &[Step]) {
             }
             Step::Flush => {
                 if model.joining.is_empty() {
-                    model.store.flush();
-                    model.watchers.iter().for_each(|watcher| watcher.outbox.note(Seen::Anew));
+                    model.flush();
                 }
             }
         }
+        model.note_put_out();
     }
     model.settle();
     if !steps.iter().any(|step| matches!(step, Step::Flush)) {

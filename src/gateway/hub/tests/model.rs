@@ -7,13 +7,13 @@ use std::{
 };
 
 use super::{
-    super::{Admitted, Fill, Hub, Need, SessionKey, Start},
+    super::{Admitted, Fill, Hub, Need, PutOut, SessionKey, Start},
     store::{PAGE, Store, job, room},
 };
 use crate::{
-    access::Identity,
-    event::{JobEvent, Seq},
-    gateway::{CloseReason, Delivery, Offer, Outlet},
+    access::{Identity, OwnerlessJobs, Ownership, Watching},
+    event::{JobEvent, Owner, Seq},
+    gateway::{CloseReason, Delivery, Offer, Outlet, Signal},
     id::JobId,
     position::{Position, Positions},
     room::Room,
@@ -35,13 +35,24 @@ pub enum Seen {
 }
 
 /// An outlet with a bounded outbox.
-#[derive(Default)]
 pub struct Outbox {
     pub log: Mutex<Vec<Seen>>,
     pub places: Mutex<usize>,
+    identity: Identity,
+    ownerless: OwnerlessJobs,
+    /// The owner of each job, as the store knows it.
+    owners: Owners,
 }
 
+type Owners = Arc<Mutex<BTreeMap<JobId, Owner>>>;
+
 impl Outbox {
+    /// Whether its session may see a job that has this owner, or no event.
+    fn watching(&self, job: &JobId, owner: Option<&Owner>) -> Watching {
+        let ownership = owner.map_or(Ownership::Pending, Ownership::Known);
+        self.identity.watching(job, ownership, self.ownerless)
+    }
+
     pub fn note(&self, seen: Seen) {
         self.log.lock().unwrap().push(seen);
     }
@@ -55,8 +66,18 @@ impl Outlet for Outbox {
         }
         *places -= 1;
         match delivery {
-            Delivery::Event(event, ..) => self.note(Seen::Event(event.job().clone(), event.seq())),
+            Delivery::Event(event, ..) => {
+                // An event that is older than its job's owner is that owner's too.
+                let known = self.owners.lock().unwrap().get(event.job()).cloned().unwrap_or_default();
+                let owner = event.owner().merged(&known).unwrap_or_else(|| event.owner().clone());
+                let may = [event.owner(), &owner]
+                    .into_iter()
+                    .any(|owner| self.watching(event.job(), Some(owner)) != Watching::Never);
+                assert!(may, "{:?} got {event:?}", self.identity);
+                self.note(Seen::Event(event.job().clone(), event.seq()));
+            }
             Delivery::Gap(gap, ..) => self.note(Seen::Gap(gap.job.clone(), gap.from, gap.to)),
+            Delivery::Signal(Signal::PutOut(room)) => self.note(Seen::Left(room.clone())),
             Delivery::Notice(_) | Delivery::Signal(_) => {}
         }
         Offer::Taken
@@ -91,6 +112,7 @@ pub enum Item {
 }
 pub struct Watcher {
     pub key: SessionKey,
+    pub connection: u64,
     pub outbox: Arc<Outbox>,
     /// The rooms that it is in, with the place from which on.
     pub rooms: BTreeMap<Room, Position>,
@@ -101,11 +123,14 @@ pub struct Joining {
     pub watcher: usize,
     pub room: Room,
     /// Once it has been read and answered.
-    pub start: Option<Start>,
+    pub start: Option<(Start, Admitted)>,
 }
 
 pub struct Model {
     pub hub: Hub,
+    ownerless: OwnerlessJobs,
+    owners: Owners,
+    connections: u64,
     pub store: Store,
     /// One connection brings everything of all rooms together; two bring each room by itself.
     pub lines: Vec<Line>,
@@ -117,9 +142,12 @@ pub struct Model {
 }
 
 impl Model {
-    pub fn new(lines: usize) -> Self {
+    pub fn new(lines: usize, ownerless: OwnerlessJobs) -> Self {
         Self {
-            hub: Hub::default(),
+            hub: Hub::new(ownerless),
+            ownerless,
+            owners: Owners::default(),
+            connections: 0,
             store: Store { clock: 100, ..Store::default() },
             lines: (0..lines).map(|_| Line::default()).collect(),
             watchers: Vec::new(),
@@ -142,6 +170,7 @@ impl Model {
 
     pub fn publish(&mut self, number: usize, copies: usize) {
         let event = self.store.accept(number);
+        self.note_owner(&event);
         let mut together = Positions::JOB;
         for room in event.rooms().collect::<Vec<_>>() {
             let position = self.store.log(&room, &event);
@@ -159,6 +188,20 @@ impl Model {
                 self.bring(0, Arrival { event: event.clone(), positions: together });
             }
         }
+    }
+
+    /// An owner stays known where the store has lost the event that named it.
+    fn note_owner(&self, event: &JobEvent) {
+        let mut owners = self.owners.lock().unwrap();
+        let known = owners.entry(event.job().clone()).or_default();
+        *known = known.merged(event.owner()).unwrap_or_else(|| event.owner().clone());
+    }
+
+    /// Has the store lose everything, and know nothing of it.
+    pub fn flush(&mut self) {
+        self.store.flush();
+        self.owners.lock().unwrap().clear();
+        self.watchers.iter().for_each(|watcher| watcher.outbox.note(Seen::Anew));
     }
 
     pub fn bring(&mut self, line: usize, arrival: Arrival) {
@@ -208,11 +251,28 @@ impl Model {
         }
     }
 
-    pub fn connect(&mut self, places: usize) {
-        let outbox = Arc::new(Outbox::default());
-        *outbox.places.lock().unwrap() = places;
-        let key = self.hub.connect(outbox.clone(), 0, Arc::new(Identity::Everybody.into()));
-        self.watchers.push(Watcher { key, outbox, rooms: BTreeMap::new() });
+    pub fn connect(&mut self, places: usize, identity: Identity) {
+        let (log, pass) = (Mutex::default(), Arc::new(identity.clone().into()));
+        let outbox = Outbox {
+            log,
+            places: Mutex::new(places),
+            identity,
+            ownerless: self.ownerless,
+            owners: self.owners.clone(),
+        };
+        let outbox = Arc::new(outbox);
+        self.connections += 1;
+        let key = self.hub.connect(outbox.clone(), self.connections, pass);
+        self.watchers.push(Watcher { key, connection: self.connections, outbox, rooms: BTreeMap::new() });
+    }
+
+    /// Forgets the rooms that sessions were put out of.
+    pub fn note_put_out(&mut self) {
+        for PutOut { connection, room, .. } in self.hub.take_put_out() {
+            for watcher in self.watchers.iter_mut().filter(|watcher| watcher.connection == connection) {
+                watcher.rooms.remove(&room);
+            }
+        }
     }
 
     pub fn begin_join(&mut self, watcher: usize, number: usize) {
@@ -220,7 +280,9 @@ impl Model {
         let room = room(number);
         // One connection handles its messages one after the other; a room that is not covered has to wait.
         let busy = self.joining.iter().any(|joining| joining.watcher == watcher);
+        let may = self.watchers[watcher].outbox.identity.check_room(&room).is_ok();
         if !busy
+            && may
             && !self.lines[self.line_of(&room)].is_cut
             && self.hub.begin_join(self.watchers[watcher].key, &room)
         {
@@ -232,9 +294,23 @@ impl Model {
     pub fn advance_join(&mut self, which: usize, since: Option<u64>) {
         let Some(which) = which.checked_rem(self.joining.len()) else { return };
         let Joining { watcher, room, start } = &mut self.joining[which];
-        let Some(found) = start.take() else {
+        let Some((found, admitted)) = start.take() else {
             let (written, end) = (self.store.written(room), self.store.end(room));
             let at = self.store.clock;
+            let outbox = &self.watchers[*watcher].outbox;
+            let owner = written.last().map(|(_, event)| event.owner().clone());
+            let admitted = match room {
+                Room::Job(job) => match outbox.watching(job, owner.as_ref()) {
+                    Watching::Always => Admitted::Always,
+                    Watching::WithThisOwner => Admitted::ByOwner(owner),
+                    Watching::Never => {
+                        self.hub.cancel_join(self.watchers[*watcher].key, room);
+                        self.joining.swap_remove(which);
+                        return;
+                    }
+                },
+                _ => Admitted::Always,
+            };
             let place = |back: u64| match written.iter().rev().nth(back as usize) {
                 None => Position::START,
                 // A time is a place between entries.
@@ -253,16 +329,15 @@ impl Model {
             let newest = self.store.histories.iter();
             let newest = newest.map(|(job, events)| (job.clone(), events.last().map_or(0, JobEvent::seq)));
             let (found, newest) = (Start { after, end, at, asked: since.is_some() }, newest.collect());
-            let outbox = &self.watchers[*watcher].outbox;
             outbox.note(Seen::From(room.clone(), found.after, found.asked, newest));
             if found.asked {
                 self.hub.begin_answer(self.watchers[*watcher].key);
             }
-            *start = Some(found);
+            *start = Some((found, admitted));
             return;
         };
         let watcher = &mut self.watchers[*watcher];
-        let newly = self.hub.start(watcher.key, room, found, Admitted::Always);
+        let newly = self.hub.start(watcher.key, room, found, admitted);
         let from = watcher.rooms.entry(room.clone()).or_insert(found.after);
         if !newly && found.asked {
             *from = found.after.min(*from);
@@ -340,8 +415,10 @@ impl Model {
                 self.receive(line, 0);
             }
         }
+        self.note_put_out();
         while !self.joining.is_empty() {
             self.advance_join(0, None);
+            self.note_put_out();
         }
         for watcher in &self.watchers {
             *watcher.outbox.places.lock().unwrap() = usize::MAX;
@@ -353,6 +430,7 @@ impl Model {
             }
             self.advance_fill(0);
             self.advance_catch_up(round);
+            self.note_put_out();
             assert!(round < 100_000, "it never comes to rest");
         }
         assert!(self.hub.is_whole());

@@ -25,6 +25,8 @@ pub struct Store {
     pub logs: BTreeMap<Room, Vec<(Position, JobEvent)>>,
     /// Whether the next number of a job jumps.
     pub jumps: BTreeMap<JobId, bool>,
+    /// How often it has lost everything. Then the jobs are another user's.
+    pub generation: usize,
     /// What positions are not below.
     pub floor: u64,
     /// The oldest number of each job that history has not rotated past.
@@ -104,7 +106,7 @@ impl Store {
         };
         let draft = Draft::update(job, "s", None, Owner::default()).unwrap();
         let at = Timestamp::from_millis(self.clock).unwrap();
-        let event = draft.accept(&owner(number, events.len()), at, seq);
+        let event = draft.accept(&owner(number, events.len(), self.generation), at, seq);
         events.push(event.clone());
         if let Some(oldest) = events.len().checked_sub(RETAINED) {
             let oldest = events[oldest].seq();
@@ -150,7 +152,7 @@ impl Store {
     /// Loses everything, and knows nothing of it.
     pub fn flush(&mut self) {
         // No server has forgotten everything in the millisecond in which it accepted something.
-        *self = Store { clock: self.clock + 1, ..Store::default() };
+        *self = Store { clock: self.clock + 1, generation: self.generation + 1, ..Store::default() };
     }
 }
 
@@ -159,8 +161,9 @@ pub fn job(number: usize) -> JobId {
 }
 
 /// Jobs 0 and 1 are of one user, as job 1 says with its third event, and job 2 is of a tenant.
-pub fn owner(number: usize, events: usize) -> Owner {
-    let user = (number == 0 || number == 1 && events >= 2).then(|| "u".parse().unwrap());
+pub fn owner(number: usize, events: usize, generation: usize) -> Owner {
+    let user = if generation.is_multiple_of(2) { "u" } else { "v" };
+    let user = (number == 0 || number == 1 && events >= 2).then(|| user.parse().unwrap());
     let tenant = (number == 2).then(|| "t".parse().unwrap());
     Owner { user, tenant }
 }
