@@ -16,7 +16,7 @@ export async function readStream(path, { signal, onOpen, onEvent, onRetry }) {
 }
 
 // As the HTML standard says, section 9.2.6. Takes the text in whatever pieces it comes.
-function parser({ onEvent, onRetry }) {
+export function parser({ onEvent, onRetry }) {
   let rest = '';
   let id = '';
   let event = { name: 'message', data: [] };
