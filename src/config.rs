@@ -16,7 +16,7 @@ use self::{
 use crate::{
     auth::AuthOptions,
     gateway::GatewayOptions,
-    http::{CorsOptions, HttpOptions},
+    http::{CorsOptions, HostOptions, HttpOptions},
     net::NetOptions,
     server::ServerOptions,
     socketio::SocketIoOptions,
@@ -116,7 +116,7 @@ fn read_server(settings: &mut Settings) -> ServerOptions {
     let max_payload = settings.get("server.max_payload", parse::size(KIB..=GIB), default.http.max_payload);
     let outbox = settings.get("limits.outbox", parse::integer(128..=1_000_000), default.http.outbox);
     let outbox_bytes = settings.get("limits.outbox_bytes", parse::size(KIB..=GIB), default.http.outbox_bytes);
-    let net = read_net(settings, default.net);
+    let net = read_net(settings, default.net.clone());
     let edge = default.socketio;
     let socketio = SocketIoOptions {
         ping_interval: settings.get("server.ping_interval", parse::span(MOMENT..=HOUR), edge.ping_interval),
@@ -141,6 +141,7 @@ fn read_server(settings: &mut Settings) -> ServerOptions {
         drain_notice,
         drain_window,
         net,
+        hosts: read_hosts(settings),
         cors: read_cors(settings),
         http: HttpOptions { max_payload, max_batch, outbox, outbox_bytes },
         socketio,
@@ -169,6 +170,7 @@ fn read_net(settings: &mut Settings, default: NetOptions) -> NetOptions {
             |value| parse::integer(many.clone())(value).map(Some),
             default.connections_per_second,
         ),
+        trusted_proxies: settings.get("server.trusted_proxies", parse::proxies, default.trusted_proxies),
     }
 }
 
@@ -204,6 +206,11 @@ fn read_listen(settings: &mut Settings, default: SocketAddr) -> SocketAddr {
         )
     });
     listen
+}
+
+fn read_hosts(settings: &mut Settings) -> HostOptions {
+    let names = settings.get("server.hosts", parse::hosts, Vec::new());
+    HostOptions { names, required: true }
 }
 
 fn read_cors(settings: &mut Settings) -> CorsOptions {

@@ -8,6 +8,7 @@ mod dashboard;
 mod events;
 mod extract;
 mod health;
+mod host;
 mod jobs;
 mod notices;
 mod openapi;
@@ -20,14 +21,24 @@ mod tokens;
 
 use std::sync::Arc;
 
-use axum::{Router, http::HeaderValue};
+use axum::{
+    Router,
+    http::{HeaderValue, header},
+};
 use bytes::Bytes;
 use tower::ServiceBuilder;
-use tower_http::request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
+use tower_http::{
+    request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer},
+    set_header::SetResponseHeaderLayer,
+};
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub use self::origin::CorsOptions;
+pub(crate) use self::origin::CallerRules;
+pub use self::{
+    host::{Host, HostOptions, InvalidHost},
+    origin::CorsOptions,
+};
 use crate::{
     auth::Authenticator,
     drain::Draining,
@@ -108,14 +119,15 @@ pub fn routes(gateway: Gateway, options: HttpOptions, auth: Authenticator, drain
         .with_state(Arc::new(HttpState { gateway, options, auth, draining, description }))
 }
 
-/// The middleware of all edges: request ids, the check of origins, compression of all but large answers and streams, and
+/// The middleware of all edges: request ids, the check of hosts and origins, compression of all but large answers and streams, and
 /// the count of errors. Every publish passes through it, so none of it does more than it must.
-pub fn with_middleware(router: Router, gateway: &Gateway, cors: &CorsOptions) -> Router {
+pub fn with_middleware(router: Router, gateway: &Gateway, callers: CallerRules) -> Router {
     let gateway = gateway.clone();
     let middleware = ServiceBuilder::new()
         .layer(SetRequestIdLayer::x_request_id(RandomId))
         .layer(PropagateRequestIdLayer::x_request_id())
-        .layer(origin::layer(cors))
+        .layer(SetResponseHeaderLayer::if_not_present(header::X_CONTENT_TYPE_OPTIONS, NO_SNIFF))
+        .layer(origin::layer(callers))
         .map_request(compression::allow_identity)
         .layer(compression::layer())
         .map_response(move |response| problem::count_error(&gateway, response));
@@ -133,4 +145,6 @@ impl MakeRequestId for RandomId {
     }
 }
 
+/// Browsers take an answer for what it says it is.
+const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");

@@ -6,6 +6,7 @@ mod addresses;
 mod body;
 mod frame;
 mod outbox;
+mod proxies;
 mod reader;
 mod reading;
 mod serve;
@@ -16,7 +17,7 @@ mod write_queue;
 
 use std::{
     io,
-    net::{IpAddr, Shutdown, SocketAddr},
+    net::{IpAddr, Shutdown},
     pin::Pin,
     sync::{Arc, Weak},
     task::{Context, Poll},
@@ -24,14 +25,18 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-pub use self::acceptor::NetOptions;
 pub(crate) use self::{
     acceptor::Acceptor,
+    addresses::network,
     body::{DISCARDED, UNCOUNTED},
     frame::text_frame,
     outbox::{Limits, Outbox, Push},
     supervisor::Supervisor,
     websocket::{WebSocket, upgrade},
+};
+pub use self::{
+    acceptor::NetOptions,
+    proxies::{InvalidNetwork, TrustedProxies},
 };
 use self::{
     reader::AdaptiveReader,
@@ -41,14 +46,14 @@ use self::{
 /// A handler's view of a connection.
 #[derive(Debug, Clone)]
 pub struct Connection {
-    address: SocketAddr,
+    address: IpAddr,
     outbox: Weak<Outbox>,
 }
 
 impl Connection {
-    /// The address of the peer.
+    /// The address of the client: of the peer, or where that is a trusted proxy, the address that it names in the request.
     pub fn address(&self) -> IpAddr {
-        self.address.ip().to_canonical()
+        self.address
     }
 
     /// Whether this side still holds the connection open.

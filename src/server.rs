@@ -16,7 +16,7 @@ use crate::{
     drain::Draining,
     fd_limit,
     gateway::Gateway,
-    http::{self, CorsOptions, HttpOptions},
+    http::{self, CallerRules, CorsOptions, HostOptions, HttpOptions},
     net::{Acceptor, NetOptions, Supervisor},
     socketio::{self, SocketIoOptions, Sockets},
 };
@@ -34,6 +34,9 @@ pub struct ServerOptions {
     pub drain_window: Duration,
     /// The bounds of connections.
     pub net: NetOptions,
+    /// The names by which the gateway may be called. An application that mounts the [`router`] and authenticates callers
+    /// itself may leave the check out.
+    pub hosts: HostOptions,
     /// The other origins that may call the gateway.
     pub cors: CorsOptions,
     /// The HTTP edge.
@@ -50,6 +53,7 @@ impl Default for ServerOptions {
             drain_notice: Duration::from_millis(500),
             drain_window: Duration::from_secs(5),
             net: NetOptions::default(),
+            hosts: HostOptions::default(),
             cors: CorsOptions::default(),
             http: HttpOptions::default(),
             socketio: SocketIoOptions::default(),
@@ -74,7 +78,8 @@ fn edges(
 ) -> (Router, Sockets) {
     let router = http::routes(gateway.clone(), options.http, auth.clone(), draining);
     let (router, sockets) = socketio::mount(router, gateway, auth, options.socketio);
-    (http::with_middleware(router, gateway, &options.cors), sockets)
+    let callers = CallerRules { hosts: options.hosts.clone(), cors: options.cors.clone(), speaks_tls: false };
+    (http::with_middleware(router, gateway, callers), sockets)
 }
 
 /// The listen backlog. The kernel may cap it.
@@ -122,7 +127,7 @@ impl Server {
         Ok(Self { address: listener.local_addr()?, listener, gateway, auth, options, others: Router::new() })
     }
 
-    /// Serves other routes as well. Their requests have the peer's address in `ConnectInfo` of
+    /// Serves other routes as well. Their requests have the client's address in `ConnectInfo` of
     /// [`Connection`](crate::Connection).
     ///
     /// # Panics
@@ -186,7 +191,7 @@ impl Server {
 }
 
 fn acceptor(gateway: &Gateway, options: &ServerOptions) -> Acceptor {
-    let (metrics, net) = (gateway.metrics(), options.net);
+    let (metrics, net) = (gateway.metrics(), options.net.clone());
     let cut = metrics.connections_cut.clone();
     let supervisor = Supervisor::start(gateway.tasks(), gateway.budget(), net.min_rate, cut);
     let write_timeout = options.socketio.ping_interval + options.socketio.ping_timeout;

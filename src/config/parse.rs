@@ -7,6 +7,7 @@ use bytesize::ByteSize;
 use tracing::level_filters::LevelFilter;
 
 use super::value::Value;
+use crate::{http::Host, net::TrustedProxies};
 
 /// An address and a port.
 pub fn address(value: &Value) -> Result<SocketAddr, String> {
@@ -95,23 +96,43 @@ pub fn certificates(value: &Value) -> Result<Option<PathBuf>, String> {
     }
 }
 
-/// Origins as browsers write them; in a variable these are separated by commas.
+/// The texts of an array; in a variable these may also be separated by commas.
+fn list(value: &Value) -> Option<Vec<String>> {
+    match value {
+        Value::Variable(text) => {
+            value.texts().or_else(|| Some(text.split(',').map(|part| part.trim().to_owned()).collect()))
+        }
+        _ => value.texts(),
+    }
+}
+
+/// Origins as browsers write them.
 pub fn origins(value: &Value) -> Result<Vec<String>, String> {
     let is_origin = |origin: &String| {
         let host = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
         let is_host = |host: &str| !host.is_empty() && !host.contains(['/', ' ', '?', '#', '@']);
         origin == "*" || host.is_some_and(is_host)
     };
-    let origins = match value {
-        Value::Variable(text) => {
-            value.texts().or_else(|| Some(text.split(',').map(|origin| origin.trim().to_owned()).collect()))
-        }
-        _ => value.texts(),
-    };
-    origins.filter(|origins| origins.iter().all(is_origin)).ok_or_else(|| {
+    list(value).filter(|origins| origins.iter().all(is_origin)).ok_or_else(|| {
         "an array of origins as browsers write them, such as \"https://app.example.com\" without a slash at the end"
             .to_owned()
     })
+}
+
+/// Names of the gateway, with or without a port.
+pub fn hosts(value: &Value) -> Result<Vec<Host>, String> {
+    let hosts = list(value).and_then(|hosts| hosts.iter().map(|host| host.parse().ok()).collect());
+    hosts.ok_or_else(|| {
+        "an array of hosts such as \"jobs.example.com\" or \"jobs.example.com:8443\", without a scheme"
+            .to_owned()
+    })
+}
+
+/// Addresses and networks of proxies.
+pub fn proxies(value: &Value) -> Result<TrustedProxies, String> {
+    let proxies = list(value).and_then(|networks| TrustedProxies::new(networks).ok());
+    proxies
+        .ok_or_else(|| "an array of addresses and networks such as \"10.0.0.7\" or \"10.0.0.0/8\"".to_owned())
 }
 
 /// One server, or some of a cluster's; in a variable these are separated by commas.

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::net::TrustedProxies;
 
 fn load(toml: &str, variables: &[(&str, &str)]) -> Result<Config, String> {
     let folder = tempfile::tempdir().unwrap();
@@ -52,6 +53,11 @@ fn numbers_and_lists_come_from_variables() {
         origins(r#"["http://a.example","http://b.example"]"#),
         ["http://a.example", "http://b.example"]
     );
+    let hosts = load("", &[("JOBCAST_SERVER__HOSTS", "a.example, b.example:8443")]).unwrap().server.hosts;
+    assert_eq!(hosts.names, ["a.example", "b.example:8443"].map(|host| host.parse().unwrap()));
+    let proxies = ["10.0.0.0/8", "::1"];
+    let config = load("", &[("JOBCAST_SERVER__TRUSTED_PROXIES", &proxies.join(","))]).unwrap();
+    assert_eq!(config.server.net.trusted_proxies, TrustedProxies::new(proxies).unwrap());
     let config =
         load("", &[("JOBCAST_HISTORY__MAX_EVENTS", "5"), ("JOBCAST_REDIS__KEY_PREFIX", "123")]).unwrap();
     assert_eq!(config.store.history.max_events, 5);
@@ -94,6 +100,11 @@ fn errors_name_the_place_the_key_and_what_is_right() {
         ("[history]\nretention = 1979-05-27", "line 2: history.retention: ", "got the time 1979-05-27"),
         ("[server]\nmax_payload = \"big\"", "line 2: server.max_payload: ", "128KiB"),
         ("[server]\nmax_payload = -1", "line 2: server.max_payload: ", "got -1"),
+        ("[server]\nhosts = [\"https://a.example\"]", "line 2: server.hosts: ", "without a scheme"),
+        ("[server]\nhosts = [\"a.example:port\"]", "line 2: server.hosts: ", "\"jobs.example.com:8443\""),
+        ("[server]\nhosts = \"a.example\"", "line 2: server.hosts: ", "an array of hosts"),
+        ("[server]\ntrusted_proxies = [\"a.example\"]", "line 2: server.trusted_proxies: ", "\"10.0.0.0/8\""),
+        ("[server]\ntrusted_proxies = [\"10.0.0.0/33\"]", "line 2: server.trusted_proxies: ", "an array of"),
         ("[cors]\norigins = [\"http://a/\"]", "line 2: cors.origins: ", "without a slash"),
         ("[cors]\norigins = [1]", "line 2: cors.origins: ", "an array of origins"),
         ("[cors]\norigins = \"http://a\"", "line 2: cors.origins: ", "an array of origins"),

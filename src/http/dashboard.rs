@@ -2,20 +2,27 @@
 
 use axum::{
     Router,
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
 
-/// The content security policy: only files of this server.
-const POLICY: &str = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+/// The content security policy: scripts, styles and calls of this server alone, no frames, and no text that becomes markup.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; \
+                      form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
+
+/// The page needs the clipboard, and nothing else that a browser could give it.
+const PERMISSIONS: &str = "camera=(), clipboard-read=(), clipboard-write=(self), display-capture=(), geolocation=(), \
+                           hid=(), microphone=(), midi=(), payment=(), serial=(), usb=()";
 
 fn asset(content_type: &'static str, text: &'static str) -> Response {
     let headers = [
         (header::CONTENT_TYPE, content_type),
         (header::CONTENT_SECURITY_POLICY, POLICY),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
+        (HeaderName::from_static("permissions-policy"), PERMISSIONS),
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
         // A new binary must not run with cached files of an old one.
         (header::CACHE_CONTROL, "no-cache"),
     ];
@@ -29,7 +36,8 @@ macro_rules! modules {
 }
 
 /// The script's modules, by path.
-const MODULES: [(&str, &str); 10] = modules!(
+const MODULES: [(&str, &str); 12] = modules!(
+    "account.js",
     "api.js",
     "dom.js",
     "event.js",
@@ -39,6 +47,7 @@ const MODULES: [(&str, &str); 10] = modules!(
     "list.js",
     "live.js",
     "publish.js",
+    "stream.js",
     "time.js",
 );
 

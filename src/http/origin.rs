@@ -1,5 +1,5 @@
-//! Checks `Origin`: the gateway's own pages and the configured origins may call it. It counts, like `Host`, only where a
-//! request has no second one.
+//! The door of all edges: checks `Host`, and `Origin`, by which the gateway's own pages and the configured origins may call
+//! it. Each counts only where a request has no second one.
 
 use std::{
     sync::Arc,
@@ -22,6 +22,7 @@ use futures_util::{
 use tower::{Layer, Service, layer::layer_fn};
 use tower_http::cors::{AllowOrigin, Cors, CorsLayer};
 
+use super::host::HostOptions;
 use crate::error::{ApiError, ErrorCode};
 
 /// The other origins that may call the gateway.
@@ -45,18 +46,30 @@ impl CorsOptions {
     }
 }
 
-/// Refuses requests from pages of other origins, and sends CORS headers. Those only keep a page from reading the
-/// response. The refusal also stops WebSockets, and requests that change something.
-pub fn layer<S>(options: &CorsOptions) -> impl Layer<S, Service = OriginGuard<S>> + Clone + use<S> {
-    let (cors, options) = (headers(options), Arc::new(options.clone()));
-    layer_fn(move |inner| OriginGuard { inner: cors.layer(inner), options: options.clone() })
+/// Who may call, by `Host` and `Origin`.
+#[derive(Debug, Clone)]
+pub struct CallerRules {
+    /// The names by which the gateway may be called.
+    pub hosts: HostOptions,
+    /// The other origins.
+    pub cors: CorsOptions,
+    /// Whether the gateway itself speaks TLS, so that a page of its own came over TLS too. Without that, the scheme of its
+    /// pages is unknown: a proxy may speak TLS for it.
+    pub speaks_tls: bool,
+}
+
+/// Refuses requests that name another host or come from pages of other origins, and sends CORS headers. Those only keep a
+/// page from reading the response. The refusal also stops WebSockets, and requests that change something.
+pub fn layer<S>(rules: CallerRules) -> impl Layer<S, Service = OriginGuard<S>> + Clone + use<S> {
+    let (cors, rules) = (headers(&rules.cors), Arc::new(rules));
+    layer_fn(move |inner| OriginGuard { inner: cors.layer(inner), rules: rules.clone() })
 }
 
 /// A service behind the [`layer`].
 #[derive(Debug, Clone)]
 pub struct OriginGuard<S> {
     inner: Cors<S>,
-    options: Arc<CorsOptions>,
+    rules: Arc<CallerRules>,
 }
 
 type Answer<F, T> = MapOk<F, fn(T) -> Response>;
@@ -78,14 +91,14 @@ where
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        if let Some(error) = check_single(request.headers()) {
+        if let Some(error) = check_single(request.headers()).or_else(|| self.rules.hosts.check(&request)) {
             return Either::Right(Either::Right(ready(Ok(error.into_response()))));
         }
         if !request.headers().contains_key(header::ORIGIN) {
             // A same-origin response still varies by `Origin`, because a cache must not serve it to another origin.
             return Either::Left(self.inner.get_mut().call(request).map_ok(with_vary));
         }
-        Either::Right(match check(&self.options, request.headers()) {
+        Either::Right(match self.rules.check_origin(request.headers()) {
             None => Either::Left(self.inner.call(request).map_ok(IntoResponse::into_response)),
             Some(error) => Either::Right(ready(Ok(error.into_response()))),
         })
@@ -106,20 +119,22 @@ fn check_single(headers: &HeaderMap) -> Option<ApiError> {
     Some(ApiError::new(ErrorCode::Malformed, message))
 }
 
-fn check(cors: &CorsOptions, headers: &HeaderMap) -> Option<ApiError> {
-    let origin = headers.get(header::ORIGIN)?.to_str().unwrap_or_default();
-    if is_own(origin, headers) || cors.allows(origin) {
-        return None;
+impl CallerRules {
+    fn check_origin(&self, headers: &HeaderMap) -> Option<ApiError> {
+        let origin = headers.get(header::ORIGIN)?.to_str().unwrap_or_default();
+        if self.is_own(origin, headers) || self.cors.allows(origin) {
+            return None;
+        }
+        let message = format!("the origin {origin:.200} is not one of cors.origins");
+        Some(ApiError::new(ErrorCode::Forbidden, message))
     }
-    let message = format!("the origin {origin:.200} is not one of cors.origins");
-    Some(ApiError::new(ErrorCode::Forbidden, message))
-}
 
-/// Whether the page came from the host of the request.
-fn is_own(origin: &str, headers: &HeaderMap) -> bool {
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let authority = origin.split_once("://").map(|(_, authority)| authority);
-    authority.is_some() && authority == host
+    /// Whether the page came from the host of the request. Browsers write both alike, without the scheme's port.
+    fn is_own(&self, origin: &str, headers: &HeaderMap) -> bool {
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        let Some(("https" | "http", authority)) = origin.split_once("://") else { return false };
+        host == Some(authority) && (origin.starts_with("https:") || !self.speaks_tls)
+    }
 }
 
 fn headers(cors: &CorsOptions) -> CorsLayer {
@@ -142,4 +157,35 @@ fn headers(cors: &CorsOptions) -> CorsLayer {
         .allow_headers(headers)
         .expose_headers([HeaderName::from_static("x-request-id"), header::RETRY_AFTER])
         .max_age(Duration::from_secs(600))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_our_own_by_host_and_where_it_is_known_by_scheme() {
+        let is_own = |speaks_tls, origin: &str, host: &str| {
+            let rules =
+                CallerRules { hosts: HostOptions::default(), cors: CorsOptions::default(), speaks_tls };
+            let headers = [(header::HOST, HeaderValue::from_str(host).unwrap())].into_iter().collect();
+            rules.is_own(origin, &headers)
+        };
+        for (origin, host, without, with) in [
+            ("http://localhost:3000", "localhost:3000", true, false),
+            ("https://localhost:3000", "localhost:3000", true, true),
+            ("https://jobs.example", "jobs.example", true, true),
+            ("http://jobs.example", "jobs.example", true, false),
+            ("https://[::1]:3000", "[::1]:3000", true, true),
+            ("https://jobs.example:3000", "jobs.example", false, false),
+            ("https://evil.example", "jobs.example", false, false),
+            ("null", "null", false, false),
+            ("://", "", false, false),
+            ("ftp://localhost", "localhost", false, false),
+            ("localhost:3000", "localhost:3000", false, false),
+        ] {
+            assert_eq!(is_own(false, origin, host), without, "{origin} {host}");
+            assert_eq!(is_own(true, origin, host), with, "{origin} {host} with TLS");
+        }
+    }
 }

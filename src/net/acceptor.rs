@@ -20,6 +20,7 @@ use super::{
     Io,
     addresses::{AddressLimits, AddressPlace, Addresses},
     outbox::Outbox,
+    proxies::TrustedProxies,
     reader::AdaptiveReader,
     reading::{Patience, ReadDeadline},
     serve::{Serving, serve},
@@ -28,8 +29,8 @@ use super::{
 };
 use crate::telemetry::{LogInterval, ReasonLabel};
 
-/// The bounds of connections.
-#[derive(Debug, Clone, Copy)]
+/// The bounds of connections, and whose they are.
+#[derive(Debug, Clone)]
 pub struct NetOptions {
     /// How long a connection may take to its first request, and every later request's head from its first byte to its
     /// last.
@@ -42,10 +43,12 @@ pub struct NetOptions {
     /// How many connections may be open at once. `None` for as many as there are files.
     pub connections: Option<usize>,
     /// How many of them one address may have; an IPv6 network of 64 bits counts as one. `None` for 10,000, and for any
-    /// number from this machine.
+    /// number from this machine. A trusted proxy has no such bound.
     pub connections_per_address: Option<usize>,
     /// How many new ones an address may open in a second. `None` for 1,000, and for any number from this machine.
     pub connections_per_second: Option<u32>,
+    /// The proxies that say whose request they hand on.
+    pub trusted_proxies: TrustedProxies,
 }
 
 impl Default for NetOptions {
@@ -57,6 +60,7 @@ impl Default for NetOptions {
             connections: None,
             connections_per_address: None,
             connections_per_second: None,
+            trusted_proxies: TrustedProxies::default(),
         }
     }
 }
@@ -64,6 +68,9 @@ impl Default for NetOptions {
 impl NetOptions {
     /// Many clients of this machine may come by one proxy.
     fn of_address(&self, address: SocketAddr) -> AddressLimits {
+        if self.trusted_proxies.contains(address.ip()) {
+            return AddressLimits { open: usize::MAX, per_second: u32::MAX };
+        }
         let is_local = address.ip().to_canonical().is_loopback();
         let (open, per_second) = if is_local { (usize::MAX, u32::MAX) } else { (10_000, 1000) };
         AddressLimits {
@@ -151,7 +158,8 @@ impl Acceptor {
             match accepted {
                 Ok((stream, address)) => {
                     if let Some((io, is_probe)) = self.set_up(stream, address) {
-                        let serving = Serving::new(&io, address, is_probe, router.clone());
+                        let proxies = self.options.trusted_proxies.clone();
+                        let serving = Serving::new(&io, address.ip(), proxies, is_probe, router.clone());
                         let (stop, while_open) = (stop.clone(), while_open.clone());
                         self.supervisor.tasks().spawn_until_stop("connections", async move {
                             serve(io, serving, stop).await;

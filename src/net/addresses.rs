@@ -94,7 +94,8 @@ impl Drop for AddressPlace {
     }
 }
 
-fn network(address: IpAddr) -> IpAddr {
+/// The addresses that count as one: with IPv6 one client may have 2^64.
+pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
         v4 => v4,

@@ -2,7 +2,7 @@
 
 use std::{
     convert::Infallible,
-    net::SocketAddr,
+    net::IpAddr,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
@@ -29,6 +29,7 @@ use super::{
     Connection, Io,
     body::RequestBody,
     outbox::Outbox,
+    proxies::TrustedProxies,
     reader::MAX_READ,
     reading::{Phase, Refusal},
 };
@@ -40,7 +41,8 @@ const PROBES: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 #[derive(Clone)]
 pub struct Serving {
     outbox: Arc<Outbox>,
-    connection: Connection,
+    peer: IpAddr,
+    proxies: TrustedProxies,
     is_probe: bool,
     router: Router,
 }
@@ -70,9 +72,8 @@ pub async fn serve(io: Io, serving: Serving, stop: CancellationToken) {
 
 impl Serving {
     /// Serves `io`, beyond the limit or not.
-    pub fn new(io: &Io, address: SocketAddr, is_probe: bool, router: Router) -> Self {
-        let connection = Connection { address, outbox: Arc::downgrade(&io.outbox) };
-        Self { outbox: io.outbox.clone(), connection, is_probe, router }
+    pub fn new(io: &Io, peer: IpAddr, proxies: TrustedProxies, is_probe: bool, router: Router) -> Self {
+        Self { outbox: io.outbox.clone(), peer, proxies, is_probe, router }
     }
 
     async fn answer(mut self, request: Request<Incoming>) -> Result<Response<AnswerBody>, Infallible> {
@@ -84,7 +85,9 @@ impl Serving {
                 true => Body::empty(),
                 false => Body::new(RequestBody::new(body, self.outbox.clone())),
             });
-            request.extensions_mut().insert(ConnectInfo(self.connection.clone()));
+            let address = self.proxies.client(self.peer, request.headers());
+            let connection = Connection { address, outbox: Arc::downgrade(&self.outbox) };
+            request.extensions_mut().insert(ConnectInfo(connection));
             let Ok(response) = self.router.call(request).await;
             self.outbox.reading.take_refusal().map_or(response, refused)
         };
@@ -127,6 +130,7 @@ fn problem(status: StatusCode, code: &str, detail: &str) -> Response {
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json")),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
         (header::CONNECTION, HeaderValue::from_static("close")),
         (header::RETRY_AFTER, HeaderValue::from_static("1")),
     ];

@@ -27,7 +27,7 @@ async function openPage(t, address, { viewport = DESKTOP, prepare, ...options } 
   const faults = [];
   page.on('pageerror', (error) => faults.push(error.message));
   page.on('console', (message) => {
-    if (/Content Security Policy/i.test(message.text())) faults.push(message.text());
+    if (/Content Security Policy|Trusted/i.test(message.text())) faults.push(message.text());
   });
   t.after(async () => {
     await context.close();
@@ -94,7 +94,16 @@ describe('the dashboard', () => {
       assert.equal(status, 200, path);
       const type = types[path.split('.')[1] ?? 'html'];
       assert.ok(headers['content-type'].startsWith(type), `${path}: ${headers['content-type']}`);
-      assert.match(headers['content-security-policy'], /default-src 'self'/, path);
+      const policy = headers['content-security-policy'];
+      for (const part of ["default-src 'none'", "script-src 'self'", "frame-ancestors 'none'", "trusted-types 'none'"]) {
+        assert.ok(policy.split('; ').includes(part), `${part} in ${policy} of ${path}`);
+      }
+      assert.ok(!policy.includes('unsafe'), policy);
+      assert.equal(headers['x-content-type-options'], 'nosniff', path);
+      assert.equal(headers['referrer-policy'], 'no-referrer', path);
+      assert.equal(headers['cross-origin-opener-policy'], 'same-origin', path);
+      assert.equal(headers['cross-origin-resource-policy'], 'same-origin', path);
+      assert.match(headers['permissions-policy'], /camera=\(\)/, path);
       // Parts of two versions must not meet in one page.
       assert.equal(headers['cache-control'], 'no-cache', path);
       for (const [, name] of text.matchAll(/^import .* from '(.+)';$/gm)) {

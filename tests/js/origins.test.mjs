@@ -86,6 +86,9 @@ describeEachStore(
         const answers = {
           publish: await api.post(`/api/jobs/${jobId}/update`, { status: 'queued' }, { origin }),
           read: await get(`/api/jobs/${jobId}`, { origin }),
+          stream: await get(`/api/jobs/${jobId}/events`, { origin }),
+          metrics: await get('/metrics', { origin }),
+          'of another scheme': await get('/api/jobs', { origin: `ftp://127.0.0.1:${context.gateway.port}` }),
           polling: await get(POLLING, { origin }),
           upgrade: await get(SOCKET_IO_UPGRADE, { ...UPGRADE, origin }),
           'plain upgrade': await get('/ws', { ...UPGRADE, origin }),

@@ -478,7 +478,7 @@ describe('what socketioxide writes', () => {
     const socket = net.connect(gateway.port, '127.0.0.1');
     t.after(() => socket.destroy());
     socket.write(
-      'GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n' +
+      'GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n' +
         'sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n',
     );
     let received = Buffer.alloc(0);

@@ -1,5 +1,6 @@
 // The gateway's HTTP interface, as far as the page needs it.
 
+import { askAfter, authorization } from './account.js';
 import { shorten } from './dom.js';
 
 const REQUEST_TIMEOUT = 15_000;
@@ -25,11 +26,25 @@ function problemOf(response, text) {
   }
 }
 
+// Whether a problem is one that another token or key could solve.
+export function isRefusal({ status }) {
+  return status === 401 || status === 403;
+}
+
+// Resolves with the answer once its head is there. Where it is refused for want of a better token or key, that is asked
+// for; but who may read and not publish is told so beside what they tried.
+export async function open(path, { headers, ...init } = {}) {
+  const sent = authorization();
+  const response = await fetch(new URL(path, base), { ...init, headers: { ...headers, ...sent } });
+  if (response.ok) return response;
+  const problem = problemOf(response, await response.text());
+  if (isRefusal(problem) && (problem.status === 401 || !init.method)) askAfter(problem, sent);
+  throw problem;
+}
+
 export async function call(path, init) {
-  const response = await fetch(new URL(path, base), { ...init, signal: AbortSignal.timeout(REQUEST_TIMEOUT) });
-  const text = await response.text();
-  if (!response.ok) throw problemOf(response, text);
-  return text;
+  const response = await open(path, { ...init, signal: AbortSignal.timeout(REQUEST_TIMEOUT) });
+  return response.text();
 }
 
 export async function publish(job, kind, body, key = randomName()) {

@@ -1,11 +1,12 @@
 // The live dashboard: the jobs of a gateway as they happen, one job's history, and a form that publishes.
 // This file puts its parts together.
 
+import { startAccount } from './dashboard/account.js';
 import { $, setAttribute } from './dashboard/dom.js';
-import { runSample, writeCurl } from './dashboard/first-steps.js';
+import { runSample, startFirstSteps, writeCurl } from './dashboard/first-steps.js';
 import { paintFacts, showHistory } from './dashboard/history.js';
-import { focusRow, paintAllAges, select, startFilters } from './dashboard/list.js';
-import { connect, paintRate, showLost } from './dashboard/live.js';
+import { focusRow, forgetJobs, paintAllAges, select, startFilters } from './dashboard/list.js';
+import { connect, disconnect, paintRate, showLost } from './dashboard/live.js';
 import { startForm } from './dashboard/publish.js';
 
 const narrow = matchMedia('(max-width: 999px)');
@@ -70,9 +71,23 @@ function closePublish() {
 }
 
 function closeByEscape({ key, target, defaultPrevented }) {
-  if (key !== 'Escape' || defaultPrevented || target === $('search')) return;
+  if (key !== 'Escape' || defaultPrevented || target === $('search') || $('sign-in').open) return;
   if (narrow.matches && !$('publish-panel').hidden) closePublish();
   else if (opened !== null) closeHistory();
+}
+
+// ---- Signing in and out ----
+
+function signIn() {
+  writeCurl();
+  connect();
+}
+
+function signOut() {
+  disconnect();
+  // Whoever comes next to this screen sees nothing.
+  if (opened !== null) closeHistory();
+  forgetJobs();
 }
 
 // ---- Start ----
@@ -101,6 +116,8 @@ function start() {
 
   startFilters();
   startForm();
+  startAccount({ onSignIn: signIn, onSignOut: signOut });
+  startFirstSteps();
   writeCurl();
   showPublish(!narrow.matches);
   route();

@@ -1,15 +1,21 @@
 // For whoever has no jobs yet: a command to copy, and a job that plays itself.
 
+import { isSignedIn } from './account.js';
 import { base, describe, publish, randomName } from './api.js';
 import { $, setText } from './dom.js';
 
 export function writeCurl() {
   const lines = [
     `curl -X POST ${new URL('api/jobs/hello/progress', base)}`,
+    // Never the credential itself: who copies the command may paste it anywhere.
+    ...(isSignedIn() ? ['-H "Authorization: Bearer $JOBCAST_API_KEY"'] : []),
     "-H 'Content-Type: application/json'",
     `-d '{"progress": 42, "message": "Hello, Jobcast"}'`,
   ];
   setText($('curl'), lines.join(' \\\n  '));
+}
+
+export function startFirstSteps() {
   // Browsers offer the clipboard to secure origins only.
   $('copy').hidden = !navigator.clipboard;
   $('copy').addEventListener('click', copyCurl);

@@ -40,14 +40,22 @@ function forget(job) {
   reorder = true;
 }
 
+export function forgetJobs() {
+  loaded = false;
+  [...jobs.values()].forEach(forget);
+  schedule();
+}
+
 function forgetOldest() {
   const oldest = [...jobs.values()].sort((a, b) => a.touched - b.touched);
   oldest.slice(0, jobs.size - MAX_JOBS).forEach(forget);
 }
 
-export async function loadJobs() {
+export async function loadJobs(signal) {
   const before = touches;
   const listed = readEvents(await call(`api/jobs?limit=${LIST_LIMIT}`), 'jobs');
+  // Whoever asked may have signed out meanwhile.
+  signal.throwIfAborted();
   const known = new Set(listed.map((event) => String(event.jobId)));
   listed.reverse().forEach(receive);
   // A shorter list is all there is: what it lacks has expired, or went with a store that keeps nothing.

@@ -1,18 +1,21 @@
 // The live stream: keeps it open, hands on what it brings, and shows how it stands.
 
-import { base } from './api.js';
+import { accepted } from './account.js';
+import { isRefusal } from './api.js';
 import { $, element, setAttribute, setText } from './dom.js';
 import { readEvent } from './event.js';
 import { addGapToHistory, addToHistory, refreshHistory } from './history.js';
 import { loadJobs, receive } from './list.js';
+import { readStream } from './stream.js';
 import { clock } from './time.js';
 
 const JOB_EVENTS = ['job:update', 'job:progress', 'job:completed', 'job:error'];
 const RETRY_FIRST = 500;
 const RETRY_MOST = 10_000;
 
-// `position`: where in the room of all jobs the stream has come to, once it has brought anything.
-const stream = { source: null, attempt: 0, failures: 0, timer: 0, position: '' };
+// `position`: where in the room of all jobs the stream has come to, once it has brought anything. `retry`: how long the
+// gateway wants the page to stay away after this stream.
+const stream = { controller: new AbortController(), failures: 0, timer: 0, position: '', retry: null };
 
 function showConnection(state, ...text) {
   setAttribute($('connection'), 'data-state', state);
@@ -26,60 +29,67 @@ export function showLost() {
 
 function hangUp() {
   clearTimeout(stream.timer);
-  stream.source?.close();
-  stream.source = null;
+  stream.controller.abort();
+}
+
+// Ends the stream, and forgets where it was.
+export function disconnect() {
+  hangUp();
+  stream.position = '';
+  showConnection('reconnecting', 'Signed out');
 }
 
 export async function connect() {
   hangUp();
-  const attempt = ++stream.attempt;
+  const controller = new AbortController();
+  const { signal } = controller;
+  stream.controller = controller;
   try {
-    const newest = await loadJobs();
-    if (attempt !== stream.attempt) return;
+    const newest = await loadJobs(signal);
     // From the time of the newest job on, or from where the stream was lost; what comes twice is dropped by `seq`.
-    follow(stream.position || newest);
-  } catch {
-    if (attempt === stream.attempt) connectLater();
+    await follow(stream.position || newest, signal);
+    if (!signal.aborted) connectLater();
+  } catch (error) {
+    if (!signal.aborted) failed(error);
   }
+}
+
+function failed(error) {
+  if (isRefusal(error)) showConnection('reconnecting', 'Not signed in');
+  else connectLater();
 }
 
 function connectLater() {
   showLost();
-  const wait = Math.min(RETRY_MOST, RETRY_FIRST * 2 ** stream.failures++);
-  stream.timer = setTimeout(connect, wait * (0.75 + Math.random() / 2));
+  const wait = Math.min(RETRY_MOST, RETRY_FIRST * 2 ** stream.failures++) * (0.75 + Math.random() / 2);
+  stream.timer = setTimeout(connect, stream.retry ?? wait);
+  stream.retry = null;
 }
 
-function follow(since) {
-  const source = new EventSource(new URL(`api/events?since=${since}`, base));
-  stream.source = source;
-  let opens = 0;
-  source.onopen = () => opened(++opens);
-  source.onerror = () => dropped(source);
-  for (const name of JOB_EVENTS) source.addEventListener(name, heard);
-  source.addEventListener('job:gap', missed);
+function follow(since, signal) {
+  return readStream(`api/events?since=${since}`, {
+    signal,
+    onOpen: opened,
+    onEvent: heard,
+    onRetry: (wait) => { stream.retry = wait; },
+  });
 }
 
-function opened(times) {
-  // The browser resumes the stream by itself; what expired or was lost with the server shows in the list only.
-  if (times > 1) loadJobs().catch(() => {});
+function opened() {
+  accepted();
   stream.failures = 0;
   showConnection('live', 'Live');
   refreshHistory();
 }
 
-function dropped(source) {
-  showLost();
-  if (source.readyState === EventSource.CLOSED && source === stream.source) connectLater();
+function heard({ name, data, id }) {
+  if (name === 'job:gap') addGapToHistory(JSON.parse(data));
+  else if (JOB_EVENTS.includes(name)) take(readEvent(data));
+  else return;
+  stream.position = id;
 }
 
-function missed({ data, lastEventId }) {
-  stream.position = lastEventId;
-  addGapToHistory(JSON.parse(data));
-}
-
-function heard({ data, lastEventId }) {
-  stream.position = lastEventId;
-  const event = readEvent(data);
+function take(event) {
   rate.now += 1;
   receive(event);
   addToHistory(event);
