@@ -38,6 +38,7 @@
 #![warn(missing_docs)]
 
 mod access;
+mod auth;
 mod budget;
 #[doc(hidden)]
 pub mod cli;
@@ -67,6 +68,10 @@ mod timestamp;
 
 pub use crate::{
     access::{Identity, InvalidPattern, KeyGrant, OwnerlessJobs, Pattern, Patterns, TokenGrant},
+    auth::{
+        ApiKeyOptions, AuthError, AuthMode, AuthOptions, Authenticator, Credential, InvalidJwksUrl,
+        InvalidKeyFile, Minted, Pass, Secret, TokenOptions, WeakSecret, credential_of,
+    },
     error::{ApiError, ErrorCode},
     event::{Draft, EventKind, Gap, IdempotencyKey, InvalidDraft, JobEvent, Owner, Seq},
     gateway::{
