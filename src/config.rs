@@ -1,6 +1,7 @@
 //! The configuration: the sum of the components' options, read from a file and the environment (contract,
 //! section 11). Precedence: flags, environment, file, defaults.
 
+mod auth;
 mod parse;
 mod settings;
 mod sources;
@@ -14,6 +15,7 @@ use self::{
     value::Value,
 };
 use crate::{
+    auth::{AuthMode, AuthOptions},
     gateway::GatewayOptions,
     http::{CorsOptions, HttpOptions},
     net::NetOptions,
@@ -130,9 +132,11 @@ fn read_server(settings: &mut Settings) -> ServerOptions {
         joins_rooms: false,
     };
     let max_batch = settings.get("server.max_batch", parse::size(KIB..=GIB), default.http.max_batch);
+    let auth = auth::read(settings);
     let (shutdown_grace, drain_notice, drain_window) = read_stop(settings, &default);
     ServerOptions {
-        listen: read_listen(settings, default.listen),
+        listen: read_listen(settings, default.listen, &auth),
+        auth,
         shutdown_grace,
         drain_notice,
         drain_window,
@@ -188,15 +192,15 @@ fn read_stop(settings: &mut Settings, default: &ServerOptions) -> (Duration, Dur
     (grace, notice, window)
 }
 
-fn read_listen(settings: &mut Settings, default: SocketAddr) -> SocketAddr {
+fn read_listen(settings: &mut Settings, default: SocketAddr, auth: &AuthOptions) -> SocketAddr {
     let listen = settings.get("server.listen", parse::address, default);
-    settings.get("auth.mode", parse::choice(&[("none", ())]), ());
     let anonymous = settings.get("auth.allow_anonymous", parse::boolean, false);
     let keys = ["server.listen", "auth.allow_anonymous", "auth.mode"];
-    settings.rule(&keys, listen.ip().is_loopback() || anonymous, || {
+    let asks = matches!(auth.mode, AuthMode::Jwt(_));
+    settings.rule(&keys, asks || listen.ip().is_loopback() || anonymous, || {
         format!(
             "with auth.mode = \"none\" anybody who reaches {listen} could read and publish everything; listen on a \
-             loopback address such as 127.0.0.1, or set auth.allow_anonymous = true to mean it"
+             loopback address such as 127.0.0.1, set auth.mode = \"jwt\", or set auth.allow_anonymous = true to mean it"
         )
     });
     listen

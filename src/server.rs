@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    auth::AuthOptions,
     drain::Draining,
     fd_limit,
     gateway::Gateway,
@@ -33,6 +34,8 @@ pub struct ServerOptions {
     pub drain_window: Duration,
     /// The bounds of connections.
     pub net: NetOptions,
+    /// Who is asked for what.
+    pub auth: AuthOptions,
     /// The other origins that may call the gateway.
     pub cors: CorsOptions,
     /// The HTTP edge.
@@ -49,6 +52,7 @@ impl Default for ServerOptions {
             drain_notice: Duration::from_millis(500),
             drain_window: Duration::from_secs(5),
             net: NetOptions::default(),
+            auth: AuthOptions::default(),
             cors: CorsOptions::default(),
             http: HttpOptions::default(),
             socketio: SocketIoOptions::default(),
