@@ -1,6 +1,7 @@
 //! The configuration: the sum of the components' options, read from a file and the environment (contract,
 //! section 11). Precedence: flags, environment, file, defaults.
 
+mod auth;
 mod parse;
 mod settings;
 mod sources;
@@ -14,7 +15,7 @@ use self::{
     value::Value,
 };
 use crate::{
-    auth::AuthOptions,
+    auth::{AuthMode, AuthOptions},
     gateway::GatewayOptions,
     http::{CorsOptions, HostOptions, HttpOptions},
     net::NetOptions,
@@ -80,7 +81,8 @@ impl Config {
 
     /// Every key is named here, and nowhere else in the code.
     fn read(settings: &mut Settings) -> Self {
-        let server = read_server(settings);
+        let (auth, ownerless_jobs) = auth::read(settings);
+        let server = read_server(settings, &auth);
         let formats = parse::choice(&[("text", LogFormat::Text), ("json", LogFormat::Json)]);
         let log = Log {
             format: settings.get("log.format", formats, LogFormat::Text),
@@ -95,10 +97,10 @@ impl Config {
                 default.rooms_per_client,
             ),
             behind: settings.get("limits.behind", parse::span(SECOND..=HOUR), default.behind),
-            ownerless_jobs: default.ownerless_jobs,
+            ownerless_jobs,
             memory: settings.get("limits.memory", parse::size(16 * MIB..=1024 * GIB), default.memory),
         };
-        Self { log, store, gateway, auth: AuthOptions::default(), server }
+        Self { log, store, gateway, auth, server }
     }
 }
 
@@ -111,7 +113,7 @@ const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 const GIB: u64 = 1024 * 1024 * 1024;
 
-fn read_server(settings: &mut Settings) -> ServerOptions {
+fn read_server(settings: &mut Settings, auth: &AuthOptions) -> ServerOptions {
     let default = ServerOptions::default();
     let max_payload = settings.get("server.max_payload", parse::size(KIB..=GIB), default.http.max_payload);
     let outbox = settings.get("limits.outbox", parse::integer(128..=1_000_000), default.http.outbox);
@@ -134,14 +136,15 @@ fn read_server(settings: &mut Settings) -> ServerOptions {
         joins_rooms: false,
     };
     let max_batch = settings.get("server.max_batch", parse::size(KIB..=GIB), default.http.max_batch);
+    let asks = matches!(auth.mode, AuthMode::Jwt(_));
     let (shutdown_grace, drain_notice, drain_window) = read_stop(settings, &default);
     ServerOptions {
-        listen: read_listen(settings, default.listen),
+        listen: read_listen(settings, default.listen, asks),
         shutdown_grace,
         drain_notice,
         drain_window,
         net,
-        hosts: read_hosts(settings),
+        hosts: read_hosts(settings, asks),
         cors: read_cors(settings),
         http: HttpOptions { max_payload, max_batch, outbox, outbox_bytes },
         socketio,
@@ -194,23 +197,22 @@ fn read_stop(settings: &mut Settings, default: &ServerOptions) -> (Duration, Dur
     (grace, notice, window)
 }
 
-fn read_listen(settings: &mut Settings, default: SocketAddr) -> SocketAddr {
+fn read_listen(settings: &mut Settings, default: SocketAddr, asks: bool) -> SocketAddr {
     let listen = settings.get("server.listen", parse::address, default);
-    settings.get("auth.mode", parse::choice(&[("none", ())]), ());
     let anonymous = settings.get("auth.allow_anonymous", parse::boolean, false);
     let keys = ["server.listen", "auth.allow_anonymous", "auth.mode"];
-    settings.rule(&keys, listen.ip().is_loopback() || anonymous, || {
+    settings.rule(&keys, asks || listen.ip().is_loopback() || anonymous, || {
         format!(
             "with auth.mode = \"none\" anybody who reaches {listen} could read and publish everything; listen on a \
-             loopback address such as 127.0.0.1, or set auth.allow_anonymous = true to mean it"
+             loopback address such as 127.0.0.1, set auth.mode = \"jwt\", or set auth.allow_anonymous = true to mean it"
         )
     });
     listen
 }
 
-fn read_hosts(settings: &mut Settings) -> HostOptions {
+fn read_hosts(settings: &mut Settings, asks: bool) -> HostOptions {
     let names = settings.get("server.hosts", parse::hosts, Vec::new());
-    HostOptions { names, required: true }
+    HostOptions { required: !asks || !names.is_empty(), names }
 }
 
 fn read_cors(settings: &mut Settings) -> CorsOptions {

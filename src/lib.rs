@@ -74,7 +74,10 @@ pub use crate::{
         Identity, InvalidPattern, KeyGrant, OwnerlessJobs, Pass, Pattern, Patterns, Revocation, Subject,
         TokenGrant,
     },
-    auth::{AuthOptions, Authenticator},
+    auth::{
+        ApiKeyOptions, AuthError, AuthMode, AuthOptions, Authenticator, InvalidJwksUrl, InvalidKeyFile,
+        Minted, Secret, TokenOptions, WeakSecret,
+    },
     error::{ApiError, ErrorCode},
     event::{Draft, EventKind, Gap, IdempotencyKey, InvalidDraft, JobEvent, Owner, Seq},
     gateway::{

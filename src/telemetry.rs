@@ -41,6 +41,13 @@ pub struct ReasonLabel {
     pub reason: &'static str,
 }
 
+/// The label for the outcome: `ok` or `failed`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OutcomeLabel {
+    /// The outcome.
+    pub outcome: &'static str,
+}
+
 /// The metrics of one gateway. Fields are public so that each component counts where things happen.
 #[derive(Debug)]
 pub struct Metrics {
@@ -82,6 +89,10 @@ pub struct Metrics {
     pub store_errors: Counter,
     /// Interruptions of the feed.
     pub feed_interruptions: Counter,
+    /// Fetches of the JWKS, by outcome.
+    pub jwks_fetches: Family<OutcomeLabel, Counter>,
+    /// When the JWKS was last fetched, in seconds since 1970. 0 for never.
+    pub jwks_fetched_at: Gauge,
     registry: Registry,
 }
 
@@ -112,6 +123,8 @@ impl Metrics {
             publish_seconds: Histogram::new(buckets),
             store_errors: Counter::default(),
             feed_interruptions: Counter::default(),
+            jwks_fetches: Family::default(),
+            jwks_fetched_at: Gauge::default(),
             registry: Registry::with_prefix("jobcast"),
         };
         metrics.register(tasks, budget);
@@ -145,6 +158,9 @@ impl Metrics {
         registry.register_with_unit(publish.0, publish.1, Unit::Seconds, self.publish_seconds.clone());
         registry.register("store_errors", "Calls of the store that failed", self.store_errors.clone());
         registry.register("feed_interruptions", "Interruptions of the feed", self.feed_interruptions.clone());
+        registry.register("jwks_fetches", "Fetches of the JWKS by outcome", self.jwks_fetches.clone());
+        let fetched = ("jwks_fetched_timestamp", "When the JWKS was last fetched, in Unix time");
+        registry.register_with_unit(fetched.0, fetched.1, Unit::Seconds, self.jwks_fetched_at.clone());
         let held = ("memory_held", "Bytes that count against limits.memory by purpose");
         registry.register_with_unit(held.0, held.1, Unit::Bytes, budget.held().clone());
         registry.register("tasks", "Tasks alive by name", tasks.alive().clone());

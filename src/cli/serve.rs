@@ -35,7 +35,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     let options = config.server.clone();
     let (listen, grace) = (options.listen, options.shutdown_grace);
     let gateway = Gateway::open(&config.store, config.gateway).await?;
-    let auth = Authenticator::open(&config.auth, gateway.tasks()).await?;
+    let auth = Authenticator::open(&config.auth, gateway.tasks(), gateway.metrics()).await?;
     let server = match Server::bind(gateway.clone(), auth, options).await {
         Ok(server) => server,
         Err(error) => {

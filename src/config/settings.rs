@@ -44,8 +44,9 @@ impl fmt::Display for ConfigError {
     }
 }
 
-/// Keys whose values are not repeated in an error, because they may hold a password.
-const SECRETS: [&str; 1] = ["redis.url"];
+/// Keys whose values are not repeated in an error, because they may hold a secret.
+const SECRETS: [&str; 5] =
+    ["redis.url", "auth.secret", "auth.previous_secret", "auth.jwks_url", "auth.api_keys"];
 
 /// What the sources say, and what was found wrong so far.
 #[derive(Debug, Default)]
@@ -125,7 +126,7 @@ impl Settings {
         for (key, place, value) in &self.written {
             let problem = match key.split_once('.') {
                 None if !sections.contains(key.as_str()) => unknown("section", key, &sections),
-                None if *value == Value::Table => continue,
+                None if matches!(value, Value::Table(_)) => continue,
                 None => format!("{key}: must be a section, [{key}], got {value}"),
                 Some(key) if known.contains(&key) => continue,
                 Some((section, key)) if sections.contains(section) => {

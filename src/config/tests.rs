@@ -123,7 +123,7 @@ fn errors_name_the_place_the_key_and_what_is_right() {
         ("[redis]\nkey_prefix = 5", "line 2: redis.key_prefix: ", "must be text of at most"),
         ("[redis]\nca_file = \"/nowhere.pem\"", "line 2: redis.ca_file: ", "No such file"),
         ("[redis]\nca_file = \"Cargo.toml\"", "line 2: redis.ca_file: ", "it has none"),
-        ("[auth]\nmode = \"jwt\"", "line 2: auth.mode: ", "must be \"none\", got \"jwt\""),
+        ("[auth]\nmode = \"basic\"", "line 2: auth.mode: ", "must be \"none\" or \"jwt\", got \"basic\""),
         ("\n[server", "line 2: ", ""),
         ("[server]\nlisten = \"0.0.0.0:3000\"", "line 2: server.listen: ", "auth.allow_anonymous = true"),
         ("[cors]\norigins = [\"*\"]", "line 2: cors.origins: ", "cors.credentials"),
@@ -232,9 +232,21 @@ fn the_example_file_has_every_key_with_its_default() {
 
     let mut named = Settings::default();
     // Keys without a fixed default are comments.
-    let all = ["ca_file", "memory", "connections", "connections_per_address", "connections_per_second"]
-        .iter()
-        .fold(example.to_owned(), |text, key| text.replace(&format!("# {key} = "), &format!("{key} = ")));
+    let all = [
+        "ca_file",
+        "memory",
+        "connections",
+        "connections_per_address",
+        "connections_per_second",
+        "secret",
+        "previous_secret",
+        "public_key_file",
+        "jwks_url",
+        "issuer",
+        "audience",
+    ]
+    .iter()
+    .fold(example.to_owned(), |text, key| text.replace(&format!("# {key} = "), &format!("{key} = ")));
     sources::add_toml(&mut named, "config.toml", &all);
     let named = named.written.iter().map(|(key, _, _)| key.as_str());
     let mut named: Vec<_> = named.filter(|key| key.contains('.')).collect();
@@ -250,4 +262,107 @@ proptest! {
         let _ = load(&file, &[(&format!("JOBCAST_{key}"), &value)]);
         let _ = load(&format!("[server]\nlisten = {file}"), &[("JOBCAST_CORS__ORIGINS", &value), ("REDIS_URL", &file)]);
     }
+}
+
+const SECRET: &str = "a secret of HS256 with 32 bytes!";
+const DIGEST: &str = "0123456789abcdef0123456789ABCDEF0123456789abcdef0123456789abcdef";
+
+fn auth(toml: &str, variables: &[(&str, &str)]) -> AuthOptions {
+    load(toml, variables).unwrap().server.auth
+}
+
+#[test]
+fn authentication_comes_from_the_file_or_from_variables() {
+    let keys = format!(
+        "[[auth.api_keys]]\nname = \"a\"\nsha256 = \"{DIGEST}\"\njobs = [\"x-*\", \"y\"]\ntenants = [\"acme\"]\n\
+         expires = 2030-01-31T00:00:00Z"
+    );
+    let file = format!(
+        "[server]\nlisten = \"0.0.0.0:1\"\n[auth]\nmode = \"jwt\"\nsecret = \"{SECRET}\"\nissuer = \"us\"\naudience = [\"a\", \"b\"]\n\
+         jwks_url = \"https://id.example/keys\"\nownerless_jobs = \"allow\"\n{keys}"
+    );
+    let from_file = auth(&file, &[]);
+    let json = format!(
+        r#"[{{"name": "a", "sha256": "{DIGEST}", "jobs": ["x-*", "y"], "tenants": ["acme"], "expires": "2030-01-31T00:00:00Z"}}]"#
+    );
+    let variables = [
+        ("JOBCAST_AUTH__MODE", "jwt"),
+        ("JOBCAST_AUTH__SECRET", SECRET),
+        ("JOBCAST_AUTH__ISSUER", "us"),
+        ("JOBCAST_AUTH__AUDIENCE", r#"["a", "b"]"#),
+        ("JOBCAST_AUTH__JWKS_URL", "https://id.example/keys"),
+        ("JOBCAST_AUTH__OWNERLESS_JOBS", "allow"),
+        ("JOBCAST_AUTH__API_KEYS", &json),
+    ];
+    let from_variables = auth("", &variables);
+    assert_eq!(format!("{from_file:?}"), format!("{from_variables:?}"));
+    assert!(!format!("{from_file:?}").contains(SECRET));
+    let key = &from_file.api_keys[0];
+    assert_eq!((key.sha256[0], key.sha256[15]), (1, 0xef));
+    assert!(key.jobs.as_ref().unwrap().matches("x-1") && key.expires.is_some());
+    let one = auth("", &[("JOBCAST_AUTH__AUDIENCE", "a")]);
+    assert!(matches!(one.mode, AuthMode::None));
+}
+
+#[test]
+fn authentication_that_would_not_work_is_told() {
+    let key = |members: &str| format!("mode = \"jwt\"\n[[auth.api_keys]]\nname = \"a\"\n{members}");
+    let cases = [
+        ("mode = \"jwt\"".to_owned(), "line 2: auth.mode: ", "\"jwt\" needs auth.secret, "),
+        (format!("secret = \"{SECRET}\""), "line 2: auth.secret: ", "set auth.mode = \"jwt\""),
+        ("mode = \"jwt\"\nsecret = \"\"".to_owned(), "line 3: auth.secret: ", "at least 32 bytes"),
+        ("mode = \"jwt\"\nsecret = \"hunter2\"".to_owned(), "line 3: auth.secret: ", "it has 7"),
+        ("mode = \"jwt\"\nsecret = 5".to_owned(), "line 3: auth.secret: ", "text of at least 32 bytes"),
+        (
+            format!("mode = \"jwt\"\nprevious_secret = \"{SECRET}\""),
+            "line 3: auth.previous_secret: ",
+            "needs auth.secret",
+        ),
+        ("jwks_url = \"http://me:hunter2@h/\"".to_owned(), "line 2: auth.jwks_url: ", "an https:// URL"),
+        ("public_key_file = \"/nowhere\"".to_owned(), "line 2: auth.public_key_file: ", "No such file"),
+        (
+            "public_key_file = \"Cargo.toml\"".to_owned(),
+            "line 2: auth.public_key_file: ",
+            "must be a PEM file",
+        ),
+        ("audience = []".to_owned(), "line 2: auth.audience: ", "the claim aud"),
+        ("ownerless_jobs = \"maybe\"".to_owned(), "line 2: auth.ownerless_jobs: ", "\"deny\" or \"allow\""),
+        ("api_keys = [\"hunter2\"]".to_owned(), "line 2: auth.api_keys: ", "of key 1, which must be a table"),
+        (key(""), "line 3: auth.api_keys: ", "of key 1, \"a\", sha256 must be"),
+        (key("sha256 = \"hunter2\""), "line 3: auth.api_keys: ", "64 hexadecimal digits"),
+        (key("key = \"hunter2\""), "line 3: auth.api_keys: ", "the member `key` is unknown"),
+        (
+            key(&format!("sha256 = \"{DIGEST}\"\njobs = []")),
+            "line 3: auth.api_keys: ",
+            "jobs must be an array",
+        ),
+        (
+            key(&format!("sha256 = \"{DIGEST}\"\njobs = [\"a b\"]")),
+            "line 3: auth.api_keys: ",
+            "jobs: \"a b\" must be",
+        ),
+        (
+            key(&format!("sha256 = \"{DIGEST}\"\ntenants = [\"\"]")),
+            "line 3: auth.api_keys: ",
+            "tenants: must not be empty",
+        ),
+        (
+            key(&format!("sha256 = \"{DIGEST}\"\nexpires = \"soon\"")),
+            "line 3: auth.api_keys: ",
+            "expires must be a time",
+        ),
+        (
+            key(&format!("sha256 = \"{DIGEST}\"\n[[auth.api_keys]]\nname = \"b\"\nsha256 = \"{DIGEST}\"")),
+            "line 3: auth.api_keys: ",
+            "key 2, \"b\", has the name or the digest of \"a\"",
+        ),
+    ];
+    for (section, place, right) in cases {
+        let problem = problem(&format!("[auth]\n{section}"), &[]);
+        assert!(problem.starts_with(&format!("jobcast.toml, {place}")), "{section}: {problem}");
+        assert!(problem.contains(right), "{section}: {problem}");
+        assert!(!problem.contains("hunter2") && !problem.contains(SECRET), "{section}: {problem}");
+    }
+    let problem = problem("", &[("JOBCAST_AUTH__API_KEYS", "hunter2"), ("JOBCAST_AUTH__SECRET", "hunter2")]);
+    assert!(problem.contains("an array of tables") && !problem.contains("hunter2"), "{problem}");
 }

@@ -17,8 +17,10 @@ pub enum Value {
     Boolean(bool),
     /// An array in the file.
     List(Vec<Value>),
-    /// A table in the file.
-    Table,
+    /// A table in the file, member by member.
+    Table(Vec<(String, Value)>),
+    /// A time in the file.
+    Time(String),
     /// Anything else in the file, in words. No key takes it.
     Other(String),
 }
@@ -58,6 +60,44 @@ impl Value {
             _ => None,
         }
     }
+
+    /// The values of an array, which a variable writes as JSON.
+    pub fn list(&self) -> Option<Vec<Value>> {
+        match self {
+            Value::Variable(text) => {
+                let values: Vec<serde_json::Value> = serde_json::from_str(text).ok()?;
+                Some(values.into_iter().map(Value::from).collect())
+            }
+            Value::List(values) => Some(values.clone()),
+            _ => None,
+        }
+    }
+
+    /// A time, which may be written as text.
+    pub fn time(&self) -> Option<&str> {
+        match self {
+            Value::Time(time) => Some(time),
+            _ => self.text(),
+        }
+    }
+}
+
+impl From<serde_json::Value> for Value {
+    fn from(value: serde_json::Value) -> Self {
+        match value {
+            serde_json::Value::String(text) => Value::Text(text),
+            serde_json::Value::Bool(boolean) => Value::Boolean(boolean),
+            serde_json::Value::Number(number) => match number.as_i128() {
+                Some(integer) => Value::Integer(integer),
+                None => Value::Other(number.to_string()),
+            },
+            serde_json::Value::Array(values) => Value::List(values.into_iter().map(Value::from).collect()),
+            serde_json::Value::Object(members) => {
+                Value::Table(members.into_iter().map(|(name, value)| (name, value.into())).collect())
+            }
+            serde_json::Value::Null => Value::Other("null".to_owned()),
+        }
+    }
 }
 
 impl From<&DeValue<'_>> for Value {
@@ -73,8 +113,12 @@ impl From<&DeValue<'_>> for Value {
                 Value::List(values.iter().map(|value| value.get_ref().into()).collect())
             }
             DeValue::Float(float) => Value::Other(float.to_string()),
-            DeValue::Datetime(time) => Value::Other(format!("the time {time}")),
-            DeValue::Table(_) => Value::Table,
+            DeValue::Datetime(time) => Value::Time(time.to_string()),
+            DeValue::Table(members) => {
+                let members = members.iter();
+                let own = members.map(|(name, value)| (name.get_ref().to_string(), value.get_ref().into()));
+                Value::Table(own.collect())
+            }
         }
     }
 }
@@ -89,7 +133,8 @@ impl fmt::Display for Value {
                 let values: Vec<_> = values.iter().map(Value::to_string).collect();
                 write!(f, "[{}]", values.join(", "))
             }
-            Value::Table => f.write_str("a table"),
+            Value::Table(_) => f.write_str("a table"),
+            Value::Time(time) => write!(f, "the time {time}"),
             Value::Other(words) => f.write_str(words),
         }
     }
