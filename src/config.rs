@@ -16,7 +16,7 @@ use self::{
 use crate::{
     gateway::GatewayOptions,
     http::{CorsOptions, HttpOptions},
-    net::NetOptions,
+    net::{NetOptions, Tls, TlsError},
     server::ServerOptions,
     socketio::SocketIoOptions,
     store::{Backend, HistoryOptions, RedisOptions, StoreOptions},
@@ -136,6 +136,7 @@ fn read_server(settings: &mut Settings) -> ServerOptions {
         shutdown_grace,
         drain_notice,
         drain_window,
+        tls: read_tls(settings),
         net,
         cors: read_cors(settings),
         http: HttpOptions { max_payload, max_batch, outbox, outbox_bytes },
@@ -200,6 +201,26 @@ fn read_listen(settings: &mut Settings, default: SocketAddr) -> SocketAddr {
         )
     });
     listen
+}
+
+fn read_tls(settings: &mut Settings) -> Option<Tls> {
+    const FILES: [&str; 2] = ["server.tls_cert_file", "server.tls_key_file"];
+    let [cert, key] = FILES.map(|file| settings.get(file, parse::file, None));
+    for (file, other) in [(FILES[0], FILES[1]), (FILES[1], FILES[0])] {
+        settings.rule(&[file, other], cert.is_some() == key.is_some(), || {
+            format!("goes with {other}, which is not set")
+        });
+    }
+    let error = match Tls::load(&cert?, &key?) {
+        Ok(tls) => return Some(tls),
+        Err(error) => error,
+    };
+    let file = match error {
+        TlsError::Certificate { .. } => FILES[0],
+        TlsError::Key { .. } => FILES[1],
+    };
+    settings.rule(&[file], false, || error.to_string());
+    None
 }
 
 fn read_cors(settings: &mut Settings) -> CorsOptions {

@@ -4,13 +4,16 @@
 mod acceptor;
 mod addresses;
 mod body;
+mod certificate;
 mod frame;
+mod handshake;
 mod outbox;
 mod reader;
 mod reading;
 mod serve;
 mod stream;
 mod supervisor;
+mod tls;
 mod websocket;
 mod write_queue;
 
@@ -24,7 +27,6 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-pub use self::acceptor::NetOptions;
 pub(crate) use self::{
     acceptor::Acceptor,
     body::{DISCARDED, UNCOUNTED},
@@ -32,6 +34,10 @@ pub(crate) use self::{
     outbox::{Limits, Outbox, Push},
     supervisor::Supervisor,
     websocket::{WebSocket, upgrade},
+};
+pub use self::{
+    acceptor::NetOptions,
+    certificate::{Tls, TlsError},
 };
 use self::{
     reader::AdaptiveReader,

@@ -16,7 +16,7 @@ use crate::{
     fd_limit,
     gateway::Gateway,
     http::{self, CorsOptions, HttpOptions},
-    net::{Acceptor, NetOptions, Supervisor},
+    net::{Acceptor, NetOptions, Supervisor, Tls},
     socketio::{self, SocketIoOptions, Sockets},
 };
 
@@ -31,6 +31,8 @@ pub struct ServerOptions {
     pub drain_notice: Duration,
     /// How long disconnecting many clients may take. At most half of the grace.
     pub drain_window: Duration,
+    /// The TLS to speak; plain HTTP without.
+    pub tls: Option<Tls>,
     /// The bounds of connections.
     pub net: NetOptions,
     /// The other origins that may call the gateway.
@@ -48,6 +50,7 @@ impl Default for ServerOptions {
             shutdown_grace: Duration::from_secs(10),
             drain_notice: Duration::from_millis(500),
             drain_window: Duration::from_secs(5),
+            tls: None,
             net: NetOptions::default(),
             cors: CorsOptions::default(),
             http: HttpOptions::default(),
@@ -130,6 +133,12 @@ impl Server {
         self.address
     }
 
+    /// Its URL: `https` with TLS, and the bound address.
+    pub fn url(&self) -> String {
+        let scheme = if self.options.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
+    }
+
     /// Serves until `shutdown` resolves, and then ends in order: reports that it is not ready, accepts no new
     /// connections, disconnects clients one by one, finishes requests in progress, closes. Returns within the grace.
     ///
@@ -184,5 +193,9 @@ fn acceptor(gateway: &Gateway, options: &ServerOptions) -> Acceptor {
     let supervisor = Supervisor::start(gateway.tasks(), gateway.budget(), net.min_rate, cut);
     let write_timeout = options.socketio.ping_interval + options.socketio.ping_timeout;
     let refused = metrics.connections_refused.clone();
-    Acceptor::new(net, fd_limit::max_connections(), write_timeout, supervisor, refused)
+    let acceptor = Acceptor::new(net, fd_limit::max_connections(), write_timeout, supervisor, refused);
+    let Some(tls) = options.tls.clone() else { return acceptor };
+    let watching = tls.clone().watch(gateway.tasks().clone(), metrics.tls_certificate_expires.clone());
+    gateway.tasks().spawn_until_stop("certificate", watching);
+    acceptor.with_tls(tls, metrics.tls_handshakes.clone())
 }

@@ -221,9 +221,17 @@ fn the_example_file_has_every_key_with_its_default() {
 
     let mut named = Settings::default();
     // Keys without a fixed default are comments.
-    let all = ["ca_file", "memory", "connections", "connections_per_address", "connections_per_second"]
-        .iter()
-        .fold(example.to_owned(), |text, key| text.replace(&format!("# {key} = "), &format!("{key} = ")));
+    let all = [
+        "tls_cert_file",
+        "tls_key_file",
+        "ca_file",
+        "memory",
+        "connections",
+        "connections_per_address",
+        "connections_per_second",
+    ]
+    .iter()
+    .fold(example.to_owned(), |text, key| text.replace(&format!("# {key} = "), &format!("{key} = ")));
     sources::add_toml(&mut named, "config.toml", &all);
     let named = named.written.iter().map(|(key, _, _)| key.as_str());
     let mut named: Vec<_> = named.filter(|key| key.contains('.')).collect();
