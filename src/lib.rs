@@ -30,7 +30,7 @@
 //! | publish and read | [`Gateway`], [`Draft`], [`Published`], [`Entry`] |
 //! | choose a store | [`StoreOptions`], [`Backend`], [`HistoryOptions`], [`RedisOptions`] |
 //! | mount the edges | [`router`], [`ServerOptions`], [`Sockets`] |
-//! | run the whole server, with routes of your own | [`Server`], [`NetOptions`], [`Connection`] |
+//! | run the whole server, with routes of your own | [`Server`], [`NetOptions`], [`Tls`], [`Connection`] |
 //! | watch from your own code | [`Outlet`], [`Gateway::connect`], [`Session::join`] |
 //! | handle errors | [`ApiError`], [`ErrorCode`] |
 
@@ -75,7 +75,7 @@ pub use crate::{
     },
     http::{CorsOptions, HttpOptions},
     id::{ClientId, InvalidId, JobId, TenantId, UserId},
-    net::{Connection, NetOptions},
+    net::{Connection, NetOptions, Tls, TlsError},
     notice::{Audience, InvalidNoticeName, Notice, NoticeName},
     position::{InvalidPosition, Position, Positions, RoomSet},
     room::{InvalidRoom, Room},

@@ -94,6 +94,12 @@ fn errors_name_the_place_the_key_and_what_is_right() {
         ("[history]\nretention = 1979-05-27", "line 2: history.retention: ", "got the time 1979-05-27"),
         ("[server]\nmax_payload = \"big\"", "line 2: server.max_payload: ", "128KiB"),
         ("[server]\nmax_payload = -1", "line 2: server.max_payload: ", "got -1"),
+        ("[server]\ntls_key_file = \"k\"", "line 2: server.tls_key_file: ", "goes with server.tls_cert_file"),
+        (
+            "[server]\ntls_cert_file = \"/nowhere\"\ntls_key_file = \"k\"",
+            "line 2: server.tls_cert_file: ",
+            "/nowhere cannot be read",
+        ),
         ("[cors]\norigins = [\"http://a/\"]", "line 2: cors.origins: ", "without a slash"),
         ("[cors]\norigins = [1]", "line 2: cors.origins: ", "an array of origins"),
         ("[cors]\norigins = \"http://a\"", "line 2: cors.origins: ", "an array of origins"),
