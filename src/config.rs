@@ -18,7 +18,7 @@ use crate::{
     auth::{AuthMode, AuthOptions},
     gateway::GatewayOptions,
     http::{CorsOptions, HostOptions, HttpOptions},
-    net::NetOptions,
+    net::{NetOptions, Tls, TlsError},
     server::ServerOptions,
     socketio::SocketIoOptions,
     store::{Backend, HistoryOptions, RedisOptions, StoreOptions},
@@ -143,6 +143,7 @@ fn read_server(settings: &mut Settings, auth: &AuthOptions) -> ServerOptions {
         shutdown_grace,
         drain_notice,
         drain_window,
+        tls: read_tls(settings),
         net,
         hosts: read_hosts(settings, asks),
         cors: read_cors(settings),
@@ -213,6 +214,26 @@ fn read_listen(settings: &mut Settings, default: SocketAddr, asks: bool) -> Sock
 fn read_hosts(settings: &mut Settings, asks: bool) -> HostOptions {
     let names = settings.get("server.hosts", parse::hosts, Vec::new());
     HostOptions { required: !asks || !names.is_empty(), names }
+}
+
+fn read_tls(settings: &mut Settings) -> Option<Tls> {
+    const FILES: [&str; 2] = ["server.tls_cert_file", "server.tls_key_file"];
+    let [cert, key] = FILES.map(|file| settings.get(file, parse::file, None));
+    for (file, other) in [(FILES[0], FILES[1]), (FILES[1], FILES[0])] {
+        settings.rule(&[file, other], cert.is_some() == key.is_some(), || {
+            format!("goes with {other}, which is not set")
+        });
+    }
+    let error = match Tls::load(&cert?, &key?) {
+        Ok(tls) => return Some(tls),
+        Err(error) => error,
+    };
+    let file = match error {
+        TlsError::Certificate { .. } => FILES[0],
+        TlsError::Key { .. } => FILES[1],
+    };
+    settings.rule(&[file], false, || error.to_string());
+    None
 }
 
 fn read_cors(settings: &mut Settings) -> CorsOptions {

@@ -32,7 +32,7 @@
 //! | publish and read | [`Gateway`], [`Draft`], [`Published`], [`Entry`] |
 //! | choose a store | [`StoreOptions`], [`Backend`], [`HistoryOptions`], [`RedisOptions`] |
 //! | mount the edges | [`router`], [`ServerOptions`], [`Sockets`] |
-//! | run the whole server, with routes of your own | [`Server`], [`NetOptions`], [`Connection`] |
+//! | run the whole server, with routes of your own | [`Server`], [`NetOptions`], [`Tls`], [`Connection`] |
 //! | watch from your own code | [`Outlet`], [`Gateway::connect`], [`Session::join`] |
 //! | say who may do what | [`Authenticator`], or a [`Pass`] of your own among a request's extensions |
 //! | handle errors | [`ApiError`], [`ErrorCode`] |
@@ -86,7 +86,7 @@ pub use crate::{
     },
     http::{CorsOptions, Host, HostOptions, HttpOptions, InvalidHost},
     id::{ClientId, InvalidId, JobId, TenantId, UserId},
-    net::{Connection, InvalidNetwork, NetOptions, TrustedProxies},
+    net::{Connection, InvalidNetwork, NetOptions, Tls, TlsError, TrustedProxies},
     notice::{Audience, InvalidNoticeName, Notice, NoticeName},
     position::{InvalidPosition, Position, Positions, RoomSet},
     room::{InvalidRoom, Room},

@@ -4,7 +4,9 @@
 mod acceptor;
 mod addresses;
 mod body;
+mod certificate;
 mod frame;
+mod handshake;
 mod outbox;
 mod proxies;
 mod reader;
@@ -12,6 +14,7 @@ mod reading;
 mod serve;
 mod stream;
 mod supervisor;
+mod tls;
 mod websocket;
 mod write_queue;
 
@@ -36,6 +39,7 @@ pub(crate) use self::{
 };
 pub use self::{
     acceptor::NetOptions,
+    certificate::{Tls, TlsError},
     proxies::{InvalidNetwork, TrustedProxies},
 };
 use self::{

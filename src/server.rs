@@ -17,7 +17,7 @@ use crate::{
     fd_limit,
     gateway::Gateway,
     http::{self, CallerRules, CorsOptions, HostOptions, HttpOptions},
-    net::{Acceptor, NetOptions, Supervisor},
+    net::{Acceptor, NetOptions, Supervisor, Tls},
     socketio::{self, SocketIoOptions, Sockets},
 };
 
@@ -32,6 +32,8 @@ pub struct ServerOptions {
     pub drain_notice: Duration,
     /// How long disconnecting many clients may take. At most half of the grace.
     pub drain_window: Duration,
+    /// The TLS to speak; plain HTTP without.
+    pub tls: Option<Tls>,
     /// The bounds of connections.
     pub net: NetOptions,
     /// The names by which the gateway may be called. An application that mounts the [`router`] and authenticates callers
@@ -52,6 +54,7 @@ impl Default for ServerOptions {
             shutdown_grace: Duration::from_secs(10),
             drain_notice: Duration::from_millis(500),
             drain_window: Duration::from_secs(5),
+            tls: None,
             net: NetOptions::default(),
             hosts: HostOptions::default(),
             cors: CorsOptions::default(),
@@ -78,7 +81,11 @@ fn edges(
 ) -> (Router, Sockets) {
     let router = http::routes(gateway.clone(), options.http, auth.clone(), draining);
     let (router, sockets) = socketio::mount(router, gateway, auth, options.socketio);
-    let callers = CallerRules { hosts: options.hosts.clone(), cors: options.cors.clone(), speaks_tls: false };
+    let callers = CallerRules {
+        hosts: options.hosts.clone(),
+        cors: options.cors.clone(),
+        speaks_tls: options.tls.is_some(),
+    };
     (http::with_middleware(router, gateway, callers), sockets)
 }
 
@@ -142,6 +149,12 @@ impl Server {
         self.address
     }
 
+    /// Its URL: `https` with TLS, and the bound address.
+    pub fn url(&self) -> String {
+        let scheme = if self.options.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
+    }
+
     /// Serves until `shutdown` resolves, and then ends in order: reports that it is not ready, accepts no new
     /// connections, disconnects clients one by one, finishes requests in progress, closes. Returns within the grace.
     ///
@@ -196,5 +209,9 @@ fn acceptor(gateway: &Gateway, options: &ServerOptions) -> Acceptor {
     let supervisor = Supervisor::start(gateway.tasks(), gateway.budget(), net.min_rate, cut);
     let write_timeout = options.socketio.ping_interval + options.socketio.ping_timeout;
     let refused = metrics.connections_refused.clone();
-    Acceptor::new(net, fd_limit::max_connections(), write_timeout, supervisor, refused)
+    let acceptor = Acceptor::new(net, fd_limit::max_connections(), write_timeout, supervisor, refused);
+    let Some(tls) = options.tls.clone() else { return acceptor };
+    let watching = tls.clone().watch(gateway.tasks().clone(), metrics.tls_certificate_expires.clone());
+    gateway.tasks().spawn_until_stop("certificate", watching);
+    acceptor.with_tls(tls, metrics.tls_handshakes.clone())
 }

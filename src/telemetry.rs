@@ -41,12 +41,15 @@ pub struct ReasonLabel {
     pub reason: &'static str,
 }
 
-/// The label for the outcome: `ok` or `failed`.
+/// The label for the outcome.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct OutcomeLabel {
     /// The outcome.
     pub outcome: &'static str,
 }
+
+/// No label, for a metric that is absent until it is known.
+pub type NoLabels = [(&'static str, &'static str); 0];
 
 /// The metrics of one gateway. Fields are public so that each component counts where things happen.
 #[derive(Debug)]
@@ -79,6 +82,10 @@ pub struct Metrics {
     pub connections_refused: Family<ReasonLabel, Counter>,
     /// Connections cut by the gateway.
     pub connections_cut: Family<ReasonLabel, Counter>,
+    /// TLS handshakes, by how they ended.
+    pub tls_handshakes: Family<OutcomeLabel, Counter>,
+    /// When the certificate in use expires, in seconds since the epoch. Absent without TLS.
+    pub tls_certificate_expires: Family<NoLabels, Gauge>,
     /// Sessions closed by the gateway.
     pub closed: Family<ReasonLabel, Counter>,
     /// Requests that failed, by error code.
@@ -118,6 +125,8 @@ impl Metrics {
             }),
             connections_refused: Family::default(),
             connections_cut: Family::default(),
+            tls_handshakes: Family::default(),
+            tls_certificate_expires: Family::default(),
             closed: Family::default(),
             errors: Family::default(),
             publish_seconds: Histogram::new(buckets),
@@ -152,6 +161,14 @@ impl Metrics {
         let (refused, cut) = (self.connections_refused.clone(), self.connections_cut.clone());
         registry.register("connections_refused", "Connections not accepted by limit", refused);
         registry.register("connections_cut", "Connections cut by the gateway by reason", cut);
+        registry.register("tls_handshakes", "TLS handshakes by outcome", self.tls_handshakes.clone());
+        let expires = ("tls_certificate_expires", "When the certificate in use expires, as Unix time");
+        registry.register_with_unit(
+            expires.0,
+            expires.1,
+            Unit::Seconds,
+            self.tls_certificate_expires.clone(),
+        );
         registry.register("sessions_closed", "Sessions closed by the gateway", self.closed.clone());
         registry.register("errors", "Requests that failed by error code", self.errors.clone());
         let publish = ("publish", "Time from a publish to its acceptance");

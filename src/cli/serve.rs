@@ -10,6 +10,7 @@ use crate::{
     config::{Config, Environment, Overrides},
     fd_limit,
     gateway::Gateway,
+    net::Tls,
     server::Server,
     telemetry,
 };
@@ -33,7 +34,7 @@ pub fn run(arguments: &ServeArguments) -> Result<(), Failure> {
 async fn serve(config: &Config) -> Result<(), Failure> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let options = config.server.clone();
-    let (listen, grace) = (options.listen, options.shutdown_grace);
+    let (listen, grace, tls) = (options.listen, options.shutdown_grace, options.tls.clone());
     let gateway = Gateway::open(&config.store, config.gateway).await?;
     let auth = Authenticator::open(&config.auth, gateway.tasks(), gateway.metrics()).await?;
     let server = match Server::bind(gateway.clone(), auth, options).await {
@@ -45,13 +46,29 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     };
     let mut out = std::io::stdout();
     // The parent process may have closed its end of the pipe. The gateway serves anyway.
-    let _told = writeln!(out, "listening on http://{}", server.address()).and_then(|()| out.flush());
+    let _told = writeln!(out, "listening on {}", server.url()).and_then(|()| out.flush());
     tracing::info!(address = %server.address(), node = gateway.node(), "serving");
+    let read_again = read_again_when_told(tls)?;
     let shutdown = async {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            () = read_again => {}
         }
     };
     Ok(server.run(shutdown).await?)
+}
+
+/// Has the certificate read again at every SIGHUP. Never ends.
+fn read_again_when_told(tls: Option<Tls>) -> std::io::Result<impl Future<Output = ()>> {
+    // Without TLS there is nothing to read again, and the signal ends the process as always.
+    let told = tls.map(|tls| signal(SignalKind::hangup()).map(|hangup| (tls, hangup))).transpose()?;
+    Ok(async {
+        if let Some((tls, mut hangup)) = told {
+            while hangup.recv().await.is_some() {
+                tls.read_again();
+            }
+        }
+        std::future::pending().await
+    })
 }

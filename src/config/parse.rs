@@ -85,6 +85,14 @@ pub fn folder(value: &Value) -> Result<PathBuf, String> {
     }
 }
 
+/// The path of a file.
+pub fn file(value: &Value) -> Result<Option<PathBuf>, String> {
+    match value.text() {
+        Some(path) if !path.is_empty() => Ok(Some(path.into())),
+        _ => Err("the text of a file's path".to_owned()),
+    }
+}
+
 /// A file that is there and has certificates.
 pub fn certificates(value: &Value) -> Result<Option<PathBuf>, String> {
     let expected = "the path of a file with PEM certificates";

@@ -105,6 +105,12 @@ fn errors_name_the_place_the_key_and_what_is_right() {
         ("[server]\nhosts = \"a.example\"", "line 2: server.hosts: ", "an array of hosts"),
         ("[server]\ntrusted_proxies = [\"a.example\"]", "line 2: server.trusted_proxies: ", "\"10.0.0.0/8\""),
         ("[server]\ntrusted_proxies = [\"10.0.0.0/33\"]", "line 2: server.trusted_proxies: ", "an array of"),
+        ("[server]\ntls_key_file = \"k\"", "line 2: server.tls_key_file: ", "goes with server.tls_cert_file"),
+        (
+            "[server]\ntls_cert_file = \"/nowhere\"\ntls_key_file = \"k\"",
+            "line 2: server.tls_cert_file: ",
+            "/nowhere cannot be read",
+        ),
         ("[cors]\norigins = [\"http://a/\"]", "line 2: cors.origins: ", "without a slash"),
         ("[cors]\norigins = [1]", "line 2: cors.origins: ", "an array of origins"),
         ("[cors]\norigins = \"http://a\"", "line 2: cors.origins: ", "an array of origins"),
@@ -233,6 +239,8 @@ fn the_example_file_has_every_key_with_its_default() {
     let mut named = Settings::default();
     // Keys without a fixed default are comments.
     let all = [
+        "tls_cert_file",
+        "tls_key_file",
         "ca_file",
         "memory",
         "connections",

@@ -19,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Io,
     addresses::{AddressLimits, AddressPlace, Addresses},
+    certificate::Tls,
+    handshake,
     outbox::Outbox,
     proxies::TrustedProxies,
     reader::AdaptiveReader,
@@ -27,7 +29,7 @@ use super::{
     stream::Stream,
     supervisor::Supervisor,
 };
-use crate::telemetry::{LogInterval, ReasonLabel};
+use crate::telemetry::{LogInterval, OutcomeLabel, ReasonLabel};
 
 /// The bounds of connections, and whose they are.
 #[derive(Debug, Clone)]
@@ -114,6 +116,8 @@ pub struct Acceptor {
     addresses: Arc<Addresses>,
     supervisor: Arc<Supervisor>,
     refused: Family<ReasonLabel, Counter>,
+    tls: Option<Tls>,
+    handshakes: Family<OutcomeLabel, Counter>,
     /// Not every refused connection is logged.
     log: LogInterval,
 }
@@ -139,8 +143,15 @@ impl Acceptor {
             addresses: Arc::default(),
             supervisor,
             refused,
+            tls: None,
+            handshakes: Family::default(),
             log: LogInterval::default(),
         }
+    }
+
+    /// Speaks TLS. Handshakes are counted.
+    pub fn with_tls(self, tls: Tls, handshakes: Family<OutcomeLabel, Counter>) -> Self {
+        Self { tls: Some(tls), handshakes, ..self }
     }
 
     /// Serves the router until `stop` is cancelled, and then until all requests in progress are answered. No connection
@@ -160,9 +171,10 @@ impl Acceptor {
                     if let Some((io, is_probe)) = self.set_up(stream, address) {
                         let proxies = self.options.trusted_proxies.clone();
                         let serving = Serving::new(&io, address.ip(), proxies, is_probe, router.clone());
-                        let (stop, while_open) = (stop.clone(), while_open.clone());
+                        let served = self.serve(io, serving, stop.clone());
+                        let while_open = while_open.clone();
                         self.supervisor.tasks().spawn_until_stop("connections", async move {
-                            serve(io, serving, stop).await;
+                            served.await;
                             drop(while_open);
                         });
                     }
@@ -173,6 +185,22 @@ impl Acceptor {
         drop((listener, while_open));
         stop.cancelled().await;
         open.closed().await;
+    }
+
+    /// Serves a connection, after the TLS handshake if there has to be one.
+    fn serve(
+        &self,
+        io: Io,
+        serving: Serving,
+        stop: CancellationToken,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let (patience, handshakes) = (io.deadline.patience().head, self.handshakes.clone());
+        async move {
+            let handshake = handshake::complete(io.outbox.stream(), patience, &handshakes);
+            if stop.run_until_cancelled(handshake).await == Some(true) {
+                serve(io, serving, stop).await;
+            }
+        }
     }
 
     /// Sets a connection up, or refuses it. Says whether it is one beyond the limit.
@@ -195,6 +223,10 @@ impl Acceptor {
             false => Patience { head: self.options.handshake_timeout, idle: self.options.idle },
         };
         let stream = Stream::new(stream, self.write_timeout);
+        let stream = match &self.tls {
+            None => stream,
+            Some(tls) => stream.with_tls(tls.config()).ok()?,
+        };
         let io = Io {
             outbox: Arc::new(Outbox::new(stream, self.supervisor.clone(), place)),
             deadline: ReadDeadline::new(patience),

@@ -211,7 +211,7 @@ impl Outbox {
 
     /// What follows on every write: counts what waits, has it written later, wakes who waited for it.
     fn settle(self: &Arc<Self>, state: &mut State) {
-        let own = state.queue.own_bytes() + state.unwritten;
+        let own = state.queue.own_bytes() + state.unwritten + self.stream.held();
         match (&mut state.reservation, own) {
             (None, 0) => {}
             (Some(_), 0) => state.reservation = None,

@@ -141,6 +141,10 @@ impl ReadDeadline {
         Self { patience, sleep: None, since: Some(Instant::now()), in_head: true }
     }
 
+    pub fn patience(&self) -> Patience {
+        self.patience
+    }
+
     /// Notes that a head has arrived.
     pub fn note_request(&mut self) {
         (self.in_head, self.since) = (false, None);

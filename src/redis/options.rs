@@ -16,7 +16,7 @@ pub struct RedisOptions {
     /// `redis://` or, with TLS, `rediss://`; may name an ACL user and a password. One server, or some of those of
     /// one cluster.
     pub urls: Vec<String>,
-    /// A file with the certificates of the authorities to trust, instead of the public ones.
+    /// A file with the certificates of the authorities to trust, instead of the system's.
     pub ca_file: Option<PathBuf>,
     /// What comes before every key and channel.
     pub key_prefix: String,

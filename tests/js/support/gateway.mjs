@@ -63,7 +63,7 @@ export async function startGateway({
     cwd: cwd ?? folder,
     deadline,
     env: { ...neutralEnvironment(), ...storeEnvironment(store, storePath), ...env },
-    ready: (line) => /^listening on (http:\/\/\S+:(\d+))$/.exec(line),
+    ready: (line) => /^listening on (https?:\/\/\S+:(\d+))$/.exec(line),
   });
   const [, url, port] = started.answer;
   return {

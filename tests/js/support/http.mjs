@@ -1,14 +1,12 @@
 // HTTP as it is on the wire: the raw text of answers, and no headers but those asked for.
 
 import assert from 'node:assert/strict';
-import http from 'node:http';
 import { gunzipSync } from 'node:zlib';
+import { speak } from './trust.mjs';
 import { inTime } from './waiting.mjs';
 
 export const JSON_TYPE = { 'content-type': 'application/json' };
 export const NDJSON_TYPE = { 'content-type': 'application/x-ndjson' };
-
-const agent = new http.Agent({ keepAlive: true });
 
 /**
  * One request: `{status, headers, text, json}`. `body` is a string or a buffer and sent as it is.
@@ -17,7 +15,9 @@ const agent = new http.Agent({ keepAlive: true });
 export function send(base, method, path, { body, headers = {}, from, fresh = from !== undefined } = {}) {
   const url = new URL(base);
   const answer = new Promise((resolve, reject) => {
-    const request = http.request({
+    const { request: ask, agent, options } = speak(base);
+    const request = ask({
+      ...options,
       // Not as a URL, which would tidy the path up.
       host: url.hostname,
       port: url.port,

@@ -26,18 +26,18 @@ export async function freePort() {
 }
 
 /**
- * Starts `redis-server` without persistence; `args` come after the defaults and win, so
+ * Starts `redis-server` without persistence, with TLS where `tls` says how a client does it; `args` come after the defaults and win, so
  * `['--appendonly', 'yes']` makes what it holds survive `kill` and `restart`.
  *
  * `client` is an ioredis client; `restart()` ends the server where it still runs and starts it again on
  * the same port and folder.
  */
-export async function startRedis({ args = [] } = {}) {
+export async function startRedis({ args = [], tls } = {}) {
   const folder = temporaryFolder('redis');
   const start = (port) =>
     startProcess(
       'redis-server',
-      ['--port', String(port), '--bind', '127.0.0.1', '--dir', folder, '--save', '', '--appendonly', 'no', ...args],
+      [tls ? '--tls-port' : '--port', String(port), '--bind', '127.0.0.1', '--dir', folder, '--save', '', '--appendonly', 'no', ...args],
       { cwd: folder, ready: (line) => line.includes('Ready to accept connections') },
     );
 
@@ -51,12 +51,12 @@ export async function startRedis({ args = [] } = {}) {
     });
   }
 
-  const client = new Redis({ port, host: '127.0.0.1', maxRetriesPerRequest: null, retryStrategy: () => 100 });
+  const client = new Redis({ port, host: '127.0.0.1', tls, maxRetriesPerRequest: null, retryStrategy: () => 100 });
   // A server that is down on purpose is no failure of the test.
   client.on('error', () => {});
 
   return {
-    url: `redis://127.0.0.1:${port}`,
+    url: `${tls ? 'rediss' : 'redis'}://127.0.0.1:${port}`,
     port,
     client,
     async stop() {

@@ -1,7 +1,7 @@
 // A reader of Server-Sent Events that keeps everything: fields, comments and the raw data.
 
-import http from 'node:http';
 import assert from 'node:assert/strict';
+import { speak } from './trust.mjs';
 import { Collector, inTime } from './waiting.mjs';
 
 function parseBlock(block, { events, comments, retries }) {
@@ -28,7 +28,10 @@ function parseBlock(block, { events, comments, retries }) {
  * the data as text.
  */
 export async function openStream(t, gateway, path, headers = {}) {
-  const request = http.get(gateway.url + path, { headers: { accept: 'text/event-stream', ...headers }, agent: false });
+  const { request: ask, options } = speak(gateway.url);
+  const accepting = { accept: 'text/event-stream', ...headers };
+  const request = ask(gateway.url + path, { ...options, headers: accepting, agent: false });
+  request.end();
   const close = () => request.destroy();
   t.after(close);
   const response = await inTime(
