@@ -3,9 +3,8 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use axum::{
-    body::{Body, Bytes, to_bytes},
     extract::{Request, State},
-    http::{Method, StatusCode, header},
+    http::{HeaderValue, Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -36,17 +35,18 @@ struct DrainingNotice {
 /// The Engine.IO close packet.
 const CLOSE: &[u8] = b"1";
 
-/// The separator of packets in one poll response.
-const SEPARATOR: &[u8] = b"\x1e";
-
-/// The long-polling sockets that close with their next response.
+/// The long-polling sockets that are to be closed.
 #[derive(Debug, Clone, Default)]
 pub struct ClosingPolls(Arc<watch::Sender<HashSet<String>>>);
 
 impl ClosingPolls {
-    /// Closes a socket with its next response.
+    /// Closes a socket with its next poll that has no packets.
     pub fn add(&self, socket: &SocketRef) {
         self.0.send_modify(|sockets| _ = sockets.insert(socket.id.to_string()));
+    }
+
+    fn has(&self, socket: &str) -> bool {
+        self.0.borrow().contains(socket)
     }
 
     /// Forgets a socket. Says whether it was to be closed.
@@ -122,29 +122,28 @@ impl Sockets {
     }
 }
 
-/// Middleware. Appends a close packet to the last poll response of a draining socket. Once all sockets are closed it
-/// answers the polls that still wait, which would otherwise last until their heartbeat.
+/// How long the last poll of a socket waits for packets that were sent before its end.
+const LAST_PACKETS: Duration = Duration::from_millis(50);
+
+/// Middleware. Ends long-polling sockets that are to be closed. A stock client drops the packets that come together with a
+/// close packet, so it gets those first, and the close packet with its next poll. Once all sockets are closed it answers the
+/// polls that still wait, which would otherwise last until their heartbeat.
 pub async fn end_polling(State(sockets): State<Sockets>, request: Request, next: Next) -> Response {
     let polling = request.method() == Method::GET;
     let socket = request.uri().query().and_then(socket_id).filter(|_| polling).map(str::to_owned);
-    let response = sockets.closed.run_until_cancelled(next.run(request)).await;
-    match (response, socket) {
-        (Some(response), Some(socket))
-            if response.status() == StatusCode::OK && sockets.closing_polls.take(&socket) =>
-        {
-            with_close(response).await
+    let closing = socket.filter(|socket| sockets.closing_polls.has(socket));
+    let response = sockets.closed.run_until_cancelled(async {
+        let Some(socket) = closing else { return next.run(request).await };
+        match tokio::time::timeout(LAST_PACKETS, next.run(request)).await {
+            Ok(response) if response.status() == StatusCode::OK => response,
+            _ => {
+                sockets.closing_polls.take(&socket);
+                let text = HeaderValue::from_static("text/plain; charset=UTF-8");
+                ([(header::CONTENT_TYPE, text)], CLOSE).into_response()
+            }
         }
-        (Some(response), _) => response,
-        (None, _) => ApiError::new(ErrorCode::Unavailable, "the gateway is shutting down").into_response(),
-    }
-}
-
-/// Appends a close packet to a response.
-async fn with_close(response: Response) -> Response {
-    let (mut parts, body) = response.into_parts();
-    // Engine.IO bounds the size of a response, and holds it in memory already.
-    let packets = to_bytes(body, usize::MAX).await.unwrap_or_else(|_| Bytes::new());
-    let separator = if packets.is_empty() { &[][..] } else { SEPARATOR };
-    parts.headers.remove(header::CONTENT_LENGTH);
-    Response::from_parts(parts, Body::from([&packets, separator, CLOSE].concat()))
+    });
+    response.await.unwrap_or_else(|| {
+        ApiError::new(ErrorCode::Unavailable, "the gateway is shutting down").into_response()
+    })
 }

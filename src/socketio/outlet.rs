@@ -190,13 +190,12 @@ impl SocketOutlet {
 
     /// Ends the connection, after what waits for it and the reason.
     fn send_away(&self, error: &ApiError, socket: &SocketRef, transport: &Transport) {
-        if socket.transport_type() == TransportType::Polling {
-            // First, because the packet may be answered to a poll at once.
-            self.shared.closing_polls.add(socket);
-        }
         // A client whose outbox is full notices the end of the connection anyway.
         let _full = self.take_own("exception", &error.exception());
         self.flush();
+        if socket.transport_type() == TransportType::Polling {
+            self.shared.closing_polls.add(socket);
+        }
         if socket.transport_type() == TransportType::Websocket
             && let Some(connection) = transport.connection()
         {

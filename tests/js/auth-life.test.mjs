@@ -84,10 +84,8 @@ describeEachStoreAndCluster(
       const { code, message } = await watcher.next('exception');
       assert.equal(code, 'forbidden');
       assert.ok(message.includes(`job:${named}`), message);
-      await eventually(async () => {
-        const { json } = await api.get(`/api/rooms/job:${named}`, admin());
-        return json.clients === 0;
-      }, 'the room to be left');
+      const clients = async () => (await api.get(`/api/rooms/job:${named}`, admin())).json.clients;
+      await eventually(async () => (await clients()) === 0, 'the room to be left');
       await api.update(named, { status: 'hidden' }, publisher);
       await watcher.through(await api.update(own, { status: 'seen' }, publisher));
       assert.deepEqual(
@@ -141,8 +139,8 @@ describeEachStoreAndCluster(
       }
       await inTime(stream.closed, 'the end of the stream');
       assert.deepEqual(stream.events.items.map(({ event }) => event), ['exception']);
-      const { json } = await api.get(`/api/rooms/job:${jobId}`, admin());
-      await eventually(() => json.clients === 1, 'one client in the room');
+      const clients = async () => (await api.get(`/api/rooms/job:${jobId}`, admin())).json.clients;
+      await eventually(async () => (await clients()) === 1, 'one client in the room');
     });
   },
   { env },
