@@ -25,6 +25,12 @@ use tower_http::request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, 
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+/// What the fuzz targets of this repository use besides.
+#[doc(hidden)]
+pub mod internals {
+    pub use super::batch::read as read_batch;
+}
+
 pub use self::origin::CorsOptions;
 use crate::{
     drain::Draining,

@@ -118,7 +118,7 @@ publisher!(
     )
 )]
 pub async fn batch(State(state): State<Arc<HttpState>>, body: BatchBody) -> Result<Json<Results>, ApiError> {
-    let items = batch::read(&body, state.options.max_payload)?;
+    let items = batch::read(body.bytes(), body.lines, state.options.max_payload)?;
     // What is published has been copied out of it.
     drop(body);
     let (mut publications, mut indices, mut results) = (Vec::new(), Vec::new(), Vec::new());

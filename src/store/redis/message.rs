@@ -5,8 +5,10 @@
 //! `publish.lua` writes it, and `room_log.lua` does with what [`around_id`] gives it.
 
 use crate::{
+    event::JobEvent,
     position::{Position, Positions},
     room::Room,
+    store::Arrival,
 };
 
 /// Reads a message, without the JSON; `None` where it has another form.
@@ -23,6 +25,12 @@ pub fn read(message: &str) -> Option<(Positions, &str)> {
     };
     let positions = Positions { job, user: entry()?, tenant: entry()?, all_jobs: entry()? };
     Some((positions, parts.next()?))
+}
+
+/// The event of a message; `None` where nobody here wrote it.
+pub fn arrival(positions: Positions, json: &str) -> Option<Arrival> {
+    let event = JobEvent::parse(json.to_owned()).ok()?;
+    Some(Arrival { event, positions })
 }
 
 /// What comes before the entry's id in a message for a shared room alone, and what comes between it and the JSON.

@@ -7,7 +7,7 @@ import { startProcess, temporaryFolder } from './processes.mjs';
 
 const repository = resolve(fileURLToPath(import.meta.url), '../../../..');
 
-function binary() {
+export function binary() {
   if (process.env.JOBCAST_BIN) return resolve(process.env.JOBCAST_BIN);
   const built = ['debug', 'release'].map((profile) => join(repository, 'target', profile, 'jobcast'));
   const found = built.find((path) => existsSync(path));
