@@ -94,7 +94,7 @@ fn engine_io() -> Router {
         .build();
     let service = EngineIoService::with_config(Arc::new(EngineEcho), config);
     let upgraded = ServiceBuilder::new()
-        .layer(middleware::from_fn_with_state(service.clone(), upgrade_websockets))
+        .layer(middleware::from_fn_with_state(Upgraded(service.clone()), upgrade_websockets))
         .service(service);
     Router::new().route_service("/engine.io/", upgraded)
 }
@@ -115,7 +115,7 @@ fn socket_io() -> Router {
     io.ns("/", connected);
     io.ns("/custom", connected);
     let upgraded = ServiceBuilder::new()
-        .layer(middleware::from_fn_with_state(service.clone(), upgrade_websockets))
+        .layer(middleware::from_fn_with_state(Upgraded(service.clone()), upgrade_websockets))
         .service(service);
     Router::new().route_service("/echo.io/", upgraded)
 }
@@ -147,8 +147,12 @@ async fn acknowledge(
     };
 }
 
+/// What serves upgraded WebSockets.
+#[derive(Clone)]
+struct Upgraded<S>(S);
+
 /// Upgrades WebSocket requests by the gateway's own upgrade, as `/socket.io` does.
-async fn upgrade_websockets<S>(State(mut service): State<S>, mut request: Request, next: Next) -> Response
+async fn upgrade_websockets<S>(State(Upgraded(mut service)): State<Upgraded<S>>, mut request: Request, next: Next) -> Response
 where
     S: Service<(WebSocket, http::Request<()>), Error: Debug, Future: Send> + Clone + Send + Sync + 'static,
 {

@@ -59,7 +59,8 @@ fn seq_of(entry: Option<Entry>) -> Option<Seq> {
 /// What an entry of a room's log refers to.
 pub fn reference((_, (_, text)): &StreamEntry) -> Option<(Seq, JobId)> {
     let (seq, job) = text.split_once(' ')?;
-    Some((seq.parse().ok()?, job.parse().ok()?))
+    let seq = seq.parse().ok().filter(|seq| *seq <= LARGEST)?;
+    Some((seq, job.parse().ok()?))
 }
 
 fn time((seconds, micros): (u64, u64)) -> Timestamp {

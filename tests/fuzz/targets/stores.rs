@@ -49,6 +49,7 @@ pub fn log_references(bytes: &[u8]) {
     if let Some((seq, job)) = reference(&(String::new(), (String::new(), text.to_owned()))) {
         let again = reference(&(String::new(), (String::new(), format!("{seq} {job}"))));
         assert_eq!(again, Some((seq, job)));
+        assert!(seq <= LARGEST, "{seq}");
     }
     if let Some(position) = position(text) {
         assert_eq!(position.to_string().parse(), Ok(position), "a client resumes by it");
