@@ -113,7 +113,8 @@ fn redis_is_named_by_its_own_module() {
         for line in text.lines().map(str::trim).filter(|line| !line.starts_with("//")) {
             let is_item = line.starts_with("redis::") && !line.contains('(');
             let imported = is_item || line.contains("crate::redis::");
-            let module = name == "store.rs" && ["redis::Redis", "redis::internals"].iter().any(|it| line.contains(it));
+            let module =
+                name == "store.rs" && ["redis::Redis", "redis::internals"].iter().any(|it| line.contains(it));
             assert!(
                 !line.contains("redis::") || imported || module,
                 "{name} must not name the library: {line}"

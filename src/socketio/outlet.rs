@@ -268,7 +268,7 @@ impl Outlet for SocketOutlet {
     fn close(&self, reason: CloseReason) {
         let Some((socket, transport)) = self.open.get() else { return };
         if let Some(session) = transport.polls() {
-            session.abort();
+            session.abort(reason);
         }
         if socket.transport_type() == TransportType::Websocket
             && let Some(connection) = transport.connection()

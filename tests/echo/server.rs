@@ -152,13 +152,19 @@ async fn acknowledge(
 struct Upgraded<S>(S);
 
 /// Upgrades WebSocket requests by the gateway's own upgrade, as `/socket.io` does.
-async fn upgrade_websockets<S>(State(Upgraded(mut service)): State<Upgraded<S>>, mut request: Request, next: Next) -> Response
+async fn upgrade_websockets<S>(
+    State(Upgraded(mut service)): State<Upgraded<S>>,
+    mut request: Request,
+    next: Next,
+) -> Response
 where
     S: Service<(WebSocket, http::Request<()>), Error: Debug, Future: Send> + Clone + Send + Sync + 'static,
 {
     let query = request.uri().query().unwrap_or_default();
     let is_engine_io = ["EIO=4", "transport=websocket"].iter().all(|is| query.split('&').any(|it| it == *is));
-    let Some(upgrade) = is_engine_io.then(|| upgrade(&mut request)).flatten() else { return next.run(request).await };
+    let Some(upgrade) = is_engine_io.then(|| upgrade(&mut request)).flatten() else {
+        return next.run(request).await;
+    };
     let (response, upgraded) = upgrade.split();
     let head = http::Request::from_parts(request.into_parts().0, ());
     tokio::spawn(async move {

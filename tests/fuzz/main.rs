@@ -102,8 +102,22 @@ fn byte() -> impl Strategy<Value = u8> {
 
 /// Words at the edges of what is read.
 const WORDS: [&[u8]; 16] = [
-    b"0", b"-1", b"1.5", b"1e400", b"-0", b"null", b"[[[[", b"\\ud800", b"9007199254740991", b"9007199254740993",
-    b"253402300799999", b"253402300800000", b"18446744073709551615", b"18446744073709551616", b"-", b"\xed\xa0\x80",
+    b"0",
+    b"-1",
+    b"1.5",
+    b"1e400",
+    b"-0",
+    b"null",
+    b"[[[[",
+    b"\\ud800",
+    b"9007199254740991",
+    b"9007199254740993",
+    b"253402300799999",
+    b"253402300800000",
+    b"18446744073709551615",
+    b"18446744073709551616",
+    b"-",
+    b"\xed\xa0\x80",
 ];
 
 fn change(seeds: Vec<Vec<u8>>) -> impl Strategy<Value = Change> {
@@ -122,10 +136,11 @@ fn change(seeds: Vec<Vec<u8>>) -> impl Strategy<Value = Change> {
 }
 
 fn inputs(seeds: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
-    let mutated = (prop::sample::select(seeds.clone()), vec(change(seeds), 1..8)).prop_map(|(mut bytes, changes)| {
-        changes.into_iter().for_each(|change| change.apply(&mut bytes));
-        bytes
-    });
+    let mutated =
+        (prop::sample::select(seeds.clone()), vec(change(seeds), 1..8)).prop_map(|(mut bytes, changes)| {
+            changes.into_iter().for_each(|change| change.apply(&mut bytes));
+            bytes
+        });
     prop_oneof![1 => vec(any::<u8>(), 0..300), 1 => vec(byte(), 0..100), 8 => mutated]
 }
 
@@ -165,7 +180,11 @@ fn drive(name: &str) {
     match outcome {
         Ok(()) => {}
         Err(TestError::Fail(reason, bytes)) => {
-            panic!("{name} fails for b\"{}\": {reason}\nPut these bytes into {}", bytes.escape_ascii(), folder(name).display())
+            panic!(
+                "{name} fails for b\"{}\": {reason}\nPut these bytes into {}",
+                bytes.escape_ascii(),
+                folder(name).display()
+            )
         }
         Err(TestError::Abort(reason)) => panic!("{name}: {reason}"),
     }

@@ -20,7 +20,10 @@ pub fn config(bytes: &[u8]) {
             let lines = text.matches('\n').count() + 1;
             for place in error.to_string().split("file.toml, line ").skip(1) {
                 let line = place.split(':').next().and_then(|line| line.parse().ok());
-                assert!(line.is_none_or(|line: usize| (1..=lines).contains(&line)), "{place} of {lines} lines");
+                assert!(
+                    line.is_none_or(|line: usize| (1..=lines).contains(&line)),
+                    "{place} of {lines} lines"
+                );
             }
         }
     }
@@ -28,7 +31,9 @@ pub fn config(bytes: &[u8]) {
     let quoted = serde_json::to_string(&format!("{SECRET}{text}")).expect("a text can be written");
     for value in [&quoted, &format!("[{quoted}]"), &format!("[[{quoted}]]"), &format!("{{ a = {quoted} }}")] {
         for end in ["", "\"", "\n]"] {
-            let Err(error) = read_toml("file.toml", &format!("[redis]\nurl = {value}{end}\n")) else { continue };
+            let Err(error) = read_toml("file.toml", &format!("[redis]\nurl = {value}{end}\n")) else {
+                continue;
+            };
             let error = error.to_string();
             assert!(!error.contains(SECRET), "an error shows a secret: {error}");
         }

@@ -101,7 +101,8 @@ pub fn packets(bytes: &[u8]) {
 /// Otherwise it would end the connection without a word.
 fn assert_readable(message: &str) {
     let Some(event) = message.strip_prefix("2/jobs,") else { return };
-    let read = CommonParser.decode_str(&ParseConfig::default(), &ParserState::default(), message.to_owned().into());
+    let read =
+        CommonParser.decode_str(&ParseConfig::default(), &ParserState::default(), message.to_owned().into());
     let packet = read.expect("socketioxide reads what passes");
     let socketioxide_core::packet::PacketData::Event(value, _) = packet.inner else {
         panic!("an event is an event: {message}")

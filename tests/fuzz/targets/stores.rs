@@ -6,8 +6,8 @@ use jobcast::{
     ClientId, Entry, Notice, Position,
     internals::stores::{
         embedded::{
-            Expiry, JobRecord, KeyRecord, LogEntry, RoomRecord, event_key, expiry_key, expiry_of_key, job_key,
-            job_of_key, position_of_key, read, room_key, write,
+            Expiry, JobRecord, KeyRecord, LogEntry, RoomRecord, event_key, expiry_key, expiry_of_key,
+            job_key, job_of_key, position_of_key, read, room_key, write,
         },
         redis::{LARGEST, Stored, arrival, entry, position, read_message, record, reference, rooms_of},
     },
@@ -56,8 +56,11 @@ pub fn log_references(bytes: &[u8]) {
     }
     let id: ClientId = "c".parse().expect("it is an id");
     let lines: Vec<String> = text.lines().map(str::to_owned).collect();
-    let fields: HashMap<_, _> =
-        lines.iter().filter_map(|line| line.split_once('=')).map(|(name, value)| (name.into(), value.into())).collect();
+    let fields: HashMap<_, _> = lines
+        .iter()
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, value)| (name.into(), value.into()))
+        .collect();
     if let Some(record) = record(&id, fields, lines.clone()) {
         assert!(record.subscriptions.is_sorted() && record.client_id == id);
         assert!(record.subscriptions.iter().all(|room| lines.contains(&room.to_string())));

@@ -26,7 +26,9 @@ pub fn ids(bytes: &[u8]) {
     assert_eq!(text.parse::<IdempotencyKey>().is_ok(), is_key);
 
     match text.parse::<Pattern>() {
-        Ok(pattern) => assert!(pattern.to_string() == text && (text == "*" || is_id(text.trim_end_matches('*')))),
+        Ok(pattern) => {
+            assert!(pattern.to_string() == text && (text == "*" || is_id(text.trim_end_matches('*'))))
+        }
         Err(error) => {
             assert!(!is_id(text));
             assert_short(&error);
