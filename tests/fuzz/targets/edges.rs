@@ -11,7 +11,10 @@ use jobcast::{
     },
 };
 use serde_json::{json, value::RawValue};
-use socketioxide_core::parser::{Parse, ParseConfig, ParserState};
+use socketioxide_core::{
+    packet::PacketData,
+    parser::{Parse, ParseConfig, ParserState},
+};
 use socketioxide_parser_common::CommonParser;
 
 use super::{assert_short, text};
@@ -100,13 +103,15 @@ pub fn packets(bytes: &[u8]) {
 
 /// Otherwise it would end the connection without a word.
 fn assert_readable(message: &str) {
-    let Some(event) = message.strip_prefix("2/jobs,") else { return };
+    let namespace = message.get(1..).unwrap_or_default();
+    if !(namespace.starts_with("/jobs,") || namespace == "/jobs") {
+        return;
+    }
     let read =
         CommonParser.decode_str(&ParseConfig::default(), &ParserState::default(), message.to_owned().into());
-    let packet = read.expect("socketioxide reads what passes");
-    let socketioxide_core::packet::PacketData::Event(value, _) = packet.inner else {
-        panic!("an event is an event: {message}")
-    };
+    let packet = read.unwrap_or_else(|error| panic!("socketioxide cannot read {message:?}: {error}"));
+    let Some(event) = message.strip_prefix("2/jobs,") else { return };
+    let PacketData::Event(value, _) = packet.inner else { panic!("an event is an event: {message}") };
     CommonParser.read_event(&value).expect("socketioxide finds the event's name");
     let arguments = event.trim_start_matches(|digit: char| digit.is_ascii_digit());
     let is_refusal = arguments.starts_with("[\"jobcast:refused\",");
