@@ -19,7 +19,7 @@ fn read<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Outcome {
     for chunk in chunks {
         frames.push(chunk);
         loop {
-            match frames.next() {
+            match frames.next_incoming() {
                 Ok(Some(incoming)) => found.push(incoming),
                 Ok(None) => break,
                 Err(reason) => return (found, Some(reason)),
