@@ -16,7 +16,7 @@ pub mod internals {
     /// Reads the text of a file alone.
     ///
     /// # Errors
-    /// As [`Config::load`].
+    /// Everything that is wrong: which line, which key, and what would be right.
     pub fn read_toml(file: &str, text: &str) -> Result<Config, ConfigError> {
         let mut settings = Settings::default();
         sources::add_toml(&mut settings, file, text);
