@@ -9,6 +9,23 @@ mod value;
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
+/// What the fuzz targets of this repository use besides.
+#[doc(hidden)]
+pub mod internals {
+    use super::{Config, ConfigError, Settings, sources};
+
+    /// Reads the text of a file alone.
+    ///
+    /// # Errors
+    /// Everything that is wrong: which line, which key, and what would be right.
+    pub fn read_toml(file: &str, text: &str) -> Result<Config, ConfigError> {
+        let mut settings = Settings::default();
+        sources::add_toml(&mut settings, file, text);
+        let config = Config::read(&mut settings);
+        settings.finish().map(|()| config)
+    }
+}
+
 pub use self::{settings::ConfigError, sources::Environment};
 use self::{
     settings::{Place, Settings},

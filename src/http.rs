@@ -34,6 +34,12 @@ use tower_http::{
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+/// What the fuzz targets of this repository use besides.
+#[doc(hidden)]
+pub mod internals {
+    pub use super::batch::read as read_batch;
+}
+
 pub(crate) use self::origin::CallerRules;
 pub use self::{
     host::{Host, HostOptions, InvalidHost},

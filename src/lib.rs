@@ -105,7 +105,12 @@ pub use crate::{
 #[doc(hidden)]
 pub mod internals {
     pub use crate::{
-        json::Members,
+        config::internals as config,
+        http::internals as http,
+        json::{MAX_DEPTH, Members, TooDeep, compact},
+        net::internals as net,
+        socketio::internals as socketio,
+        store::internals as stores,
         store::{
             Accepted, Append, AppendError, Bounds, Content, Feed, FeedItem, HistoryPart, LogEntry, LogPage,
             LogRange, Rooms, Store, Window,

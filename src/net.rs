@@ -28,6 +28,15 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+/// What the fuzz targets and suites of this repository use besides.
+#[doc(hidden)]
+pub mod internals {
+    pub use super::{
+        frame::{is_close, split_first, text_frame},
+        websocket::{WebSocket, upgrade},
+    };
+}
+
 pub(crate) use self::{
     acceptor::Acceptor,
     addresses::network,

@@ -26,6 +26,19 @@ use socketioxide::{
 };
 use tower::ServiceBuilder;
 
+/// What the fuzz targets of this repository use besides.
+#[doc(hidden)]
+pub mod internals {
+    pub use super::{
+        client_frames::{ClientFrames, Incoming, put_text_frame},
+        gate::Gate,
+        request::Request,
+    };
+
+    /// The most bytes by which a packet that stands for another one is longer.
+    pub const MAX_REFUSAL: usize = super::MAX_REFUSAL;
+}
+
 pub use self::drain::Sockets;
 use self::{
     admission::Admission,

@@ -11,6 +11,12 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+/// What the fuzz targets of this repository use besides.
+#[doc(hidden)]
+pub mod internals {
+    pub use super::{embedded::internals as embedded, redis::internals as redis};
+}
+
 use self::feed::FeedSender;
 pub use self::{
     clients::{ClientRecord, ClientsPage, Connection, Directory},

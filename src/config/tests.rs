@@ -276,7 +276,7 @@ const SECRET: &str = "a secret of HS256 with 32 bytes!";
 const DIGEST: &str = "0123456789abcdef0123456789ABCDEF0123456789abcdef0123456789abcdef";
 
 fn auth(toml: &str, variables: &[(&str, &str)]) -> AuthOptions {
-    load(toml, variables).unwrap().server.auth
+    load(toml, variables).unwrap().auth
 }
 
 #[test]

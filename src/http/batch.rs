@@ -8,7 +8,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::extract::{BatchBody, malformed};
+use super::extract::malformed;
 use crate::{
     error::{ApiError, ErrorCode},
     event::{Draft, IdempotencyKey},
@@ -55,12 +55,16 @@ impl FromIterator<Result<Published, ApiError>> for Results {
     }
 }
 
-/// The events of a batch, each of them as far as it is valid and has at most `max_payload` bytes. Reads no further than
-/// the first event too many.
+/// The events of a batch, an array or lines, each of them as far as it is valid and has at most `max_payload` bytes.
+/// Reads no further than the first event too many.
 ///
 /// # Errors
 /// The whole batch is refused: it is malformed, no array, or has too many events.
-pub fn read(body: &BatchBody, max_payload: usize) -> Result<Vec<Result<Publication, ApiError>>, ApiError> {
+pub fn read(
+    body: &[u8],
+    is_lines: bool,
+    max_payload: usize,
+) -> Result<Vec<Result<Publication, ApiError>>, ApiError> {
     let within = |size: usize| match size > max_payload {
         true => Err(ApiError::new(
             ErrorCode::TooLarge,
@@ -68,12 +72,12 @@ pub fn read(body: &BatchBody, max_payload: usize) -> Result<Vec<Result<Publicati
         )),
         false => Ok(()),
     };
-    if body.lines {
+    if is_lines {
         let line = |line: &[u8]| within(line.len()).and_then(|()| publication(Members::read(line)));
-        return Ok(lines(body.bytes())?.into_iter().map(line).collect());
+        return Ok(lines(body)?.into_iter().map(line).collect());
     }
     let item = |item: &RawValue| within(item.get().len()).and_then(|()| publication(Members::of(item)));
-    Ok(array(body.bytes())?.into_iter().map(item).collect())
+    Ok(array(body)?.into_iter().map(item).collect())
 }
 
 fn publication(members: Result<Members<'_>, NotAnObject>) -> Result<Publication, ApiError> {

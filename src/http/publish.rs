@@ -131,7 +131,7 @@ pub async fn batch(
     body: BatchBody,
 ) -> Result<Json<Results>, ApiError> {
     caller.identity().check_publisher()?;
-    let items = batch::read(&body, state.options.max_payload)?;
+    let items = batch::read(body.bytes(), body.lines, state.options.max_payload)?;
     // What is published has been copied out of it.
     drop(body);
     let (mut publications, mut indices, mut results) = (Vec::new(), Vec::new(), Vec::new());

@@ -45,7 +45,7 @@ impl ClientFrames {
     ///
     /// # Errors
     /// The bytes are no frames of a client, or more than a message may have.
-    pub fn next(&mut self) -> Result<Option<Incoming>, CloseReason> {
+    pub fn next_incoming(&mut self) -> Result<Option<Incoming>, CloseReason> {
         while let Some((header, mut frame, payload)) = self.next_frame()? {
             let OpCode::Data(kind) = header.opcode else {
                 return match header.is_final {
@@ -124,7 +124,7 @@ mod tests {
         let (mut frames, mut found) = (ClientFrames::new(100), Vec::new());
         for chunk in bytes.chunks(size) {
             frames.push(chunk);
-            while let Some(incoming) = frames.next()? {
+            while let Some(incoming) = frames.next_incoming()? {
                 found.push(incoming);
             }
         }

@@ -50,7 +50,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> GatedSocket<S> {
     /// Waits for the first message of a client that asks for an upgrade. Says whether it is this one.
     pub async fn expect(&mut self, packet: &[u8]) -> bool {
         loop {
-            match self.frames.next() {
+            match self.frames.next_incoming() {
                 Ok(Some(Incoming::Text(text))) => return text == packet,
                 Ok(Some(Incoming::Control(_))) => {}
                 Ok(Some(Incoming::Binary)) | Err(_) => return false,
@@ -78,7 +78,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> GatedSocket<S> {
 
     /// Moves all that is complete through the gate.
     fn judge(&mut self) -> Result<(), CloseReason> {
-        while let Some(incoming) = self.frames.next()? {
+        while let Some(incoming) = self.frames.next_incoming()? {
             match incoming {
                 Incoming::Text(text) => {
                     if let Some(slot) = self.slot.take() {

@@ -311,7 +311,7 @@ impl Outlet for SocketOutlet {
         }
         self.shared.closing_polls.take(socket.id.as_str());
         if let Some(session) = transport.polls() {
-            session.abort();
+            session.abort(reason);
         }
         if socket.transport_type() == TransportType::Websocket
             && let Some(connection) = transport.connection()

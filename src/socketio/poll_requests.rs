@@ -110,7 +110,7 @@ async fn go_on(
 async fn poll(session: &PollingSession, request: Request, next: Next) -> Response {
     let response = tokio::select! {
         biased;
-        () = session.aborted.cancelled() => return aborted(),
+        () = session.aborted.cancelled() => return aborted(session),
         response = next.run(request) => response,
         () = session.poll_must_end() => return NOOP.into_response(),
     };
@@ -125,7 +125,10 @@ async fn poll(session: &PollingSession, request: Request, next: Next) -> Respons
     Response::from_parts(parts, Body::from(body))
 }
 
-fn aborted() -> Response {
+fn aborted(session: &PollingSession) -> Response {
+    if session.is_refused() {
+        return unknown_session();
+    }
     let message = "the client took nothing for too long; connect again";
     ApiError::new(ErrorCode::Unavailable, message).into_response()
 }
@@ -133,7 +136,7 @@ fn aborted() -> Response {
 /// Hands on what a POST brings, as far as the gate lets it.
 async fn post(state: &PollState, session: &PollingSession, request: Request, next: Next) -> Response {
     if session.aborted.is_cancelled() {
-        return aborted();
+        return aborted(session);
     }
     let (mut parts, body) = request.into_parts();
     let max = state.options.max_payload;
@@ -152,7 +155,7 @@ async fn post(state: &PollState, session: &PollingSession, request: Request, nex
         Err(reason) => {
             Closing { gateway: state.gateway.clone(), connection: None }.close(reason);
             hand_on(CLOSE.to_owned()).await;
-            session.abort();
+            session.abort(reason);
             match reason {
                 CloseReason::TooLarge => StatusCode::PAYLOAD_TOO_LARGE.into_response(),
                 _ => bad_request(MISMATCH),

@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
     time::Duration,
 };
 
@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{admission::Slot, gate::Gate, inbox::Inbox};
 use crate::{
     budget::{Budget, Purpose, Reservation},
+    gateway::CloseReason,
     net::{Connection, Limits},
 };
 
@@ -33,6 +34,7 @@ pub struct PollingSession {
     inbox: Mutex<Weak<Inbox>>,
     pub slot: Option<Slot>,
     pub aborted: CancellationToken,
+    abort_reason: OnceLock<CloseReason>,
 }
 
 /// How far an upgrade is.
@@ -81,6 +83,7 @@ impl PollingSession {
             inbox: Mutex::default(),
             slot,
             aborted: CancellationToken::new(),
+            abort_reason: OnceLock::new(),
         }
     }
 
@@ -170,11 +173,19 @@ impl PollingSession {
     }
 
     /// Aborts the connection and refuses further polls. The client sees a lost network, reconnects and resumes.
-    pub fn abort(&self) {
+    pub fn abort(&self, reason: CloseReason) {
+        // The first reason counts.
+        let _known = self.abort_reason.set(reason);
         self.aborted.cancel();
         if let Some(connection) = self.connection() {
             connection.abort();
         }
+    }
+
+    /// Whether it was aborted for what the client sent.
+    pub fn is_refused(&self) -> bool {
+        use CloseReason::{Malformed, TooLarge, TooManyMessages};
+        matches!(self.abort_reason.get(), Some(Malformed | TooLarge | TooManyMessages))
     }
 }
 

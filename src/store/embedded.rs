@@ -11,6 +11,7 @@ mod outage;
 mod preflight;
 mod reader;
 mod record_cache;
+#[allow(missing_docs, reason = "it is public for the fuzz targets alone")]
 mod records;
 mod revoke;
 mod sweep;
@@ -50,6 +51,12 @@ use crate::{
     tasks::Tasks,
     timestamp::Timestamp,
 };
+
+/// What the fuzz targets of this repository use besides.
+#[doc(hidden)]
+pub mod internals {
+    pub use super::records::*;
+}
 
 /// How long a publisher waits for the disk before the outcome is unknown.
 const DEADLINE: Duration = Duration::from_secs(10);

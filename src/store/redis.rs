@@ -25,6 +25,17 @@ use crate::{
     tasks::Tasks,
 };
 
+/// What the fuzz targets of this repository use besides.
+#[doc(hidden)]
+pub mod internals {
+    pub use super::{
+        directory::record,
+        log::{LARGEST, entry, reference},
+        message::{arrival, position, read as read_message},
+        publish::{Stored, rooms_of},
+    };
+}
+
 /// How many commands go out together.
 const PIPELINE: usize = 256;
 

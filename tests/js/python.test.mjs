@@ -1,44 +1,22 @@
 // python-socketio, which shares no code with the JavaScript client.
 
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { join } from 'node:path';
 import { before, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { assertRefused, uniqueId } from './support/clients.mjs';
-import { run, startProcess } from './support/processes.mjs';
+import { startProcess } from './support/processes.mjs';
+import { pythonPrograms } from './support/python.mjs';
 import { describeEachStore } from './support/stores.mjs';
 
 const here = fileURLToPath(new URL('.', import.meta.url));
-const cache = process.env.JOBCAST_TEST_CACHE ?? resolve(here, '../../target/test-venv');
 const packages = ['python-socketio[client]>=5.11,<6', 'websocket-client>=1.7,<2', 'requests>=2.31,<3'];
-
-/** The interpreter of a virtual environment that is made once and kept. */
-async function python() {
-  const environment = join(cache, 'python');
-  const interpreter = join(environment, 'bin', 'python');
-  const complete = join(environment, 'complete');
-  const wanted = packages.join('\n');
-  if (existsSync(complete) && readFileSync(complete, 'utf8') === wanted) return interpreter;
-  mkdirSync(cache, { recursive: true });
-  rmSync(environment, { recursive: true, force: true });
-  for (const [command, args] of [
-    ['python3', ['-m', 'venv', environment]],
-    [interpreter, ['-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', ...packages]],
-  ]) {
-    const { code, stdout, stderr } = await run(command, args);
-    assert.equal(code, 0, `${command} ${args.join(' ')}\n${stdout}${stderr}`);
-  }
-  writeFileSync(`${complete}.new`, wanted);
-  renameSync(`${complete}.new`, complete);
-  return interpreter;
-}
 
 describeEachStore('python-socketio', (context) => {
   const { api } = context;
   let interpreter;
   before(async () => {
-    interpreter = await python();
+    interpreter = join(await pythonPrograms('python', packages), 'python');
   });
 
   for (const transport of ['websocket', 'polling']) {

@@ -274,7 +274,12 @@ fn readable<T: FromRedisValue>(reply: Result<Reply, Error>) -> Result<Option<T>,
     }
 }
 
-fn record(id: &ClientId, mut fields: HashMap<String, String>, rooms: Vec<String>) -> Option<ClientRecord> {
+/// A client from the fields of its record and the names of its rooms; `None` where nobody here wrote it.
+pub fn record(
+    id: &ClientId,
+    mut fields: HashMap<String, String>,
+    rooms: Vec<String>,
+) -> Option<ClientRecord> {
     let connected_at: Timestamp = fields.get("connectedAt")?.parse().ok()?;
     let mut take = |name: &str| fields.remove(name).unwrap_or_default();
     let mut subscriptions: Vec<Room> = rooms.iter().filter_map(|room| room.parse().ok()).collect();

@@ -10,7 +10,7 @@ use crate::{
     event::JobEvent,
     position::Positions,
     redis::Listener,
-    store::{Arrival, FeedItem, FeedSender, Rooms},
+    store::{FeedItem, FeedSender, Rooms},
 };
 
 /// How often it is said that something else than messages came.
@@ -55,9 +55,9 @@ impl FeedListener {
         if last.as_ref().is_some_and(|(there, event)| *there == positions && event.json().get() == json) {
             return Ok(None);
         }
-        let event = JobEvent::parse(json.to_owned()).map_err(|_| ())?;
-        *last = Some((positions, event.clone()));
-        Ok(Some(FeedItem::Event(Arrival { event, positions })))
+        let arrival = message::arrival(positions, json).ok_or(())?;
+        *last = Some((positions, arrival.event.clone()));
+        Ok(Some(FeedItem::Event(arrival)))
     }
 
     fn complain(&self) {

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The largest number that every program reads as it is. A larger one was written by another program.
-const LARGEST: Seq = (1 << 53) - 2;
+pub const LARGEST: Seq = (1 << 53) - 2;
 
 /// How many jobs' newest entries are read at first, where they may be large, and how many times as many then at the most.
 const FIRST_READ: usize = 4;
@@ -29,7 +29,7 @@ const COUNTED: usize = 1000;
 const INDEX_PAUSE: u64 = 1000;
 
 /// An entry of a room's log: its id, and what it refers to.
-type StreamEntry = (String, (String, String));
+pub type StreamEntry = (String, (String, String));
 
 /// A part of a job's history.
 struct Events {
@@ -43,7 +43,8 @@ struct Events {
     events: Vec<JobEvent>,
 }
 
-fn entry(bytes: Vec<u8>) -> Option<Entry> {
+/// An entry of a history; `None` where it is not JSON. What has a number that not every program reads is foreign.
+pub fn entry(bytes: Vec<u8>) -> Option<Entry> {
     let entry = Entry::parse(String::from_utf8(bytes).ok()?)?;
     Some(match entry {
         Entry::Event(event) if event.seq() > LARGEST => Entry::Foreign(event.json().to_owned()),
@@ -56,9 +57,10 @@ fn seq_of(entry: Option<Entry>) -> Option<Seq> {
 }
 
 /// What an entry of a room's log refers to.
-fn reference((_, (_, text)): &StreamEntry) -> Option<(Seq, JobId)> {
+pub fn reference((_, (_, text)): &StreamEntry) -> Option<(Seq, JobId)> {
     let (seq, job) = text.split_once(' ')?;
-    Some((seq.parse().ok()?, job.parse().ok()?))
+    let seq = seq.parse().ok().filter(|seq| *seq <= LARGEST)?;
+    Some((seq, job.parse().ok()?))
 }
 
 fn time((seconds, micros): (u64, u64)) -> Timestamp {

@@ -4,9 +4,13 @@
 //! ids of its entries in the logs of its user's room, its tenant's and that of all jobs (`-` for none), and its JSON.
 //! `publish.lua` writes it, and `room_log.lua` does with what [`around_id`] gives it.
 
+use super::log::LARGEST;
 use crate::{
+    event::JobEvent,
     position::{Position, Positions},
     room::Room,
+    store::Arrival,
+    timestamp::Timestamp,
 };
 
 /// Reads a message, without the JSON; `None` where it has another form.
@@ -25,6 +29,13 @@ pub fn read(message: &str) -> Option<(Positions, &str)> {
     Some((positions, parts.next()?))
 }
 
+/// The event of a message; `None` where nobody here wrote it. Its number is one that every program reads: a larger one would
+/// hide all that follows in its room.
+pub fn arrival(positions: Positions, json: &str) -> Option<Arrival> {
+    let event = JobEvent::parse(json.to_owned()).ok().filter(|event| event.seq() <= LARGEST)?;
+    Some(Arrival { event, positions })
+}
+
 /// What comes before the entry's id in a message for a shared room alone, and what comes between it and the JSON.
 pub fn around_id(room: &Room) -> (&'static str, &'static str) {
     match room {
@@ -34,10 +45,12 @@ pub fn around_id(room: &Room) -> (&'static str, &'static str) {
     }
 }
 
-/// The position of an entry of a stream. Ids count from 0 in each millisecond.
+/// The position of an entry of a stream. Ids count from 0 in each millisecond. `None` for a time that no client could ask for
+/// again.
 pub fn position(id: &str) -> Option<Position> {
     let (millis, number) = id.split_once('-')?;
-    Some(Position::of_entry(millis.parse().ok()?, number.parse::<u64>().ok()?.checked_add(1)?))
+    let time = Timestamp::from_millis(millis.parse().ok()?)?;
+    Some(Position::of_entry(time.millis(), number.parse::<u64>().ok()?.checked_add(1)?))
 }
 
 #[cfg(test)]
@@ -61,7 +74,7 @@ mod tests {
         #[test]
         fn positions_are_read_as_they_are_written(
             job: bool,
-            ids in proptest::array::uniform3(proptest::option::of((any::<u64>(), 0..u64::MAX))),
+            ids in proptest::array::uniform3(proptest::option::of((0..253_402_300_800_000_u64, 0..u64::MAX))),
             json in "[^\n]{0,40}",
         ) {
             let [user, tenant, all_jobs] = ids.map(written);
@@ -72,7 +85,7 @@ mod tests {
         }
 
         #[test]
-        fn a_room_gets_its_own_position(millis: u64, number in 0..u64::MAX) {
+        fn a_room_gets_its_own_position(millis in 0..253_402_300_800_000_u64, number in 0..u64::MAX) {
             let position = Position::of_entry(millis, number + 1);
             for room in [Room::User("u".parse().unwrap()), Room::Tenant("t".parse().unwrap()), Room::AllJobs] {
                 let (before, after) = around_id(&room);

@@ -245,13 +245,13 @@ fn with_draft(call: Command, step: &[&Append]) -> Command {
 }
 
 /// Whose rooms `publish.lua` asks for, if that is its answer.
-fn rooms_of(answer: &str) -> Option<Owner> {
+pub fn rooms_of(answer: &str) -> Option<Owner> {
     let (user, tenant) = answer.strip_prefix("rooms ")?.split_once(' ')?;
     Some(Owner { user: user.parse().ok(), tenant: tenant.parse().ok() })
 }
 
 /// What `publish.lua` answers for a step.
-struct Stored {
+pub struct Stored {
     /// The number before the first event, and its time.
     before: Seq,
     before_at: u64,
@@ -259,7 +259,8 @@ struct Stored {
 }
 
 impl Stored {
-    fn read(answers: &[String], count: usize) -> Option<Self> {
+    /// Reads the answers to a step of `count` events; `None` where nobody here wrote them.
+    pub fn read(answers: &[String], count: usize) -> Option<Self> {
         let (first, answers) = answers.split_first()?;
         let (before, before_at) = first.split_once(' ')?;
         let answers: Vec<Answer> =
