@@ -12,7 +12,8 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
-use tracing_subscriber::EnvFilter;
+use tracing::Level;
+use tracing_subscriber::{EnvFilter, filter::filter_fn, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::{
     budget::Budget,
@@ -226,7 +227,8 @@ pub enum LogFormat {
 }
 
 /// Starts logging to standard error, until what this answers is dropped. `RUST_LOG`, where set, wins over `level`. A second
-/// call does nothing. A log that cannot be written is lost, and harms nobody.
+/// call does nothing. What libraries say below `info` is left out: it has heads and frames as they came, with tokens and
+/// keys. A log that cannot be written is lost, and harms nobody.
 pub fn start_logging(format: LogFormat, level: tracing::level_filters::LevelFilter) -> LogFlush {
     // The embedded store logs the engine's errors itself, except those of background workers.
     let default = format!("{level},fjall=off,fjall::worker_pool=error,lsm_tree=off");
@@ -241,9 +243,10 @@ pub fn start_logging(format: LogFormat, level: tracing::level_filters::LevelFilt
         // It would report errors of the writer, which has none, to standard error, and panic where that fails.
         .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal());
+    let discreet = filter_fn(|event| event.target().starts_with("jobcast") || *event.level() <= Level::INFO);
     let _already_started = match format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().try_init(),
+        LogFormat::Text => builder.finish().with(discreet).try_init(),
+        LogFormat::Json => builder.json().finish().with(discreet).try_init(),
     };
     flush
 }
