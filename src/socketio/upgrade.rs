@@ -19,6 +19,7 @@ use super::{
     polling::{PollingSession, Probe, socket_id},
 };
 use crate::{
+    access::Pass,
     gateway::Gateway,
     net::{self, Connection, WebSocket},
 };
@@ -36,12 +37,13 @@ pub struct UpgradeState<S> {
 }
 
 /// The request headers that a socket keeps.
-static KEPT_HEADERS: [HeaderName; 6] = [
+static KEPT_HEADERS: [HeaderName; 7] = [
     header::AUTHORIZATION,
     header::COOKIE,
     header::FORWARDED,
     header::ORIGIN,
     header::USER_AGENT,
+    HeaderName::from_static("x-api-key"),
     HeaderName::from_static("x-forwarded-for"),
 ];
 
@@ -122,6 +124,9 @@ fn copy_head(parts: &Parts) -> Parts {
         headers.extend(parts.headers.get_all(name).iter().map(|value| (name.clone(), copy_value(value))));
     }
     *request.headers_mut() = headers;
+    if let Some(pass) = parts.extensions.get::<Pass>() {
+        request.extensions_mut().insert(pass.clone());
+    }
     if let Some(slot) = parts.extensions.get::<Slot>() {
         request.extensions_mut().insert(slot.clone());
     }

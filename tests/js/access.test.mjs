@@ -239,3 +239,67 @@ describe('handing out tokens', () => {
     });
   }
 });
+
+describe('a credential', () => {
+  const ways = {
+    'auth.token': (credential) => ({ auth: { token: credential } }),
+    'the query': (credential) => ({ query: { token: credential } }),
+    Authorization: (credential) => ({ extraHeaders: bearer(credential) }),
+    'X-API-Key': (credential) => ({ extraHeaders: { 'x-api-key': credential } }),
+  };
+
+  for (const [way, options] of Object.entries(ways)) {
+    it(`comes by ${way}, over whatever transport`, async (t) => {
+      for (const transports of [['websocket'], ['polling'], ['polling', 'websocket']]) {
+        if (way !== 'X-API-Key') {
+          const watcher = await connect(t, gateways.deny, { transports, ...options(credentialOf('ada')) });
+          assert.equal((await watcher.subscribe({ userId: 'ada' })).success, true);
+          assert.equal((await watcher.ask('subscribe:jobs', { userId: 'bob' })).success, false);
+        }
+        const worker = await connect(t, gateways.deny, { transports, ...options(keys.key.key) });
+        assert.equal((await worker.subscribe({ userId: 'bob' })).success, true);
+      }
+    });
+
+    it(`that is bad or missing is unauthorized: ${way}`, async (t) => {
+      const expired = token({ sub: 'ada', exp: Date.now() / 1000 - 5 });
+      for (const credential of [expired, token({ sub: 'ada' }, 'x'.repeat(32)), 'nonsense', 'a.b.c', 'jc_nothing']) {
+        await assert.rejects(connect(t, gateways.deny, options(credential)), /^Error: unauthorized: /, credential);
+      }
+      await assert.rejects(connect(t, gateways.deny), /^Error: unauthorized: .*auth: \{ token \}/);
+    });
+  }
+
+  it('of another form is refused with what would be right', async (t) => {
+    for (const auth of [{ token: 7 }, { token: ['x'] }]) {
+      await assert.rejects(connect(t, gateways.deny, { auth }), /^Error: invalid_payload: token/);
+    }
+    for (const headers of [{}, { authorization: 'Basic YTpi' }, bearer('nonsense'), bearer('')]) {
+      const answer = await gateways.deny.api.get('/api/jobs?userId=ada', headers);
+      assert.equal(answer.status, 401, answer.text);
+      assert.match(answer.headers['www-authenticate'], /^Bearer/);
+      assert.equal(answer.json.code, 'unauthorized');
+      assert.equal(answer.headers['content-type'], 'application/problem+json');
+    }
+    for (const path of ['/', '/healthz', '/readyz', '/metrics', '/openapi.json']) {
+      assert.equal((await gateways.deny.api.get(path)).status, 200, path);
+    }
+  });
+
+  it('names who is connected, and another user’s record is not taken over', async (t) => {
+    const gateway = gateways.deny;
+    const clientId = uniqueId('laptop');
+    const record = async () => (await gateway.api.get(`/api/clients/${clientId}`, adminHeaders())).json;
+    const first = await connect(t, gateway, { auth: { token: credentialOf('ada'), clientId } });
+    assert.equal((await record()).userId, 'ada');
+    await assert.rejects(
+      connect(t, gateway, { auth: { token: credentialOf('eve'), clientId } }),
+      /^Error: forbidden: clientId/,
+    );
+    // The newest connection of the same one takes it over.
+    const second = await connect(t, gateway, { auth: { token: credentialOf('ada'), clientId } });
+    first.close();
+    await second.subscribe({ userId: 'ada' });
+    assert.deepEqual((await record()).subscriptions, ['user:ada']);
+  });
+});
