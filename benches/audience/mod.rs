@@ -10,8 +10,8 @@ use std::{
 };
 
 use jobcast::{
-    Backend, Gateway, GatewayOptions, HistoryOptions, JobEvent, JobId, Publication, Session, StoreOptions,
-    Subscription,
+    Backend, Gateway, GatewayOptions, HistoryOptions, Identity, JobEvent, JobId, Publication, Session,
+    StoreOptions, Subscription,
 };
 use tokio::sync::Notify;
 
@@ -55,7 +55,11 @@ impl Audience {
         let mut sessions = Vec::new();
         for job in jobs {
             let arrivals = arrivals.clone();
-            let session = gateway.connect(Arc::new(Watcher(move |_: &JobEvent| arrivals.note())), None);
+            let session = gateway.connect(
+                Arc::new(Watcher(move |_: &JobEvent| arrivals.note())),
+                None,
+                Identity::Everybody.into(),
+            )?;
             session.join(&Subscription::Job(job, None)).await?.start();
             sessions.push(session);
         }

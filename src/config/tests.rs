@@ -130,6 +130,16 @@ fn errors_name_the_place_the_key_and_what_is_right() {
         ("[redis]\nca_file = \"/nowhere.pem\"", "line 2: redis.ca_file: ", "No such file"),
         ("[redis]\nca_file = \"Cargo.toml\"", "line 2: redis.ca_file: ", "it has none"),
         ("[auth]\nmode = \"basic\"", "line 2: auth.mode: ", "must be \"none\" or \"jwt\", got \"basic\""),
+        (
+            "[limits]\njobs = 5\n[store]\nbackend = \"redis\"",
+            "line 2: limits.jobs: ",
+            "bounds the embedded store alone",
+        ),
+        (
+            "[limits]\npublishes_per_second = 0",
+            "line 2: limits.publishes_per_second: ",
+            "an integer from 1 to",
+        ),
         ("\n[server", "line 2: ", ""),
         ("[server]\nlisten = \"0.0.0.0:3000\"", "line 2: server.listen: ", "auth.allow_anonymous = true"),
         ("[cors]\norigins = [\"*\"]", "line 2: cors.origins: ", "cors.credentials"),
@@ -246,6 +256,9 @@ fn the_example_file_has_every_key_with_its_default() {
         "connections",
         "connections_per_address",
         "connections_per_second",
+        "streams_per_address",
+        "publishes_per_second",
+        "jobs",
         "secret",
         "previous_secret",
         "public_key_file",
@@ -276,7 +289,7 @@ const SECRET: &str = "a secret of HS256 with 32 bytes!";
 const DIGEST: &str = "0123456789abcdef0123456789ABCDEF0123456789abcdef0123456789abcdef";
 
 fn auth(toml: &str, variables: &[(&str, &str)]) -> AuthOptions {
-    load(toml, variables).unwrap().server.auth
+    load(toml, variables).unwrap().auth
 }
 
 #[test]
