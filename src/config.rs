@@ -118,6 +118,21 @@ impl Config {
                 parse::integer(1..=1_000_000),
                 default.rooms_per_client,
             ),
+            connections_per_user: settings.get(
+                "limits.connections_per_user",
+                parse::integer(1..=1_000_000),
+                default.connections_per_user,
+            ),
+            rooms_per_user: settings.get(
+                "limits.rooms_per_user",
+                parse::integer(1..=10_000_000),
+                default.rooms_per_user,
+            ),
+            publishes_per_second: settings.get(
+                "limits.publishes_per_second",
+                |value| parse::integer(1..=10_000_000)(value).map(Some),
+                default.publishes_per_second,
+            ),
             behind: settings.get("limits.behind", parse::span(SECOND..=HOUR), default.behind),
             ownerless_jobs,
             memory: settings.get("limits.memory", parse::size(16 * MIB..=1024 * GIB), default.memory),
@@ -158,6 +173,11 @@ fn read_server(settings: &mut Settings, auth: &AuthOptions) -> ServerOptions {
         joins_rooms: false,
     };
     let max_batch = settings.get("server.max_batch", parse::size(KIB..=GIB), default.http.max_batch);
+    let streams_per_address = settings.get(
+        "limits.streams_per_address",
+        |value| parse::integer(1..=10_000_000)(value).map(Some),
+        default.http.streams_per_address,
+    );
     let asks = matches!(auth.mode, AuthMode::Jwt(_));
     let (shutdown_grace, drain_notice, drain_window) = read_stop(settings, &default);
     ServerOptions {
@@ -169,7 +189,7 @@ fn read_server(settings: &mut Settings, auth: &AuthOptions) -> ServerOptions {
         net,
         hosts: read_hosts(settings, asks),
         cors: read_cors(settings),
-        http: HttpOptions { max_payload, max_batch, outbox, outbox_bytes },
+        http: HttpOptions { max_payload, max_batch, outbox, outbox_bytes, streams_per_address },
         socketio,
     }
 }
@@ -300,7 +320,18 @@ fn read_store(settings: &mut Settings) -> StoreOptions {
             parse::integer(1..=10_000_000),
             default.room_entries,
         ),
+        max_jobs: settings.get(
+            "limits.jobs",
+            |value| parse::integer(1..=1_000_000_000)(value).map(Some),
+            default.max_jobs,
+        ),
     };
+    let embedded = matches!(name, BackendName::Embedded);
+    settings.rule(&["limits.jobs", "store.backend"], history.max_jobs.is_none() || embedded, || {
+        "bounds the embedded store alone; with store.backend = \"redis\" remove it, and let Redis' maxmemory (with \
+         maxmemory-policy noeviction) bound what is kept"
+            .to_owned()
+    });
     StoreOptions { backend, history }
 }
 

@@ -11,6 +11,8 @@ mod live_edge;
 mod notices;
 mod outlet;
 mod permits;
+mod places;
+mod publish_rate;
 mod reading;
 mod revoking;
 mod session;
@@ -26,13 +28,17 @@ use std::{
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use self::hub::{Hub, PutOut, SessionKey, SessionStats};
+pub(crate) use self::places::{Place, Places};
 pub use self::{
     answer::Answer,
     join::{JobResume, Joined, Latest, Resumed, Subscription},
     outlet::{CloseReason, Delivery, Expiring, Offer, Outlet, Signal},
     reading::Parts,
     session::{Peer, Session},
+};
+use self::{
+    hub::{Hub, PutOut, SessionKey, SessionStats},
+    publish_rate::PublishRate,
 };
 use crate::{
     access::{Identity, OwnerlessJobs, Revocations},
@@ -43,7 +49,9 @@ use crate::{
     memory_limit,
     notice::{Audience, Notice, NoticeName},
     room::Room,
-    store::{Accepted, Append, ClientRecord, ClientsPage, OpenError, Store, StoreError, StoreOptions},
+    store::{
+        Accepted, Append, AppendError, ClientRecord, ClientsPage, OpenError, Store, StoreError, StoreOptions,
+    },
     tasks::Tasks,
     telemetry::{KindLabel, Metrics, ReasonLabel},
     timestamp::Timestamp,
@@ -54,6 +62,13 @@ use crate::{
 pub struct GatewayOptions {
     /// In how many rooms one session may be.
     pub rooms_per_client: usize,
+    /// How many sessions of this node one user may have, whatever their edges. Identities without a user have no such bound.
+    pub connections_per_user: usize,
+    /// In how many rooms all sessions of one user on this node may be together.
+    pub rooms_per_user: usize,
+    /// How many events one API key or one publishing user may publish on this node in a second, and at once. `None` for no
+    /// bound. An application's own calls have none.
+    pub publishes_per_second: Option<u32>,
     /// For how long a session may stay behind before it is closed.
     pub behind: Duration,
     /// How many bytes may wait in this process, for whatever. The default is a quarter of the memory that it may use.
@@ -66,6 +81,9 @@ impl Default for GatewayOptions {
     fn default() -> Self {
         Self {
             rooms_per_client: 100,
+            connections_per_user: 100,
+            rooms_per_user: 1000,
+            publishes_per_second: None,
             behind: Duration::from_secs(60),
             memory: memory_limit::available() / 4,
             ownerless_jobs: OwnerlessJobs::Deny,
@@ -103,6 +121,11 @@ struct Inner {
     answers: tokio::sync::Semaphore,
     /// Publishers of notices wait here where sessions that read have many waiting.
     notice_turns: tokio::sync::Semaphore,
+    /// The sessions of each user.
+    user_sessions: Arc<Places<UserId>>,
+    /// The rooms that each user's sessions are in, and those that they are about to join.
+    user_rooms: Arc<Places<UserId>>,
+    publish_rate: Option<PublishRate>,
     lifetimes: lifetime::Lifetimes,
     revocations: RwLock<Revocations>,
     tasks: Tasks,
@@ -160,6 +183,9 @@ impl Gateway {
             joins: tokio::sync::Semaphore::new(JOINS),
             answers: tokio::sync::Semaphore::new(answer::ANSWERS_READ_AT_ONCE),
             notice_turns: tokio::sync::Semaphore::new(1),
+            user_sessions: Arc::default(),
+            user_rooms: Arc::default(),
+            publish_rate: options.publishes_per_second.map(PublishRate::new),
             lifetimes: lifetime::Lifetimes::default(),
             revocations: RwLock::default(),
             metrics: Metrics::new(&tasks, &budget),
@@ -213,13 +239,20 @@ impl Gateway {
         let outcomes = self.0.store.append(appends, Some(held)).await;
         self.0.metrics.publish_seconds.observe(begun.elapsed().as_secs_f64());
         let published = |((job, kind), outcome): ((JobId, EventKind), Result<Accepted, _>)| {
-            let position = outcome.map_err(|error| self.refused(error))?;
+            let position = outcome.map_err(|error| self.not_accepted(error))?;
             if !position.repeated {
                 self.0.metrics.accepted.get_or_create(&KindLabel { kind: kind.name() }).inc();
             }
             Ok(Published { job, seq: position.seq, timestamp: position.timestamp })
         };
         facts.into_iter().zip(outcomes).map(published).collect()
+    }
+
+    fn not_accepted(&self, error: AppendError) -> ApiError {
+        if matches!(error, AppendError::TooManyJobs(_)) {
+            self.0.metrics.count_limited("jobs");
+        }
+        self.refused(error)
     }
 
     /// Counts what the store could not do, on the way to whoever asked.
@@ -434,7 +467,10 @@ impl Gateway {
                 if hub.has_catch_ups_due() { hub.take_catch_ups_due(Instant::now()) } else { Vec::new() };
             (result, due, hub.take_put_out())
         };
-        for PutOut { connection, client, room } in put_out {
+        for PutOut { connection, client, user, room } in put_out {
+            if let Some(user) = user {
+                self.0.user_rooms.give_back(&user);
+            }
             self.0.store.directory().leave(connection, client.as_ref(), &room);
             self.0.store.uncover(&room);
         }

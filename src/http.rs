@@ -17,6 +17,7 @@ mod pages;
 mod problem;
 mod publish;
 mod sse;
+mod streams;
 mod tokens;
 
 use std::sync::Arc;
@@ -63,11 +64,20 @@ pub struct HttpOptions {
     pub outbox: usize,
     /// How many bytes of deliveries wait before it has to.
     pub outbox_bytes: u64,
+    /// How many streams one address may have for clients without a user; an IPv6 network of 64 bits counts as one. `None` for
+    /// 100, and for any number from this machine.
+    pub streams_per_address: Option<usize>,
 }
 
 impl Default for HttpOptions {
     fn default() -> Self {
-        Self { max_payload: 128 * 1024, max_batch: 8 * 1024 * 1024, outbox: 1024, outbox_bytes: 1024 * 1024 }
+        Self {
+            max_payload: 128 * 1024,
+            max_batch: 8 * 1024 * 1024,
+            outbox: 1024,
+            outbox_bytes: 1024 * 1024,
+            streams_per_address: None,
+        }
     }
 }
 
@@ -78,6 +88,7 @@ pub(crate) struct HttpState {
     options: HttpOptions,
     auth: Authenticator,
     draining: Draining,
+    streams: streams::Streams,
     /// The JSON of the OpenAPI description.
     description: Bytes,
 }
@@ -118,11 +129,16 @@ pub fn routes(gateway: Gateway, options: HttpOptions, auth: Authenticator, drain
     let other_method = || async {
         ApiError::new(ErrorCode::MethodNotAllowed, "this path has no such method; see /openapi.json")
     };
-    routes
-        .merge(dashboard::routes())
-        .fallback(unknown)
-        .method_not_allowed_fallback(other_method)
-        .with_state(Arc::new(HttpState { gateway, options, auth, draining, description }))
+    routes.merge(dashboard::routes()).fallback(unknown).method_not_allowed_fallback(other_method).with_state(
+        Arc::new(HttpState {
+            gateway,
+            options,
+            auth,
+            draining,
+            streams: streams::Streams::default(),
+            description,
+        }),
+    )
 }
 
 /// The middleware of all edges: request ids, the check of hosts and origins, compression of all but large answers and streams, and

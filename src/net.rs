@@ -60,6 +60,8 @@ use self::{
 #[derive(Debug, Clone)]
 pub struct Connection {
     address: IpAddr,
+    /// Whether that is a trusted proxy's own.
+    is_proxy: bool,
     outbox: Weak<Outbox>,
 }
 
@@ -67,6 +69,11 @@ impl Connection {
     /// The address of the client: of the peer, or where that is a trusted proxy, the address that it names in the request.
     pub fn address(&self) -> IpAddr {
         self.address
+    }
+
+    /// The client's address; `None` where all that is known is that a trusted proxy's client is behind it.
+    pub(crate) fn client(&self) -> Option<IpAddr> {
+        (!self.is_proxy).then_some(self.address)
     }
 
     /// Whether this side still holds the connection open.

@@ -209,7 +209,7 @@ impl ConnectMiddleware {
             self.gateway.check_client_name(&pass.identity, name).await?;
         }
         let caller = (peer(&socket, auth.client_id)?, pass);
-        let inbox = Inbox::new(&self.gateway, &self.auth, caller, &self.options, self.shared.clone());
+        let inbox = Inbox::new(&self.gateway, &self.auth, caller, &self.options, self.shared.clone())?;
         let inbox = Arc::new(inbox);
         if let Some(session) = PollingSession::of(&socket) {
             session.set_inbox(&inbox);

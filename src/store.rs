@@ -57,6 +57,8 @@ pub struct HistoryOptions {
     /// About how many entries the log of a user's or a tenant's room keeps; that of all jobs keeps
     /// ten times as many.
     pub room_entries: usize,
+    /// How many jobs are kept before the events of others are refused. `None` for no bound. Only for the embedded store.
+    pub max_jobs: Option<usize>,
 }
 
 /// How many times as many entries as other shared rooms that of all jobs keeps.
@@ -94,7 +96,12 @@ pub struct StoreOptions {
 
 impl Default for HistoryOptions {
     fn default() -> Self {
-        Self { max_events: 100, retention: Duration::from_secs(24 * 3600), room_entries: 10_000 }
+        Self {
+            max_events: 100,
+            retention: Duration::from_secs(24 * 3600),
+            room_entries: 10_000,
+            max_jobs: None,
+        }
     }
 }
 
@@ -137,6 +144,12 @@ pub enum AppendError {
     /// The idempotency key was used for the job with another body.
     #[error("this idempotency key was used for the job with another body")]
     IdempotencyConflict,
+    /// It is the first event of a job, and so many jobs are kept as may be.
+    #[error(
+        "{0} jobs are kept, which is as many as may be (limits.jobs); events of these are still accepted, and a new job is \
+         when one of them has expired (history.retention)"
+    )]
+    TooManyJobs(usize),
     /// The store did not answer: the outcome is unknown.
     #[error(transparent)]
     Unavailable(#[from] StoreError),
@@ -159,6 +172,7 @@ impl From<AppendError> for ApiError {
             AppendError::JobFinished => ErrorCode::JobFinished,
             AppendError::OwnerMismatch => ErrorCode::OwnerMismatch,
             AppendError::IdempotencyConflict => ErrorCode::IdempotencyConflict,
+            AppendError::TooManyJobs(_) => ErrorCode::LimitReached,
             AppendError::Unavailable(_) => ErrorCode::Unavailable,
         };
         ApiError::new(code, error.to_string())

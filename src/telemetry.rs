@@ -42,6 +42,13 @@ pub struct ReasonLabel {
     pub reason: &'static str,
 }
 
+/// The label for the limit: its key below `limits`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct LimitLabel {
+    /// The limit.
+    pub limit: &'static str,
+}
+
 /// The label for the outcome.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct OutcomeLabel {
@@ -91,6 +98,8 @@ pub struct Metrics {
     pub closed: Family<ReasonLabel, Counter>,
     /// Requests that failed, by error code.
     pub errors: Family<ReasonLabel, Counter>,
+    /// What limits of users, publishers, addresses and jobs refused.
+    pub limited: Family<LimitLabel, Counter>,
     /// How long it took to accept publishes.
     pub publish_seconds: Histogram,
     /// Calls of the store that failed.
@@ -130,6 +139,7 @@ impl Metrics {
             tls_certificate_expires: Family::default(),
             closed: Family::default(),
             errors: Family::default(),
+            limited: Family::default(),
             publish_seconds: Histogram::new(buckets),
             store_errors: Counter::default(),
             feed_interruptions: Counter::default(),
@@ -172,6 +182,7 @@ impl Metrics {
         );
         registry.register("sessions_closed", "Sessions closed by the gateway", self.closed.clone());
         registry.register("errors", "Requests that failed by error code", self.errors.clone());
+        registry.register("limited", "Requests refused by limit", self.limited.clone());
         let publish = ("publish", "Time from a publish to its acceptance");
         registry.register_with_unit(publish.0, publish.1, Unit::Seconds, self.publish_seconds.clone());
         registry.register("store_errors", "Calls of the store that failed", self.store_errors.clone());
@@ -187,6 +198,11 @@ impl Metrics {
     /// Counts a failed request under its code.
     pub fn count_error(&self, code: &'static str) {
         self.errors.get_or_create(&ReasonLabel { reason: code }).inc();
+    }
+
+    /// Counts what a limit refused, by the limit's key below `limits`.
+    pub fn count_limited(&self, limit: &'static str) {
+        self.limited.get_or_create(&LimitLabel { limit }).inc();
     }
 
     /// All metrics in the OpenMetrics text format, which Prometheus reads.

@@ -56,7 +56,7 @@ impl Audience {
         for job in jobs {
             let arrivals = arrivals.clone();
             let watcher = Arc::new(Watcher(move |_: &JobEvent| arrivals.note()));
-            let session = gateway.connect(watcher, None, Identity::Everybody.into());
+            let session = gateway.connect(watcher, None, Identity::Everybody.into())?;
             session.join(&Subscription::Job(job, None)).await?.start();
             sessions.push(session);
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{
-    Answer, Gateway, Session, fill,
+    Answer, Gateway, Place, Session, fill,
     hub::{Admitted, Start},
     permits::owner_of,
 };
@@ -126,7 +126,13 @@ impl Joined<'_> {
     /// Delivers from here on: first what is replayed, then what is live.
     pub fn start(mut self) {
         let Joining { session, ref room, .. } = self.joining;
+        // A session that was in the room when it began to join it may have left it since.
+        let place = self.joining.place.take().or_else(|| session.add_room());
         let newly = session.gateway.hub(|hub| hub.start(session.key, room, self.start, self.admitted));
+        if let (Some(place), true) = (place, newly) {
+            // Until the session leaves the room.
+            place.keep();
+        }
         (self.joining.begun, self.joining.newly) = (false, newly);
         fill::start(&session.gateway);
     }
@@ -140,26 +146,37 @@ struct Joining<'a> {
     begun: bool,
     /// Whether the session is in the room because of it.
     newly: bool,
+    /// The room's place among those of the session's user. `None` where the session is in the room already.
+    place: Option<Place<UserId>>,
 }
 
 impl<'a> Joining<'a> {
     fn begin(session: &'a Session, room: &Room) -> Result<Self, ApiError> {
-        let limit = session.gateway.0.options.rooms_per_client;
-        let begun = session.gateway.hub(|hub| {
-            let room_left = hub.is_in(session.key, room) || hub.room_count(session.key) < limit;
-            room_left.then(|| hub.begin_join(session.key, room))
+        let gateway = &session.gateway;
+        let limit = gateway.0.options.rooms_per_client;
+        let (is_in, begun) = gateway.hub(|hub| {
+            let is_in = hub.is_in(session.key, room);
+            let room_left = is_in || hub.room_count(session.key) < limit;
+            (is_in, room_left.then(|| hub.begin_join(session.key, room)))
         });
         match begun {
-            Some(true) => {
-                session.enter(room);
-                Ok(Self { session, room: room.clone(), begun: true, newly: false })
-            }
-            Some(false) => Err(ApiError::new(ErrorCode::Unavailable, "the session has ended")),
+            Some(true) => {}
+            Some(false) => return Err(ApiError::new(ErrorCode::Unavailable, "the session has ended")),
             None => {
-                let message = format!("a client may be in at most {limit} rooms; leave one first");
-                Err(ApiError::new(ErrorCode::LimitReached, message))
+                let message = format!(
+                    "a client may be in at most {limit} rooms (limits.rooms_per_client); leave one first"
+                );
+                return Err(gateway.limited("rooms_per_client", message));
             }
         }
+        let place = match is_in {
+            true => None,
+            false => session.take_room().inspect_err(|_| {
+                gateway.hub(|hub| hub.cancel_join(session.key, room));
+            })?,
+        };
+        session.enter(room);
+        Ok(Self { session, room: room.clone(), begun: true, newly: false, place })
     }
 }
 
@@ -180,7 +197,8 @@ impl Session {
     ///
     /// # Errors
     /// [`ErrorCode::Forbidden`] where the session's pass does not reach so far, [`ErrorCode::LimitReached`] beyond
-    /// `limits.rooms_per_client`, [`ErrorCode::Unavailable`] when the store does not answer; the session is then in no room that it was not in before.
+    /// `limits.rooms_per_client` or `limits.rooms_per_user`, [`ErrorCode::Unavailable`] when the store does not answer; the
+    /// session is then in no room that it was not in before.
     pub async fn join(&self, subscription: &Subscription) -> Result<Joined<'_>, ApiError> {
         let room = subscription.room();
         let by = &self.pass()?.identity;

@@ -12,12 +12,16 @@ use crate::{
 
 impl Gateway {
     /// As [`Gateway::publish_all`], on somebody's behalf: what they may not publish is refused with
-    /// [`ErrorCode::Forbidden`], the rest is accepted.
+    /// [`ErrorCode::Forbidden`], the rest is accepted. All of it is refused with [`ErrorCode::RateLimited`] or
+    /// [`ErrorCode::TooLarge`] where it is more than they may publish in a second.
     pub async fn publish_as(
         &self,
         by: &Identity,
         publications: Vec<Publication>,
     ) -> Vec<Result<Published, ApiError>> {
+        if let Err(error) = self.count_publishes(by, publications.len()) {
+            return publications.iter().map(|_| Err(error.clone())).collect();
+        }
         if by.publishes_everything() {
             return self.publish_all(publications).await;
         }
@@ -35,6 +39,15 @@ impl Gateway {
             None => outcomes.next(),
         };
         refusals.into_iter().filter_map(outcome).collect()
+    }
+
+    /// Counts events, or other things that somebody publishes, against `limits.publishes_per_second`: all of them, or none.
+    ///
+    /// # Errors
+    /// [`ErrorCode::RateLimited`] where they are too many at this time, and [`ErrorCode::TooLarge`] where they always are.
+    pub fn count_publishes(&self, by: &Identity, count: usize) -> Result<(), ApiError> {
+        let Some(rate) = &self.0.publish_rate else { return Ok(()) };
+        rate.count(by, count).inspect_err(|_| self.0.metrics.count_limited("publishes_per_second"))
     }
 
     async fn check_publish(&self, by: &Identity, job: &JobId, names: &Owner) -> Result<(), ApiError> {

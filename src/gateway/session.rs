@@ -5,11 +5,11 @@ use std::{
     time::Duration,
 };
 
-use super::{CloseReason, Gateway, Outlet, hub::SessionKey};
+use super::{CloseReason, Gateway, Outlet, Place, hub::SessionKey};
 use crate::{
     access::Pass,
     error::{ApiError, ErrorCode},
-    id::ClientId,
+    id::{ClientId, UserId},
     room::Room,
     store::{ClientRecord, Connection, StoreError},
     timestamp::Timestamp,
@@ -41,6 +41,9 @@ pub struct Session {
     pub(super) key: SessionKey,
     connection: Connection,
     client: Option<ClientId>,
+    user: Option<UserId>,
+    /// Its place among its user's.
+    _place: Option<Place<UserId>>,
 }
 
 impl std::fmt::Debug for Session {
@@ -56,8 +59,17 @@ impl Gateway {
     /// Connects a watcher. With a peer it gets a record, for all nodes to see, which it takes over from an earlier
     /// connection that used the same name; one without is, for instance, a stream of one request.
     /// Its pass says what it may watch, and for how long: it ends when that expires or is revoked.
-    pub fn connect(&self, outlet: Arc<dyn Outlet>, peer: Option<Peer>, pass: Pass) -> Session {
-        let pass = Arc::new(pass);
+    ///
+    /// # Errors
+    /// [`ErrorCode::LimitReached`] where the pass's user has as many sessions as one may (`limits.connections_per_user`).
+    pub fn connect(
+        &self,
+        outlet: Arc<dyn Outlet>,
+        peer: Option<Peer>,
+        pass: Pass,
+    ) -> Result<Session, ApiError> {
+        let (user, pass) = (pass.identity.user().cloned(), Arc::new(pass));
+        let place = user.as_ref().map(|user| self.place_of(user)).transpose()?;
         let connection = self.0.connections.fetch_add(1, Ordering::Relaxed);
         let client = peer.as_ref().map(|peer| peer.client_id.clone());
         if let Some(peer) = peer {
@@ -71,7 +83,25 @@ impl Gateway {
             // Since it was checked.
             self.close(key, CloseReason::TokenRevoked);
         }
-        Session { gateway: self.clone(), key, connection, client }
+        Ok(Session { gateway: self.clone(), key, connection, client, user, _place: place })
+    }
+
+    /// A place among a user's sessions.
+    fn place_of(&self, user: &UserId) -> Result<Place<UserId>, ApiError> {
+        let limit = self.0.options.connections_per_user;
+        self.0.user_sessions.take(user, limit).ok_or_else(|| {
+            let message = format!(
+                "the user {user} may have at most {limit} connections to a gateway (limits.connections_per_user); close \
+                 one first"
+            );
+            self.limited("connections_per_user", message)
+        })
+    }
+
+    /// Counts what a limit refuses, by the limit's name, on the way to whoever asked.
+    pub(crate) fn limited(&self, limit: &'static str, message: String) -> ApiError {
+        self.0.metrics.count_limited(limit);
+        ApiError::new(ErrorCode::LimitReached, message)
     }
 
     /// Waits until what this node records of its clients is visible to all nodes.
@@ -166,6 +196,7 @@ impl Session {
         if !self.gateway.hub(|hub| hub.leave(self.key, room)) {
             return Ok(());
         }
+        self.give_back_room();
         self.forget(room);
         self.gateway.records_published().await
     }
@@ -191,6 +222,33 @@ impl Session {
         self.client.as_ref()
     }
 
+    /// Counts another room of the session's user, if it has one.
+    ///
+    /// # Errors
+    /// [`ErrorCode::LimitReached`] where the user's sessions are in as many as they may (`limits.rooms_per_user`).
+    pub(super) fn take_room(&self) -> Result<Option<Place<UserId>>, ApiError> {
+        let limit = self.gateway.0.options.rooms_per_user;
+        let Some(user) = &self.user else { return Ok(None) };
+        self.gateway.0.user_rooms.take(user, limit).map(Some).ok_or_else(|| {
+            let message = format!(
+                "the clients of the user {user} may be in at most {limit} rooms together (limits.rooms_per_user); leave \
+                 one first"
+            );
+            self.gateway.limited("rooms_per_user", message)
+        })
+    }
+
+    /// The same for a room that it is in anyway.
+    pub(super) fn add_room(&self) -> Option<Place<UserId>> {
+        self.user.as_ref().and_then(|user| self.gateway.0.user_rooms.take(user, usize::MAX))
+    }
+
+    fn give_back_room(&self) {
+        if let Some(user) = &self.user {
+            self.gateway.0.user_rooms.give_back(user);
+        }
+    }
+
     /// Counts this session into a room.
     pub(super) fn enter(&self, room: &Room) {
         self.gateway.0.store.directory().enter(self.connection, self.client(), room);
@@ -213,6 +271,7 @@ impl Drop for Session {
             tracing::info!(%who, "a session ends that has been behind for long");
         }
         for room in self.gateway.hub(|hub| hub.disconnect(self.key)) {
+            self.give_back_room();
             self.forget(&room);
         }
         if let Some(client) = &self.client {

@@ -45,7 +45,7 @@ enum Answers {
     /// An invalid id, since or until
     #[response(status = 422, content_type = "application/problem+json")]
     Invalid(Problem),
-    /// The store is down, or too much waits in memory (limit_reached)
+    /// The store is down; or too much waits in memory, or the client has as many streams as it may (limit_reached)
     #[response(status = 503, content_type = "application/problem+json")]
     Unavailable(Problem),
 }

@@ -47,8 +47,8 @@ fn read(body: &JsonBody) -> Result<(NoticeName, Box<RawValue>), ApiError> {
         (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "The body is not JSON", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "An invalid event name", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "The gateway holds too much (limits.memory)", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The store is down", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "The caller publishes more than limits.publishes_per_second (rate_limited)", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The store is down; or too much waits in memory (limit_reached)", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn broadcast(
@@ -58,6 +58,7 @@ pub async fn broadcast(
 ) -> Result<Json<Sent>, ApiError> {
     caller.identity().check_notify()?;
     let (name, data) = read(&body)?;
+    state.gateway.count_publishes(caller.identity(), 1)?;
     Ok(Json(Sent { timestamp: state.gateway.broadcast_to_all(name, &data).await? }))
 }
 
@@ -75,8 +76,8 @@ pub async fn broadcast(
         (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "The body is not JSON", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "An invalid user id or event name", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "The gateway holds too much (limits.memory)", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The store is down", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "The caller publishes more than limits.publishes_per_second (rate_limited)", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The store is down; or too much waits in memory (limit_reached)", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn emit(
@@ -87,5 +88,6 @@ pub async fn emit(
 ) -> Result<Json<Sent>, ApiError> {
     caller.identity().check_notify()?;
     let (name, data) = read(&body)?;
+    state.gateway.count_publishes(caller.identity(), 1)?;
     Ok(Json(Sent { timestamp: state.gateway.emit_to_user(user, name, &data).await? }))
 }

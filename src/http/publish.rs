@@ -58,7 +58,8 @@ macro_rules! publisher {
                 (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
                 (status = 415, description = "The body is not JSON", body = Problem, content_type = "application/problem+json"),
                 (status = 422, description = "An invalid event", body = Problem, content_type = "application/problem+json"),
-                (status = 503, description = "The store is down, and the outcome is unknown; or too much waits in memory (limit_reached)", body = Problem, content_type = "application/problem+json"),
+                (status = 429, description = "The caller publishes more than limits.publishes_per_second; nothing was stored (rate_limited)", body = Problem, content_type = "application/problem+json"),
+                (status = 503, description = "The store is down, and the outcome is unknown; or too much waits in memory, or as many jobs are kept as may be (limit_reached)", body = Problem, content_type = "application/problem+json"),
             )
         )]
         pub async fn $name(
@@ -119,10 +120,11 @@ publisher!(
     responses(
         (status = 200, description = "What became of each event, in order", body = Outcome),
         (status = 400, description = "Empty body or malformed JSON", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large, or has more than 1,000 events", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "The body is too large, or has more than 1,000 events or than limits.publishes_per_second", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "The body is neither JSON nor NDJSON", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "The body is no array", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The store is down, and the outcome is unknown; or too much waits in memory (limit_reached)", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "The caller publishes more than limits.publishes_per_second; nothing was stored (rate_limited)", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The store is down, and the outcome is unknown; or too much waits in memory, or as many jobs are kept as may be (limit_reached)", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn batch(
@@ -159,7 +161,10 @@ pub async fn batch(
 /// Why nothing at all was published, where that has nothing to do with the events.
 fn failed_as_one(outcomes: &[Result<Published, ApiError>]) -> Option<ApiError> {
     let first = outcomes.first()?.as_ref().err()?;
-    let general = matches!(first.code, ErrorCode::Unavailable | ErrorCode::LimitReached);
+    let general = matches!(
+        first.code,
+        ErrorCode::Unavailable | ErrorCode::LimitReached | ErrorCode::RateLimited | ErrorCode::TooLarge
+    );
     let alike = |outcome: &Result<_, ApiError>| outcome.as_ref().is_err_and(|error| error.code == first.code);
     (general && outcomes.iter().all(alike)).then(|| first.clone())
 }

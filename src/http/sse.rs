@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    net::IpAddr,
     pin::Pin,
     str::FromStr,
     sync::{
@@ -33,7 +34,7 @@ use crate::{
     error::ApiError,
     event::{JobEvent, Seq},
     gateway::{
-        CloseReason, Delivery, Expiring, Joined, Latest, Offer, Outlet, Session, Signal, Subscription,
+        CloseReason, Delivery, Expiring, Joined, Latest, Offer, Outlet, Place, Session, Signal, Subscription,
     },
     net::Connection,
     position::RoomSet,
@@ -74,7 +75,7 @@ impl FromStr for Until {
 /// Streams the events of a room.
 ///
 /// # Errors
-/// As [`Session::join`].
+/// As [`Gateway::connect`](crate::gateway::Gateway::connect), [`Session::join`] and [`HttpState::stream_place`].
 pub async fn stream(
     state: Arc<HttpState>,
     pass: Pass,
@@ -82,6 +83,7 @@ pub async fn stream(
     subscription: Subscription,
     until: Until,
 ) -> Result<Response, ApiError> {
+    let place = state.stream_place(&pass.identity, &connection)?;
     let metrics = state.gateway.metrics();
     let label = EdgeLabel { edge: "sse" };
     let (sender, events) = mpsc::channel(state.options.outbox);
@@ -96,7 +98,7 @@ pub async fn stream(
         last: OnceLock::new(),
         ending: Arc::default(),
     });
-    let session = state.gateway.connect(outlet.clone(), None, pass);
+    let session = state.gateway.connect(outlet.clone(), None, pass)?;
     let joined = session.join(&subscription).await?;
     let is_over = until == Until::Finished && outlet.end_with(&joined);
     if is_over {
@@ -118,6 +120,7 @@ pub async fn stream(
         is_over,
         _session: session,
         _count: count,
+        _place: place,
     });
     let body = Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
     // Proxies must not cache or buffer a live stream.
@@ -143,6 +146,7 @@ struct StreamState {
     is_over: bool,
     _session: Session,
     _count: ConnectionCount,
+    _place: Option<Place<IpAddr>>,
 }
 
 impl StreamState {

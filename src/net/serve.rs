@@ -86,7 +86,8 @@ impl Serving {
                 false => Body::new(RequestBody::new(body, self.outbox.clone())),
             });
             let address = self.proxies.client(self.peer, request.headers());
-            let connection = Connection { address, outbox: Arc::downgrade(&self.outbox) };
+            let is_proxy = self.proxies.contains(address);
+            let connection = Connection { address, is_proxy, outbox: Arc::downgrade(&self.outbox) };
             request.extensions_mut().insert(ConnectInfo(connection));
             let Ok(response) = self.router.call(request).await;
             self.outbox.reading.take_refusal().map_or(response, refused)

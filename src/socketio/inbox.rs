@@ -80,17 +80,20 @@ struct Message {
 
 impl Inbox {
     /// The inbox of a socket that is about to be admitted. Notices may already reach its session.
+    ///
+    /// # Errors
+    /// As [`Gateway::connect`].
     pub fn new(
         gateway: &Gateway,
         auth: &Authenticator,
         (peer, pass): (Peer, Pass),
         options: &SocketIoOptions,
         shared: Arc<OutletShared>,
-    ) -> Self {
+    ) -> Result<Self, ApiError> {
         let outlet = Arc::new(SocketOutlet::new(shared, peer.client_id.clone()));
-        let session = gateway.connect(outlet.clone(), Some(peer), pass);
+        let session = gateway.connect(outlet.clone(), Some(peer), pass)?;
         let socket_state = SocketState::Admitted(SocketSession { session, outlet });
-        Self {
+        Ok(Self {
             gateway: gateway.clone(),
             auth: auth.clone(),
             capacity: options.messages_per_second as usize,
@@ -100,7 +103,7 @@ impl Inbox {
                 waiting_bytes: gateway.budget().charge(Purpose::Request, 0),
                 busy: false,
             }),
-        }
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -107,7 +107,7 @@ impl Embedded {
         });
         let index = Index::read(&kv, Timestamp::now().before(history.retention));
         let index = index.map_err(|error| OpenError(error.0))?;
-        let decider = Mutex::new(Decider::new(kv.clone(), history, index.end()));
+        let decider = Mutex::new(Decider::new(kv.clone(), history, index.jobs(), index.end()));
         let index = Arc::new(Mutex::new(index));
         let (refuse, refusing) = watch::channel(None);
         let committer =

@@ -150,7 +150,7 @@ impl Redis {
 
 /// What is the same for all calls of scripts that publish, as they want to be told.
 fn constants(history: &HistoryOptions) -> String {
-    let HistoryOptions { max_events, retention, room_entries } = history;
+    let HistoryOptions { max_events, retention, room_entries, max_jobs: _ } = history;
     format!(
         "local MAX_EVENTS, RETENTION, KEY_LIFETIME, MAX_JOBS = {max_events}, {}, {}, {MAX_ACTIVE_JOBS}
         local ROOM_ENTRIES, ALL_JOBS_ENTRIES = {room_entries}, {}",

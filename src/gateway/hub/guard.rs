@@ -8,7 +8,7 @@ use crate::{
     access::{Ownership, Watching},
     event::Owner,
     gateway::outlet::Signal,
-    id::{ClientId, JobId},
+    id::{ClientId, JobId, UserId},
     room::Room,
     store::{Content, LogEntry},
 };
@@ -37,6 +37,8 @@ pub struct PutOut {
     pub connection: u64,
     /// The name of its record, if it has one.
     pub client: Option<ClientId>,
+    /// Its user, if it has one.
+    pub user: Option<UserId>,
     /// The room.
     pub room: Room,
 }
@@ -109,7 +111,8 @@ impl Hub {
         }
         let Some(session) = self.sessions.get(key) else { return };
         let client = session.outlet.client().cloned();
-        self.put_out.push(PutOut { connection: session.connection, client, room: room.clone() });
+        let user = session.pass.identity.user().cloned();
+        self.put_out.push(PutOut { connection: session.connection, client, user, room: room.clone() });
         self.signal(key, Signal::PutOut(room.clone()));
     }
 

@@ -36,13 +36,15 @@ pub struct Decider {
     /// The time and number of the newest event.
     clock: Timestamp,
     number: u64,
+    /// How many jobs there are.
+    kept: usize,
     /// Up to where [`Decider::sweep`] has looked.
     pub swept: Option<Vec<u8>>,
 }
 
 impl Decider {
-    /// No event has a place at `end` or before.
-    pub fn new(kv: Arc<Kv>, history: HistoryOptions, end: Position) -> Self {
+    /// There are so many jobs, and no event has a place at `end` or before.
+    pub fn new(kv: Arc<Kv>, history: HistoryOptions, kept: usize, end: Position) -> Self {
         Self {
             kv,
             history,
@@ -51,14 +53,16 @@ impl Decider {
             in_flight: Arc::default(),
             clock: Timestamp::from_millis(end.millis()).unwrap_or_default(),
             number: end.number(),
+            kept,
             swept: None,
         }
     }
 
-    /// Forgets what it has decided, for that has not been committed. Times and places still go on, above `end` too.
-    pub fn reset(&mut self, end: Position) {
+    /// Forgets what it has decided, for that has not been committed: there are so many jobs. Times and places still go on,
+    /// above `end` too.
+    pub fn reset(&mut self, kept: usize, end: Position) {
         let end = end.max(Position::of_entry(self.clock.millis(), self.number));
-        *self = Self::new(self.kv.clone(), self.history, end);
+        *self = Self::new(self.kv.clone(), self.history, kept, end);
     }
 
     /// Ends a group. The one before it has to be committed before the next is begun.
@@ -127,8 +131,14 @@ impl Decider {
             return Err(AppendError::JobFinished);
         }
         let owner = before.merged(draft.owner()).ok_or(AppendError::OwnerMismatch)?;
+        if let (None, Some(limit)) = (&known, self.history.max_jobs)
+            && self.kept >= limit
+        {
+            return Err(AppendError::TooManyJobs(limit));
+        }
         // All that may fail comes before the first write.
         let logs = self.logs(pending, job, &owner)?;
+        self.kept += usize::from(known.is_none());
         let at = known.as_ref().map_or(at, |record| self.now(record.at));
         let seq = known.as_ref().map_or(at.millis(), |record| record.seq + 1);
         let first = known.as_ref().map_or(seq, |record| record.first);
@@ -170,7 +180,8 @@ impl Decider {
     }
 
     /// Removes a job.
-    pub fn forget(&self, pending: &mut Pending, job: &JobId, record: &JobRecord) {
+    pub fn forget(&mut self, pending: &mut Pending, job: &JobId, record: &JobRecord) {
+        self.kept = self.kept.saturating_sub(1);
         for seq in record.oldest..=record.seq {
             pending.remove(records::event_key(job, seq));
         }

@@ -19,6 +19,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct Index {
     active: BTreeSet<(Timestamp, JobId)>,
+    /// How many jobs there are, those among them that have expired and are not removed yet.
+    jobs: usize,
     end: Position,
 }
 
@@ -38,8 +40,9 @@ impl Index {
             let found = kv.scan(records::jobs_after(last.as_ref()), Order::Ascending, PAGE)?;
             for (key, bytes) in &found {
                 let (job, record) = (records::job_of_key(key), records::read::<JobRecord>(bytes)?);
-                if let Some(job) = job.filter(|_| record.at > expired) {
-                    index.moved(&job, None, Some(record.at));
+                match job {
+                    Some(job) if record.at > expired => index.moved(&job, None, Some(record.at)),
+                    _ => index.jobs += 1,
                 }
             }
             last = match found.last() {
@@ -51,6 +54,7 @@ impl Index {
 
     /// Follows a job whose newest event is another one, or that came or went.
     pub fn moved(&mut self, job: &JobId, before: Option<Timestamp>, after: Option<Timestamp>) {
+        self.jobs = (self.jobs + usize::from(after.is_some())).saturating_sub(usize::from(before.is_some()));
         if let Some(at) = before {
             self.active.remove(&(at, job.clone()));
         }
@@ -66,6 +70,11 @@ impl Index {
     pub fn since(&self, since: Timestamp, limit: usize) -> Vec<JobId> {
         let jobs = self.active.iter().rev().take_while(|(at, _)| *at >= since);
         jobs.take(limit).map(|(_, job)| job.clone()).collect()
+    }
+
+    /// How many jobs there are.
+    pub fn jobs(&self) -> usize {
+        self.jobs
     }
 
     /// A recent place that no entry still to come is at or before.
@@ -98,5 +107,6 @@ mod tests {
         let last: Vec<_> = last.iter().map(JobId::as_str).collect();
         assert_eq!(last, ["j5", "j10000", "j9999"]);
         assert_eq!(index.since(Timestamp::default(), 2).len(), 2);
+        assert_eq!(index.jobs(), MAX_ACTIVE_JOBS + 1);
     }
 }

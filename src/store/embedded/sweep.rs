@@ -55,7 +55,7 @@ impl Decider {
         Ok(done)
     }
 
-    fn look_at_job(&self, pending: &mut Pending, job: &JobId, mut record: JobRecord, now: Timestamp) {
+    fn look_at_job(&mut self, pending: &mut Pending, job: &JobId, mut record: JobRecord, now: Timestamp) {
         if record.at <= now.before(self.history.retention) {
             return self.forget(pending, job, &record);
         }

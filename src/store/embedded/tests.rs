@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     event::{Draft, Owner},
-    store::feed,
+    store::{AppendError, feed},
 };
 
 fn draft(job: &str) -> Draft {
@@ -31,7 +31,7 @@ async fn all_that_has_expired_is_removed_by_one_sweep() {
         let tasks = Tasks::new();
         tasks.spawn("drain", async move { while feed.recv().await.is_some() {} });
         let retention = Duration::from_secs(60);
-        let history = HistoryOptions { max_events: 100, retention, room_entries: JOBS };
+        let history = HistoryOptions { retention, room_entries: JOBS, ..HistoryOptions::default() };
         let store = Embedded::open(path, history, sender, &tasks).unwrap();
         fill(&store, JOBS).await;
         let kept = || store.kv.scan(vec![0]..vec![255], kv::Order::Ascending, usize::MAX).unwrap().len();
@@ -105,4 +105,64 @@ async fn what_was_decided_on_a_failed_commit_fails_with_it() {
         items[..],
         [FeedItem::Event(_), FeedItem::Interrupted(_), FeedItem::Restored(_), FeedItem::Event(_)]
     ));
+}
+
+#[tokio::test]
+async fn so_many_jobs_are_kept_and_no_more() {
+    let folder = tempfile::tempdir().unwrap();
+    for path in [None, Some(folder.path())] {
+        let retention = Duration::from_secs(3600);
+        let history = HistoryOptions { retention, max_jobs: Some(2), ..HistoryOptions::default() };
+        let open = || {
+            let (sender, mut feed) = feed::waiting();
+            let tasks = Tasks::new();
+            tasks.spawn("drain", async move { while feed.recv().await.is_some() {} });
+            (Embedded::open(path, history, sender, &tasks).unwrap(), tasks)
+        };
+        let (mut store, mut tasks) = open();
+        // Of one call as well, and a job that goes on counts once.
+        let appends = ["a", "a", "b", "c", "b"].map(|job| Append { draft: draft(job), key: None }).to_vec();
+        let refused = || Err(AppendError::TooManyJobs(2));
+        let outcomes = store.append(appends, None).await;
+        assert_eq!(outcomes.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, true, true, false, true]);
+        assert_eq!(outcomes[3], refused());
+        if path.is_some() {
+            drop(store);
+            assert!(tasks.stop(Duration::from_secs(10)).await);
+            (store, tasks) = open();
+        }
+        let append =
+            async |job| store.append(vec![Append { draft: draft(job), key: None }], None).await.pop();
+        assert_eq!(append("c").await, Some(refused()));
+        assert!(append("a").await.unwrap().is_ok());
+        // Both have expired then.
+        store.writing.sweep(Timestamp::now().after(retention + Duration::from_secs(1))).await.unwrap();
+        assert_eq!(store.index.lock().unwrap().jobs(), 0);
+        assert!(append("c").await.unwrap().is_ok());
+        assert!(append("d").await.unwrap().is_ok());
+        assert_eq!(append("e").await, Some(refused()));
+        drop(store);
+        assert!(tasks.stop(Duration::from_secs(10)).await);
+    }
+}
+
+#[tokio::test]
+async fn jobs_that_were_not_committed_do_not_count() {
+    let (sender, _feed) = feed::waiting();
+    let history = HistoryOptions { max_jobs: Some(1), ..HistoryOptions::default() };
+    let store = Embedded::open(None, history, sender, &Tasks::new()).unwrap();
+    let Writing::Direct(writer) = &store.writing else { panic!("it is in memory") };
+    let append = async |job| store.append(vec![Append { draft: draft(job), key: None }], None).await.pop();
+    let error = StoreError("the disk is full".to_owned());
+    {
+        let mut committer = writer.committer.lock().unwrap();
+        let fault = kv::Fault::passing(error.clone(), 0);
+        committer.outage = Some(outage::Outage::begin(fault, &committer.refusing));
+    }
+    for job in ["a", "b"] {
+        assert_eq!(append(job).await, Some(Err(error.clone().into())));
+    }
+    drop(writer.recover(&mut writer.decider.lock().unwrap()));
+    assert!(append("c").await.unwrap().is_ok());
+    assert_eq!(append("d").await, Some(Err(AppendError::TooManyJobs(1))));
 }

@@ -136,7 +136,8 @@ impl Writer {
     pub fn recover(&self, decider: &mut Decider) -> MutexGuard<'_, Committer> {
         let mut committer = lock(&self.committer);
         if committer.recover(|item| self.tell(item)) {
-            decider.reset(lock(&committer.index).end());
+            let index = lock(&committer.index);
+            decider.reset(index.jobs(), index.end());
         }
         committer
     }
