@@ -1,8 +1,10 @@
 //! The command line: arguments become a command, and a command's outcome an exit code.
 
+mod api_key;
 mod check;
 mod demo;
 mod serve;
+mod token;
 
 use std::{io::Write, net::SocketAddr, path::PathBuf, process::ExitCode};
 
@@ -26,6 +28,10 @@ enum Command {
     Check(ConfigArguments),
     /// Publish a few simulated jobs to a running gateway, for a first look
     Demo(demo::DemoArguments),
+    /// Make a token by auth.secret, for development
+    Token(token::TokenArguments),
+    /// Make an API key and its entry in the configuration
+    ApiKey(api_key::ApiKeyArguments),
 }
 
 #[derive(Debug, Args)]
@@ -55,6 +61,8 @@ pub fn run() -> ExitCode {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Token(arguments) => token::run(arguments),
+        Command::ApiKey(arguments) => api_key::run(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -28,6 +28,11 @@ use crate::{
 /// The file that is read from the working directory when it is there and no other is named.
 pub const DEFAULT_FILE: &str = "config.toml";
 
+/// The file that is read: the named one, or the default one where it is there.
+pub fn file(named: Option<&Path>) -> Option<&Path> {
+    named.or_else(|| Some(Path::new(DEFAULT_FILE)).filter(|file| file.exists()))
+}
+
 /// All that can be configured. Every value in it is possible by itself, and goes with the others.
 #[derive(Debug, Clone)]
 pub struct Config {

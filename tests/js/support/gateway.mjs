@@ -7,7 +7,8 @@ import { startProcess, temporaryFolder } from './processes.mjs';
 
 const repository = resolve(fileURLToPath(import.meta.url), '../../../..');
 
-function binary() {
+/** The path of the gateway's binary. */
+export function binary() {
   if (process.env.JOBCAST_BIN) return resolve(process.env.JOBCAST_BIN);
   const built = ['debug', 'release'].map((profile) => join(repository, 'target', profile, 'jobcast'));
   const found = built.find((path) => existsSync(path));
