@@ -63,7 +63,7 @@ pub fn run(arguments: TokenArguments) -> Result<(), Failure> {
     }
     let environment = super::serve::environment();
     let config = Config::load(config.config.as_deref(), &environment, &Overrides::default())?;
-    let AuthMode::Jwt(options) = &config.server.auth.mode else {
+    let AuthMode::Jwt(options) = &config.auth.mode else {
         return Err("tokens need auth.mode = \"jwt\" and auth.secret in the configuration".into());
     };
     let grant = TokenGrant {
