@@ -12,8 +12,8 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
-use tracing::Level;
-use tracing_subscriber::{EnvFilter, filter::filter_fn, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing::{Level, Metadata, level_filters::LevelFilter};
+use tracing_subscriber::{EnvFilter, filter::FilterFn, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::{
     budget::Budget,
@@ -243,9 +243,8 @@ pub enum LogFormat {
 }
 
 /// Starts logging to standard error, until what this answers is dropped. `RUST_LOG`, where set, wins over `level`. A second
-/// call does nothing. What libraries say below `info` is left out: it has heads and frames as they came, with tokens and
-/// keys. A log that cannot be written is lost, and harms nobody.
-pub fn start_logging(format: LogFormat, level: tracing::level_filters::LevelFilter) -> LogFlush {
+/// call does nothing. A log that cannot be written is lost, and harms nobody.
+pub fn start_logging(format: LogFormat, level: LevelFilter) -> LogFlush {
     // The embedded store logs the engine's errors itself, except those of background workers.
     let default = format!("{level},fjall=off,fjall::worker_pool=error,lsm_tree=off");
     let filter = match std::env::var("RUST_LOG") {
@@ -253,16 +252,21 @@ pub fn start_logging(format: LogFormat, level: tracing::level_filters::LevelFilt
         _ => EnvFilter::builder().parse_lossy(default),
     };
     let (writer, flush) = LogWriter::start(std::io::stderr());
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let layer = tracing_subscriber::fmt::layer()
         .with_writer(writer)
         // It would report errors of the writer, which has none, to standard error, and panic where that fails.
         .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal());
-    let discreet = filter_fn(|event| event.target().starts_with("jobcast") || *event.level() <= Level::INFO);
+    let harmless = FilterFn::new(is_harmless).with_max_level_hint(LevelFilter::TRACE);
+    let registry = tracing_subscriber::registry().with(filter).with(harmless);
     let _already_started = match format {
-        LogFormat::Text => builder.finish().with(discreet).try_init(),
-        LogFormat::Json => builder.json().finish().with(discreet).try_init(),
+        LogFormat::Text => registry.with(layer).try_init(),
+        LogFormat::Json => registry.with(layer.json()).try_init(),
     };
     flush
+}
+
+/// Whether something may be logged, whatever `RUST_LOG` says. Below info libraries tell what clients send, and so their tokens.
+fn is_harmless(metadata: &Metadata<'_>) -> bool {
+    metadata.target().starts_with("jobcast") || *metadata.level() <= Level::INFO
 }

@@ -9,7 +9,7 @@ install_debian() {
   local as_root=()
   [ "$(id -u)" -eq 0 ] || as_root=(sudo)
   "${as_root[@]}" apt-get update -qq
-  # Debian starts a Redis of its own after installing one; who needs one here starts theirs.
+  # Debian starts a Redis and an nginx of its own after installing one; who needs one here starts theirs.
   DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq "$@" >/dev/null
 }
 

@@ -33,6 +33,7 @@ install_packages() {
   command -v openssl >/dev/null || missing+=(openssl)
   command -v valgrind >/dev/null || missing+=(valgrind)
   command -v chromium >/dev/null || missing+=(chromium)
+  command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || missing+=(nginx-light)
   command -v python3 >/dev/null || missing+=(python3)
   python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
   install_debian "${missing[@]}"

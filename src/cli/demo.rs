@@ -16,6 +16,9 @@ pub struct DemoArguments {
     /// The key to publish with
     #[arg(long, env = "JOBCAST_API_KEY", hide_env_values = true)]
     api_key: Option<String>,
+    /// The token to publish with, in place of a key
+    #[arg(long, env = "JOBCAST_TOKEN", hide_env_values = true, conflicts_with = "api_key")]
+    token: Option<String>,
     /// How many jobs to simulate
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     jobs: u32,
@@ -79,20 +82,21 @@ async fn simulate(publisher: &Publisher, rate: u32, run: u32, number: u32) -> Re
 struct Publisher {
     client: Client,
     url: Url,
-    api_key: Option<String>,
+    credential: Option<String>,
 }
 
 impl Publisher {
     fn new(arguments: &DemoArguments) -> Result<Self, Failure> {
         let client = Client::builder().timeout(Duration::from_secs(10)).build()?;
-        Ok(Self { client, url: arguments.url.clone(), api_key: arguments.api_key.clone() })
+        let credential = arguments.api_key.clone().or_else(|| arguments.token.clone());
+        Ok(Self { client, url: arguments.url.clone(), credential })
     }
 
     async fn publish(&self, job: &str, kind: &str, body: Value) -> Result<(), Failure> {
         let url = self.url.join(&format!("api/jobs/{job}/{kind}"))?;
         let mut request = self.client.post(url).json(&body);
-        if let Some(key) = &self.api_key {
-            request = request.bearer_auth(key);
+        if let Some(credential) = &self.credential {
+            request = request.bearer_auth(credential);
         }
         let unreachable = |error: reqwest::Error| {
             format!("cannot reach the gateway at {} (--url): {error}; is `jobcast serve` running?", self.url)

@@ -303,3 +303,26 @@ describe('a credential', () => {
     assert.deepEqual((await record()).subscriptions, ['user:ada']);
   });
 });
+
+it('every call asks who calls, but for those that tell nothing of jobs', async (t) => {
+  const gateway = gateways.deny;
+  const { paths } = (await gateway.api.get('/openapi.json')).json;
+  const free = new Set(['/', '/healthz', '/readyz', '/metrics', '/openapi.json']);
+  let asked = 0;
+  for (const [template, methods] of Object.entries(paths)) {
+    if (free.has(template)) continue;
+    const path = template.replaceAll(/\{\w+\}/g, 'a-1');
+    for (const method of Object.keys(methods)) {
+      const body = method === 'post' ? '{}' : undefined;
+      const headers = { 'content-type': 'application/json' };
+      const answer = await gateway.api.request(method.toUpperCase(), path, { headers, body });
+      assert.equal(answer.status, 401, `${method} ${path}: ${answer.text}`);
+      assert.match(answer.headers['www-authenticate'], /^Bearer/);
+      asked += 1;
+    }
+  }
+  assert.ok(asked > 15, `${asked}`);
+  for (const transports of [['websocket'], ['polling']]) {
+    await assert.rejects(connect(t, gateway, { transports }), /unauthorized: /);
+  }
+});

@@ -23,6 +23,7 @@ import { startGateway } from './support/gateway.mjs';
 import { run, startProcess, temporaryFolder } from './support/processes.mjs';
 import { startRedis } from './support/redis.mjs';
 import { describeEachStore } from './support/stores.mjs';
+import { apiKey, authSettings, token } from './support/tokens.mjs';
 
 const GRACE_MS = 4_000;
 const LISTENING = /^listening on (http:\/\/(\S+):(\d+))$/;
@@ -515,6 +516,21 @@ describe('jobcast demo', () => {
     const { code, stdout, stderr } = await jobcast(['demo', '--rate', '1000', '--jobs', '1'], { env });
     assert.equal(code, 0, stderr);
     assert.match(stdout, /completed/);
+  });
+
+  it('shows its key or token', async (t) => {
+    const key = apiKey('demo');
+    const asking = await startGateway({ env: authSettings({ keys: [key] }) });
+    t.after(() => asking.kill());
+    const demo = (...args) => jobcast(['demo', '--rate', '1000', '--jobs', '1', '--url', asking.url, ...args]);
+    for (const args of [['--api-key', key.key], ['--token', token({ scope: 'jobs:publish' })]]) {
+      const { code, stdout, stderr } = await demo(...args);
+      assert.equal(code, 0, stderr);
+      assert.match(stdout, /completed/);
+    }
+    const { code, stderr } = await demo();
+    assert.equal(code, 1);
+    assert.match(stderr, /401.*needs a token or an API key/);
   });
 
   it('says so where no gateway runs', async () => {

@@ -37,6 +37,11 @@ export interface Watch {
 export interface JobcastOptions {
   /** The name that this client goes by in the gateway's list of clients. */
   clientId?: string | undefined;
+  /**
+   * Fetches a token from your backend, where the gateway asks for one. It is called for each connection, and before the
+   * token expires. While it fails, the client tries again.
+   */
+  token?: (() => Promise<string>) | undefined;
   /** How long the gateway may take to answer, in milliseconds. */
   timeout?: number;
 }
@@ -49,14 +54,31 @@ export class Jobcast {
   #connection: Connection = { state: 'connecting' };
   #wasConnected = false;
   #retry: ReturnType<typeof setTimeout> | undefined;
+  #tokenFailed = false;
 
-  constructor(url: string, { clientId, timeout = 10_000 }: JobcastOptions = {}) {
+  constructor(url: string, { clientId, token, timeout = 10_000 }: JobcastOptions = {}) {
     this.#timeout = timeout;
     this.#socket = io(`${url.replace(/\/+$/, '')}/jobs`, {
       // WebSocket first: long-polling behind a load balancer needs sticky sessions.
       transports: ['websocket', 'polling'],
       tryAllTransports: true,
-      auth: { clientId },
+      auth: (send) => {
+        this.#tokenFailed = false;
+        if (!token) return send({ clientId });
+        token().then(
+          (good) => send({ clientId, token: good }),
+          () => {
+            this.#tokenFailed = true;
+            send({ clientId });
+          },
+        );
+      },
+    });
+
+    this.#socket.on('auth:expiring', () => {
+      // Where this fails, the connection ends with its token, and comes back with another one.
+      const renew = async () => token && this.#socket.emit('auth:refresh', { token: await token() }, () => {});
+      renew().catch(() => {});
     });
 
     this.#socket.on('connect', () => {
@@ -78,7 +100,9 @@ export class Jobcast {
     });
 
     this.#socket.on('connect_error', ({ message }) => {
-      const error = connectError(message);
+      const error = this.#tokenFailed
+        ? new JobcastError('connection', 'No token could be fetched.')
+        : connectError(message);
       const state = this.#wasConnected ? 'reconnecting' : 'connecting';
       if (this.#socket.active) {
         this.#setConnection({ state, error });

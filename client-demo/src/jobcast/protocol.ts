@@ -61,6 +61,7 @@ export type ErrorCode =
   | 'job_finished'
   | 'owner_mismatch'
   | 'idempotency_conflict'
+  | 'token_expired'
   // the two that this client adds
   | 'timeout'
   | 'connection';
@@ -107,6 +108,7 @@ export interface ClientEvents {
     payload: { jobId: string; limit?: number; since?: number },
     ack: Ack<{ jobId: string; events: unknown }>,
   ) => void;
+  'auth:refresh': (payload: { token: string }, ack: Ack<{ expiresAt: string }>) => void;
 }
 
 // `unknown` on purpose: whoever may publish a job decides what is in it, so that nothing reaches
@@ -117,6 +119,7 @@ export interface ServerEvents {
   'job:completed': (event: unknown, positions?: unknown) => void;
   'job:error': (event: unknown, positions?: unknown) => void;
   'job:gap': (gap: unknown, positions?: unknown) => void;
+  'auth:expiring': (end: unknown) => void;
 }
 
 export const JOB_EVENTS = ['job:update', 'job:progress', 'job:completed', 'job:error'] as const;

@@ -32,7 +32,7 @@ export function isRefusal({ status }) {
 }
 
 // Resolves with the answer once its head is there. Where it is refused for want of a better token or key, that is asked
-// for; but who may read and not publish is told so beside what they tried.
+// for; but a publish that is refused, as one from behind a proxy that rewrites Host, is told of beside the form.
 export async function open(path, { headers, ...init } = {}) {
   const sent = authorization();
   const response = await fetch(new URL(path, base), { ...init, headers: { ...headers, ...sent } });
@@ -40,6 +40,16 @@ export async function open(path, { headers, ...init } = {}) {
   const problem = problemOf(response, await response.text());
   if (isRefusal(problem) && (problem.status === 401 || !init.method)) askAfter(problem, sent);
   throw problem;
+}
+
+// The problem for which the gateway has ended a stream that was opened with `sent`. Where its token has ended, another one
+// is asked for.
+export function end(data, sent) {
+  const { code, message } = JSON.parse(data);
+  const isSignedOut = code === 'token_expired' || code === 'unauthorized';
+  const problem = new Problem(isSignedOut ? 401 : 0, code, message);
+  if (isSignedOut) askAfter(problem, sent);
+  return problem;
 }
 
 export async function call(path, init) {

@@ -1,12 +1,21 @@
 // Server-sent events, read by fetch: unlike EventSource it sends the token or key in a header, and tells what was refused.
 
-import { open } from './api.js';
+import { authorization } from './account.js';
+import { end, open } from './api.js';
 
-// Reads a stream to its end. `onEvent` takes `{name, data, id}`, and `onRetry` how long to stay away afterwards.
+// Reads a stream to its end. `onEvent` takes `{name, data, id}`, and `onRetry` how long to stay away afterwards. Rejects
+// where the gateway ends it for a reason.
 export async function readStream(path, { signal, onOpen, onEvent, onRetry }) {
+  const sent = authorization();
   const response = await open(path, { headers: { Accept: 'text/event-stream' }, signal, cache: 'no-store' });
   onOpen();
-  const take = parser({ onEvent, onRetry });
+  const take = parser({
+    onRetry,
+    onEvent(event) {
+      if (event.name === 'exception') throw end(event.data, sent);
+      onEvent(event);
+    },
+  });
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   for (;;) {
     const { value, done } = await reader.read();
