@@ -6,6 +6,7 @@ use crate::{
     error::{ApiError, ErrorCode},
     event::Owner,
     id::{ClientId, JobId},
+    position::Position,
     room::Room,
     store::Entry,
 };
@@ -67,16 +68,16 @@ impl Gateway {
         }
     }
 
-    /// Whether somebody may read a job that has an owner, or no event yet.
+    /// Whether somebody may read a job that has such a newest event, or none yet.
     pub(super) fn admit(
         &self,
         by: &Identity,
         job: &JobId,
-        owner: Option<Owner>,
+        newest: Option<(Position, Owner)>,
     ) -> Result<Admitted, ApiError> {
-        match by.watching(job, ownership(owner.as_ref()), self.0.options.ownerless_jobs) {
+        match by.watching(job, ownership(newest.as_ref()), self.0.options.ownerless_jobs) {
             Watching::Always => Ok(Admitted::Always),
-            Watching::WithThisOwner => Ok(Admitted::ByOwner(owner)),
+            Watching::WithThisOwner => Ok(Admitted::ByOwner(newest)),
             Watching::Never => Err(not_yours(job)),
         }
     }
@@ -89,8 +90,8 @@ impl Gateway {
         }
     }
 
-    /// Whose a job is; `None` for one that has no event.
-    async fn owner(&self, job: &JobId) -> Result<Option<Owner>, ApiError> {
+    /// Whose a job is, by its newest event; `None` for one that has none.
+    async fn owner(&self, job: &JobId) -> Result<Option<(Position, Owner)>, ApiError> {
         let newest = self.asked(self.0.store.latest(std::slice::from_ref(job)).await)?.pop();
         Ok(newest.as_ref().map(owner_of))
     }
@@ -111,15 +112,15 @@ impl Gateway {
     }
 }
 
-fn ownership(owner: Option<&Owner>) -> Ownership<'_> {
-    owner.map_or(Ownership::Pending, Ownership::Known)
+fn ownership(newest: Option<&(Position, Owner)>) -> Ownership<'_> {
+    newest.map_or(Ownership::Pending, |(_, owner)| Ownership::Known(owner))
 }
 
-/// The owner that a job's newest entry names. What another program wrote has none.
-pub fn owner_of(newest: &Entry) -> Owner {
+/// The place of a job's newest entry, and the owner by it. What another program wrote names none.
+pub fn owner_of(newest: &Entry) -> (Position, Owner) {
     match newest {
-        Entry::Event(event) => event.owner().clone(),
-        Entry::Foreign(_) => Owner::default(),
+        Entry::Event(event) => (Position::of_seq(event.seq()), event.owner().clone()),
+        Entry::Foreign(_) => (Position::START, Owner::default()),
     }
 }
 

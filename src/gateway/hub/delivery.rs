@@ -75,7 +75,8 @@ impl Hub {
             reached.iter().for_each(|(room, _)| self.begin_anew(room));
         }
         if is_guarded {
-            self.admit(arrival.event.job(), arrival.event.owner());
+            let event = &arrival.event;
+            self.admit(event.job(), Position::of_seq(event.seq()), event.owner());
         }
         (reached, anew)
     }
@@ -98,6 +99,7 @@ impl Hub {
     /// Has those who are behind in a room begin with its new log.
     fn begin_anew(&mut self, room: &Room) {
         self.recent.forget(room);
+        self.forget_owner(room);
         for key in self.rooms.get(room).into_iter().flat_map(|state| &state.members) {
             let cursors = self.sessions.get_mut(*key).map(|session| &mut session.cursors);
             for (_, cursor) in cursors.into_iter().flatten().filter(|(other, _)| other == room) {
@@ -150,6 +152,7 @@ impl Hub {
                     edge.advance(entry.position, event);
                     if step == Step::Anew {
                         self.begin_anew(room);
+                        self.admit_entries(room, std::slice::from_ref(entry));
                     }
                     let positions = Positions::in_room(room, entry.position);
                     self.deliver(&[Arrival { event: event.clone(), positions }], &[(room, before)]);

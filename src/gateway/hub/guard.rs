@@ -9,6 +9,7 @@ use crate::{
     event::Owner,
     gateway::outlet::Signal,
     id::{ClientId, JobId, UserId},
+    position::Position,
     room::Room,
     store::{Content, LogEntry},
 };
@@ -18,16 +19,16 @@ use crate::{
 pub enum Admitted {
     /// Whatever happens there.
     Always,
-    /// With the owner that the job had. `None` for a job that had no event.
-    ByOwner(Option<Owner>),
+    /// By the owner that the job had, and the place of its newest event. `None` for a job that had no event.
+    ByOwner(Option<(Position, Owner)>),
 }
 
 /// Those in one job's room that were admitted by its owner.
 #[derive(Debug, Default)]
 pub struct Guard {
     members: IndexSet<SessionKey>,
-    /// The owner by the newest event that is known. `None` before the first.
-    owner: Option<Owner>,
+    /// The newest event that is known, and the owner by it. `None` before the first.
+    newest: Option<(Position, Owner)>,
 }
 
 /// A session that was put out of a room, and what it was counted as there.
@@ -44,49 +45,65 @@ pub struct PutOut {
 }
 
 impl Hub {
-    /// Notes why a session has come into a room. Where the job has got another owner meanwhile, that one decides.
+    /// Notes why a session has come into a room. Where more is known of the job by now, that decides.
     pub(super) fn guard(&mut self, key: SessionKey, room: &Room, admitted: Admitted) {
         let (Some(state), Room::Job(job)) = (self.rooms.get_mut(room), room) else { return };
-        let Admitted::ByOwner(owner) = admitted else {
+        let Admitted::ByOwner(found) = admitted else {
             if let Some(guard) = &mut state.guard {
-                guard.members.swap_remove(&key);
+                guard.remove(key);
             }
             return;
         };
-        let guard = state.guard.get_or_insert_default();
-        guard.members.insert(key);
-        let known = guard.owner.clone();
-        if let Some(owner) = &owner {
-            self.admit(job, &newer(known.as_ref(), owner));
+        state.guard.get_or_insert_default().members.insert(key);
+        if let Some((at, owner)) = &found {
+            self.admit(job, *at, owner);
         }
-        let known = self.guard_of(job).and_then(|guard| guard.owner.clone());
-        if let Some(known) = known.filter(|known| owner.as_ref() != Some(known)) {
+        let newest = self.guard_of(job).and_then(|guard| guard.newest.clone());
+        let owner = found.map(|(_, owner)| owner);
+        if let Some((_, known)) = newest.filter(|(_, known)| owner.as_ref() != Some(known)) {
             self.judge(job, &known, &[key]);
         }
     }
 
-    /// Has those leave a job's room who may not see an event that is about to be delivered there, the newest one of the
-    /// job. It has the owner as far as that is known.
-    pub(super) fn admit(&mut self, job: &JobId, owner: &Owner) {
-        let Some(guard) = self.guard_of(job).filter(|guard| guard.owner.as_ref() != Some(owner)) else {
-            return;
-        };
-        guard.owner = Some(owner.clone());
+    /// Has those leave a job's room who may not see an event at a place of its log, before it is delivered. An event has the
+    /// owner as far as that was known by then, so that of two events the newer one decides. What contradicts it is of another
+    /// job of that name, and counts as newer wherever it is: a store that lost everything begins with lower numbers.
+    pub(super) fn admit(&mut self, job: &JobId, at: Position, owner: &Owner) {
+        let Some(guard) = self.guard_of(job) else { return };
+        if let Some((known_at, known)) = &mut guard.newest {
+            if at <= *known_at && known.merged(owner).is_some() {
+                return;
+            }
+            if known == owner {
+                *known_at = at;
+                return;
+            }
+        }
+        guard.newest = Some((at, owner.clone()));
         let members: Vec<SessionKey> = guard.members.iter().copied().collect();
         self.judge(job, owner, &members);
     }
 
-    /// The same for entries that were read of a job's log. They may be older than what is known.
+    /// The same for entries that were read of a room's log, by the newest of them.
     pub(super) fn admit_entries(&mut self, room: &Room, entries: &[LogEntry]) {
         let Room::Job(job) = room else { return };
-        let Some(guard) = self.guard_of(job) else { return };
-        let event = |entry: &LogEntry| match &entry.content {
-            Content::Event(event) => Some(event.clone()),
+        if self.guard_of(job).is_none() {
+            return;
+        }
+        let newest = entries.iter().rev().find_map(|entry| match &entry.content {
+            Content::Event(event) => Some((entry.position, event.owner().clone())),
             Content::Lost(_) => None,
-        };
-        let Some(event) = entries.iter().rev().find_map(event) else { return };
-        let owner = newer(guard.owner.as_ref(), event.owner());
-        self.admit(job, &owner);
+        });
+        if let Some((at, owner)) = newest {
+            self.admit(job, at, &owner);
+        }
+    }
+
+    /// Forgets whose a job was whose log began anew.
+    pub(super) fn forget_owner(&mut self, room: &Room) {
+        if let Some(guard) = self.rooms.get_mut(room).and_then(|state| state.guard.as_deref_mut()) {
+            guard.newest = None;
+        }
     }
 
     fn guard_of(&mut self, job: &JobId) -> Option<&mut Guard> {
@@ -120,12 +137,6 @@ impl Hub {
     pub fn take_put_out(&mut self) -> Vec<PutOut> {
         std::mem::take(&mut self.put_out)
     }
-}
-
-/// The owner of a job of which an older or newer event was found. What that one leaves out is known all the same; what
-/// contradicts it was another job of that name.
-fn newer(known: Option<&Owner>, found: &Owner) -> Owner {
-    known.and_then(|known| known.merged(found)).unwrap_or_else(|| found.clone())
 }
 
 impl Guard {

@@ -347,4 +347,21 @@ mod found {
         let lost = [Toggle(0), Lose(1), Toggle(0), BeginJoin(0, 0), Join(0, None), Join(0, None)];
         run(1, &[&joined[..], &lost[..]].concat());
     }
+
+    #[test]
+    fn a_name_that_is_used_again_is_not_the_old_owners() {
+        let join = [
+            Flush,
+            Flush,
+            Publish(0, 0),
+            ConnectAs(0, 0),
+            Publish(1, 0),
+            Publish(1, 0),
+            Toggle(0),
+            BeginJoin(0, 37),
+            Toggle(0),
+            Publish(1, 0),
+        ];
+        run(1, &[&join[..], &[Join(0, None), Join(0, None), Flush, Publish(1, 0)]].concat());
+    }
 }

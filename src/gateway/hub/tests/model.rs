@@ -44,7 +44,9 @@ pub struct Outbox {
     owners: Owners,
 }
 
-type Owners = Arc<Mutex<BTreeMap<JobId, Owner>>>;
+/// The jobs of one name after the other, each with when the first of them began: a store that has lost everything begins
+/// anew with them.
+type Owners = Arc<Mutex<Vec<(Timestamp, BTreeMap<JobId, Owner>)>>>;
 
 impl Outbox {
     /// Whether its session may see a job that has this owner, or no event.
@@ -68,7 +70,11 @@ impl Outlet for Outbox {
         match delivery {
             Delivery::Event(event, ..) => {
                 // An event that is older than its job's owner is that owner's too.
-                let known = self.owners.lock().unwrap().get(event.job()).cloned().unwrap_or_default();
+                let owners = self.owners.lock().unwrap();
+                let lives = owners.iter().rev().find(|(begun, _)| *begun <= event.timestamp());
+                let known =
+                    lives.and_then(|(_, owners)| owners.get(event.job())).cloned().unwrap_or_default();
+                drop(owners);
                 let owner = event.owner().merged(&known).unwrap_or_else(|| event.owner().clone());
                 let may = [event.owner(), &owner]
                     .into_iter()
@@ -193,6 +199,10 @@ impl Model {
     /// An owner stays known where the store has lost the event that named it.
     fn note_owner(&self, event: &JobEvent) {
         let mut owners = self.owners.lock().unwrap();
+        if owners.is_empty() {
+            owners.push((Timestamp::default(), BTreeMap::new()));
+        }
+        let Some((_, owners)) = owners.last_mut() else { return };
         let known = owners.entry(event.job().clone()).or_default();
         *known = known.merged(event.owner()).unwrap_or_else(|| event.owner().clone());
     }
@@ -200,7 +210,8 @@ impl Model {
     /// Has the store lose everything, and know nothing of it.
     pub fn flush(&mut self) {
         self.store.flush();
-        self.owners.lock().unwrap().clear();
+        let begun = Timestamp::from_millis(self.store.clock).unwrap();
+        self.owners.lock().unwrap().push((begun, BTreeMap::new()));
         self.watchers.iter().for_each(|watcher| watcher.outbox.note(Seen::Anew));
     }
 
@@ -298,11 +309,11 @@ impl Model {
             let (written, end) = (self.store.written(room), self.store.end(room));
             let at = self.store.clock;
             let outbox = &self.watchers[*watcher].outbox;
-            let owner = written.last().map(|(_, event)| event.owner().clone());
+            let newest = written.last().map(|(at, event)| (*at, event.owner().clone()));
             let admitted = match room {
-                Room::Job(job) => match outbox.watching(job, owner.as_ref()) {
+                Room::Job(job) => match outbox.watching(job, newest.as_ref().map(|(_, owner)| owner)) {
                     Watching::Always => Admitted::Always,
-                    Watching::WithThisOwner => Admitted::ByOwner(owner),
+                    Watching::WithThisOwner => Admitted::ByOwner(newest),
                     Watching::Never => {
                         self.hub.cancel_join(self.watchers[*watcher].key, room);
                         self.joining.swap_remove(which);
