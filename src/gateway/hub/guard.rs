@@ -142,5 +142,9 @@ impl Hub {
 impl Guard {
     pub fn remove(&mut self, key: SessionKey) {
         self.members.swap_remove(&key);
+        if self.members.is_empty() {
+            // It is not kept up to date while nobody needs it.
+            self.newest = None;
+        }
     }
 }
