@@ -143,6 +143,10 @@ fn written(request: &Request) -> String {
         Request::History { job, limit, since } => {
             json!(["history:jobs", { "jobId": job, "limit": limit, "since": since }]).to_string()
         }
+        Request::Refresh(token) => {
+            assert_eq!(format!("{token:?}"), "Token", "a token is not shown");
+            json!(["auth:refresh", { "token": token.0 }]).to_string()
+        }
         Request::Subscribe(subscription) => {
             let in_room = |room: Room, position: &Option<Position>| {
                 let mut payload = of_room(&room);
