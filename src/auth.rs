@@ -13,6 +13,35 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use http::HeaderMap;
 
+/// What the fuzz targets of this repository use besides.
+#[doc(hidden)]
+pub mod internals {
+    use std::sync::Arc;
+
+    use super::{
+        Authenticator, Inner, Secret,
+        claims::Expected,
+        keys::VerificationKey,
+        token::{self, TokenVerifier},
+    };
+    pub use super::{
+        credential::{Credential, credential_of},
+        keys::KeySet,
+    };
+
+    /// Checks tokens by a secret alone, and so waits for nothing.
+    pub fn by_secret(secret: &Secret) -> Authenticator {
+        let keys = VerificationKey::from_secret(secret).into_iter().collect();
+        let tokens = TokenVerifier::new(keys, None, Expected::default());
+        Authenticator(Arc::new(Inner { tokens: Some(tokens), ..Inner::default() }))
+    }
+
+    /// Whether one of the keys that `kid` may mean has signed a token.
+    pub fn has_signed(keys: &KeySet, kid: Option<&str>, token: &str) -> bool {
+        keys.named(kid).any(|key| token::verified_claims(token, key).is_ok())
+    }
+}
+
 use self::{
     api_key::ApiKeys,
     credential::{Credential, credential_of},

@@ -1,8 +1,8 @@
 //! Untyped JSON: payloads keep every digit, lose their white space, and have a bounded depth.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, marker::PhantomData};
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde_json::value::RawValue;
 
 /// The greatest depth of `data` and `result` (contract, section 1).
@@ -43,6 +43,30 @@ pub fn compact(value: &RawValue) -> Result<String, TooDeep> {
         out.push(c);
     }
     Ok(out)
+}
+
+/// A structure that is written as a JSON object. By itself one that is derived takes an array of its members as well.
+#[derive(Debug)]
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Structure<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Structure<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+
+        deserializer.deserialize_map(Structure(PhantomData))
+    }
 }
 
 /// The members of a JSON object, not parsed yet. If a name is repeated, its last value counts, as in JavaScript. `null`

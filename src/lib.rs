@@ -105,6 +105,7 @@ pub use crate::{
 #[doc(hidden)]
 pub mod internals {
     pub use crate::{
+        auth::internals as auth,
         config::internals as config,
         http::internals as http,
         json::{MAX_DEPTH, Members, TooDeep, compact},

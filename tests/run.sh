@@ -85,6 +85,7 @@ cargo test --locked --profile cost -p jobcast-cost -- --nocapture
 step "abuse, in short"
 # A gateway that is not optimised is busy with itself.
 cargo test --locked --profile cost --test abuse
+cargo test --locked --profile cost --test abuse -- token
 
 step "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet

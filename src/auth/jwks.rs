@@ -228,9 +228,9 @@ impl Fetcher {
         }
         self.body = body;
         match keys.ignored {
-            0 => tracing::info!(keys = keys.len(), "the JWKS has new keys"),
+            0 => tracing::info!(keys = keys.count(), "the JWKS has new keys"),
             ignored => {
-                tracing::warn!(keys = keys.len(), ignored, "the JWKS has new keys, and some of no use here")
+                tracing::warn!(keys = keys.count(), ignored, "the JWKS has new keys, and some of no use here")
             }
         }
         Some(KnownKeys { keys: Some(Arc::new(keys)), generation: known.generation + 1 })

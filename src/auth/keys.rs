@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::Secret;
+use crate::json::Object;
 
 /// A key and the algorithm that it is for.
 #[derive(Debug)]
@@ -119,7 +120,7 @@ impl KeySet {
         struct Jwks {
             keys: Vec<Value>,
         }
-        let all = serde_json::from_slice::<Jwks>(text)?.keys;
+        let Object(Jwks { keys: all }) = serde_json::from_slice(text)?;
         let count = all.len();
         let keys: Vec<_> = all.into_iter().filter_map(VerificationKey::from_jwk).collect();
         Ok(Self { ignored: count - keys.len(), keys })
@@ -140,7 +141,7 @@ impl KeySet {
     }
 
     /// How many keys there are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.keys.len()
     }
 }

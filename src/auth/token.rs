@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     error::{ApiError, ErrorCode},
+    json::Object,
     tasks::Tasks,
     telemetry::Metrics,
     timestamp::Timestamp,
@@ -166,13 +167,13 @@ impl TokenVerifier {
 
 /// The claims, if the token is signed by that key with the algorithm that the key is for. Only header and signature are
 /// checked here.
-fn verified_claims(token: &str, key: &VerificationKey) -> Result<Claims, Refusal> {
+pub(super) fn verified_claims(token: &str, key: &VerificationKey) -> Result<Claims, Refusal> {
     let mut signature_alone = Validation::new(key.algorithm);
     signature_alone.required_spec_claims.clear();
     signature_alone.validate_exp = false;
     signature_alone.validate_aud = false;
-    match jsonwebtoken::decode::<Claims>(token, &key.key, &signature_alone) {
-        Ok(data) => Ok(data.claims),
+    match jsonwebtoken::decode::<Object<Claims>>(token, &key.key, &signature_alone) {
+        Ok(data) => Ok(data.claims.0),
         Err(error) => Err(match error.kind() {
             ErrorKind::InvalidSignature => Refusal::Signature,
             ErrorKind::Json(_) => Refusal::Claims,

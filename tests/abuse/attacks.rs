@@ -5,6 +5,7 @@ mod batches;
 mod bodies;
 mod heads;
 mod http2;
+mod known;
 mod packets;
 mod polling;
 mod requests;
@@ -15,7 +16,7 @@ use std::pin::Pin;
 
 pub use self::{polling::join as join_by_polling, websocket::join as join_by_websocket};
 
-use crate::{Failure, hand::Hand};
+use crate::{Failure, credentials::Attackers, hand::Hand};
 
 /// What becomes of a life: it has done what it was to do, or has been cut.
 type Life = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>;
@@ -57,7 +58,65 @@ macro_rules! attack {
     };
 }
 
-/// All of them.
+/// The attacks of these attackers.
+pub fn of(attackers: Attackers) -> Vec<&'static Attack> {
+    let tried = ALL.iter().filter(|attack| TRIED_BY_ALL.contains(&attack.name));
+    match attackers {
+        Attackers::Anybody => ALL.iter().collect(),
+        Attackers::Token => KNOWN.iter().chain(tried).collect(),
+        Attackers::Key => PUBLISHING.iter().chain(KNOWN).chain(tried).collect(),
+    }
+}
+
+/// What one with a token or a key does beside that.
+const TRIED_BY_ALL: [&str; 8] = [
+    "sid-jam",
+    "ping-flood",
+    "fragments",
+    "repeated-connect",
+    "namespaces",
+    "giant-acks",
+    "idle-later",
+    "abandoned-polls",
+];
+
+/// What one may do with a token, or tries.
+const KNOWN: &[Attack] = &[
+    attack!("sockets", "joined sockets that say nothing", (40, 400), known::sockets),
+    attack!("pending-jobs", "each socket in as many pending jobs as it gets", (20, 100), known::pending_jobs),
+    attack!(
+        "comings",
+        "rooms are joined and left at the message rate and beyond",
+        (4, 8),
+        known::comings_and_goings
+    ),
+    attack!("histories", "histories are asked for at the message rate and beyond", (4, 8), known::histories),
+    attack!("refreshes", "good and bad tokens in place of the own one", (4, 8), known::refreshes),
+    attack!(
+        "unread-replays",
+        "all there ever was, again and again, not read",
+        (20, 100),
+        known::unread_replays
+    ),
+    attack!("unread-answers", "own histories, lists and streams, not read", (30, 150), known::unread_answers),
+    attack!("streams", "as many event streams as it gets", (30, 200), known::streams),
+    attack!("takeovers", "its own record, and those of others", (4, 16), known::takeovers),
+    attack!("polling-sessions", "polling sessions without end", (4, 16), known::polling_sessions),
+    attack!("bad-tokens", "unknown keys, expired tokens, garbage", (4, 8), known::bad_tokens),
+];
+
+/// What one may do with a key, or tries.
+const PUBLISHING: &[Attack] = &[
+    attack!("publishes", "a new job with each publish, as fast as it is answered", (2, 8), known::publishes),
+    attack!(
+        "forbidden",
+        "publishes, notices, tokens and revocations beyond its bounds",
+        (2, 4),
+        known::forbidden_publishes
+    ),
+];
+
+/// All that anybody can do.
 pub const ALL: &[Attack] = &[
     attack!(
         "sid-jam",

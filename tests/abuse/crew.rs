@@ -11,6 +11,7 @@ use tokio::{
 
 use crate::{
     attacks::Attack,
+    credentials::{self, Attackers},
     hand::{Hand, Notes},
 };
 
@@ -38,16 +39,29 @@ pub struct Crew {
 
 impl Crew {
     /// Sets all hands of these attacks on a gateway.
-    pub fn set_out(gateway: SocketAddr, attacks: &[&'static Attack], full: bool, seed: u64) -> Self {
+    pub fn set_out(
+        gateway: SocketAddr,
+        attacks: &[&'static Attack],
+        attackers: Attackers,
+        full: bool,
+        seed: u64,
+    ) -> Self {
+        let credential: Arc<str> = credentials::header(attackers.credential().as_deref()).into();
         let notes: Vec<_> = attacks.iter().map(|attack| (attack.name, Arc::<Notes>::default())).collect();
         let mut hands = Vec::new();
         let mut random = fastrand::Rng::with_seed(seed);
         for (attack, (_, notes)) in attacks.iter().zip(&notes) {
             for number in 0..attack.hands(full) {
-                let source =
-                    [127, 0, attack.subnet(), 1 + (number % SOURCES.min(attack.sources)) as u8].into();
-                let (random, notes) = (random.fork(), notes.clone());
-                hands.push((*attack, Hand { gateway, source, number, round: 0, random, notes }));
+                let source = match attackers.are_known() {
+                    // One client is at one place.
+                    true => [127, 0, 3, 1].into(),
+                    false => {
+                        [127, 0, attack.subnet(), 1 + (number % SOURCES.min(attack.sources)) as u8].into()
+                    }
+                };
+                let (random, notes, credential) = (random.fork(), notes.clone(), credential.clone());
+                let hand = Hand { gateway, source, number, round: 0, random, notes, credential };
+                hands.push((*attack, hand));
             }
         }
         let (at_work, until) = watch::channel(true);

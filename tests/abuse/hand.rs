@@ -13,7 +13,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::Failure;
+use crate::{Failure, credentials};
 
 /// How long a hand waits for an answer that it needs.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -57,6 +57,8 @@ pub struct Hand {
     pub round: u64,
     pub random: fastrand::Rng,
     pub notes: Arc<Notes>,
+    /// The header that shows its credential, as a line; nothing where it has none.
+    pub credential: Arc<str>,
 }
 
 impl Hand {
@@ -72,14 +74,17 @@ impl Hand {
 
     /// The bytes of a request without a body.
     pub fn get(&self, path: &str, headers: &str) -> Vec<u8> {
-        format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{headers}\r\n", self.gateway).into_bytes()
+        format!("GET {path} HTTP/1.1\r\n{}{headers}\r\n", self.own_headers()).into_bytes()
     }
 
     /// The head of a request whose body is to have so many bytes.
     pub fn post_head(&self, path: &str, length: usize, headers: &str) -> Vec<u8> {
-        let host = self.gateway;
-        format!("POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\n{headers}\r\n")
-            .into_bytes()
+        let own = self.own_headers();
+        format!("POST {path} HTTP/1.1\r\n{own}Content-Length: {length}\r\n{headers}\r\n").into_bytes()
+    }
+
+    fn own_headers(&self) -> String {
+        format!("Host: {}\r\n{}", self.gateway, self.credential)
     }
 
     /// The bytes of a request with a body.
@@ -92,6 +97,11 @@ impl Hand {
         let mut line = self.connect().await?;
         line.send(request).await?;
         line.read_to_end().await
+    }
+
+    /// The same hand with another credential, or none.
+    pub fn with(&self, credential: Option<String>) -> Self {
+        Self { credential: credentials::header(credential.as_deref()).into(), ..self.clone() }
     }
 
     /// Waits, longer or shorter by up to a half.

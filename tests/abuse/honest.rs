@@ -7,11 +7,11 @@ use tokio::time::{Duration, timeout};
 use crate::{
     Failure,
     client::Endpoint,
-    trial::{Audience, Expectation, Setup, Trial},
+    credentials::Attackers,
+    trial::{Audience, Expectation, Setup, Trial, http_client},
     view::{Owners, Room},
 };
-
-pub const WATCHERS: usize = 50;
+use serde_json::{Value, json};
 
 const JOBS: usize = 20;
 const OWNERS: Owners = Owners { users: 5 };
@@ -29,7 +29,12 @@ const NEIGHBOURS: usize = 5;
 const SETTLING: Duration = Duration::from_secs(30);
 
 /// Watchers in their rooms, and publishers that publish.
-pub async fn begin(gateway: SocketAddr, seed: u64) -> Result<Trial, Failure> {
+pub async fn begin(
+    gateway: SocketAddr,
+    watchers: usize,
+    attackers: Attackers,
+    seed: u64,
+) -> Result<Trial, Failure> {
     let mut trial = Trial::new(Setup {
         jobs: JOBS,
         seed,
@@ -42,12 +47,14 @@ pub async fn begin(gateway: SocketAddr, seed: u64) -> Result<Trial, Failure> {
         jumps: false,
         gateways: vec![gateway],
     });
-    for number in 0..WATCHERS {
-        let source = Some([127, 0, 1, 1 + (number / NEIGHBOURS) as u8].into());
-        let endpoint = Endpoint { addresses: vec![gateway], source, ..Endpoint::default() };
-        trial.add(format!("watcher {number}"), rooms(number), endpoint);
+    trial.http = http_client(attackers.publishers_key());
+    for number in 0..watchers {
+        let (rooms, source) = (rooms(number), Some([127, 0, 1, 1 + (number / NEIGHBOURS) as u8].into()));
+        let token = attackers.token_of(&claims(&rooms));
+        let endpoint = Endpoint { addresses: vec![gateway], source, token, ..Endpoint::default() };
+        trial.add(format!("watcher {number}"), rooms, endpoint);
     }
-    let settled = trial.context.settled.reaches(WATCHERS as u64);
+    let settled = trial.context.settled.reaches(watchers as u64);
     timeout(SETTLING, settled).await.map_err(|_| "not all watchers are in their rooms")?;
     trial.publish();
     Ok(trial)
@@ -62,4 +69,32 @@ fn rooms(number: usize) -> Vec<Room> {
         4 => vec![Room::User(number / 10 % OWNERS.users), job(0)],
         _ => vec![job(0), job(1), job(2)],
     }
+}
+
+/// What a token needs to say so that its holder may be in these rooms, and no more. A job is watched by its owner where
+/// that is possible.
+fn claims(rooms: &[Room]) -> Value {
+    let user = rooms.iter().find_map(|room| match *room {
+        Room::User(user) => Some(user),
+        Room::Job(job) => Some(OWNERS.user_of(job)),
+        _ => None,
+    });
+    let mut claims = json!({"jobs": []});
+    if let Some(user) = user {
+        claims["sub"] = format!("user-{user}").into();
+    }
+    for room in rooms {
+        match *room {
+            Room::All => claims["scope"] = "jobs:admin".into(),
+            Room::Tenant(tenant) => claims["tenantId"] = format!("tenant-{tenant}").into(),
+            Room::Job(job) if user != Some(OWNERS.user_of(job)) => {
+                claims["jobs"]
+                    .as_array_mut()
+                    .into_iter()
+                    .for_each(|jobs| jobs.push(format!("job-{job}").into()));
+            }
+            Room::User(_) | Room::Job(_) => {}
+        }
+    }
+    claims
 }

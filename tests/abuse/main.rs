@@ -6,6 +6,7 @@
 //! cargo test --profile cost --test abuse -- --full   for two minutes
 //! cargo test --test abuse -- http2 ping-flood        these attacks alone
 //! cargo test --test abuse -- --each                  one attack after the other, each on a gateway of its own
+//! cargo test --profile cost --test abuse -- token    one client with a valid token, and then one with a key
 //! ```
 //!
 //! `docs/abuse.md` says what has to hold. Whatever is chosen at random comes from the seed that is printed; `SEED=7`
@@ -13,6 +14,7 @@
 //!
 //! - `attacks/` has the attacks, by subject; an attack is the life of one `hand`, which begins again when it is cut
 //! - `crew` keeps all hands at work, on a thread of its own
+//! - `credentials` says who is asked for what, and what they show
 //! - `preload` gives them something to read
 //! - `probe` asks for `/healthz` and joins as newcomers do, `watchdog` has an eye on memory
 //! - `run` puts all that beside the `honest` ones, and `bars` is what it is measured against
@@ -21,6 +23,7 @@
 
 mod attacks;
 mod bars;
+mod credentials;
 mod crew;
 mod hand;
 mod honest;
@@ -60,11 +63,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::{
-    attacks::{ALL, Attack},
-    bars::Report,
-    run::Setting,
-};
+use crate::{attacks::Attack, bars::Report, credentials::Attackers, run::Setting};
 
 /// What went wrong with the trial itself.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -72,7 +71,8 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// Attackers beside honest clients.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// The attacks whose names contain one of these; all without it.
+    /// The attacks whose names contain one of these; all without it. With `token` first, those of one client with a valid
+    /// token, and then of one with an API key.
     attacks: Vec<String>,
     /// Run the long form.
     #[arg(long)]
@@ -92,9 +92,19 @@ struct Arguments {
 }
 
 impl Arguments {
-    fn chosen(&self) -> Vec<&'static Attack> {
-        let named = |attack: &&Attack| self.attacks.iter().any(|name| attack.name.contains(name.as_str()));
-        ALL.iter().filter(|attack| self.attacks.is_empty() || named(attack)).collect()
+    /// The attacks of one run after the other, each by whom.
+    fn chosen(&self) -> Vec<(Attackers, Vec<&'static Attack>)> {
+        let (attackers, names): (&[Attackers], _) = match self.attacks.split_first() {
+            Some((first, rest)) if first == "token" => (&[Attackers::Token, Attackers::Key], rest),
+            _ => (&[Attackers::Anybody], self.attacks.as_slice()),
+        };
+        let named = |attack: &&Attack| {
+            names.is_empty() || names.iter().any(|name| attack.name.contains(name.as_str()))
+        };
+        let of = |attackers: &Attackers| {
+            (*attackers, attacks::of(*attackers).into_iter().filter(named).collect::<Vec<_>>())
+        };
+        attackers.iter().map(of).filter(|(_, attacks)| !attacks.is_empty()).collect()
     }
 }
 
@@ -103,22 +113,26 @@ async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let chosen = arguments.chosen();
     if arguments.list {
-        chosen.iter().for_each(|attack| println!("{}: {}", attack.name, attack.about));
+        for (attackers, attacks) in chosen {
+            attacks.iter().for_each(|attack| println!("{attackers:?} {}: {}", attack.name, attack.about));
+        }
         return ExitCode::SUCCESS;
     }
     raise_descriptor_limit();
     let seed = arguments.seed.unwrap_or_else(|| u64::from(fastrand::u32(..)));
-    let setting = Setting::new(arguments.full, arguments.seconds, seed);
-    let trials: Vec<&[&Attack]> = if arguments.each { chosen.chunks(1).collect() } else { vec![&chosen] };
-    println!("\nrunning {} attacks, SEED={seed}", chosen.len());
     let mut hold = !chosen.is_empty();
-    for attacks in trials {
-        let report = run::run(attacks, &setting).await;
-        hold &= report.as_ref().is_ok_and(Report::holds);
-        match report {
-            Ok(report) if arguments.each => println!("{}", report.line(attacks[0].name)),
-            Ok(report) => println!("{report}"),
-            Err(failure) => println!("FAIL {failure}"),
+    for (attackers, attacks) in &chosen {
+        println!("\nrunning {} attacks by {attackers:?}, SEED={seed}", attacks.len());
+        let setting = Setting::new(*attackers, arguments.full, arguments.seconds, seed);
+        let trials = if arguments.each { attacks.chunks(1) } else { attacks.chunks(attacks.len()) };
+        for attacks in trials {
+            let report = run::run(attacks, &setting).await;
+            hold &= report.as_ref().is_ok_and(Report::holds);
+            match report {
+                Ok(report) if arguments.each => println!("{}", report.line(attacks[0].name)),
+                Ok(report) => println!("{report}"),
+                Err(failure) => println!("FAIL {failure}"),
+            }
         }
     }
     if hold { ExitCode::SUCCESS } else { ExitCode::FAILURE }

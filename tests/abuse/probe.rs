@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use serde_json::json;
 use tokio::{
     task::JoinHandle,
     time::{Instant, sleep, timeout},
@@ -17,6 +18,7 @@ use tokio::{
 use crate::{
     Failure,
     attacks::{join_by_polling, join_by_websocket},
+    credentials::Attackers,
     hand::{Hand, status},
 };
 
@@ -51,10 +53,16 @@ impl Probe {
     }
 
     /// Joins the namespace, by turns over WebSocket and by polling.
-    pub fn newcomers(gateway: SocketAddr) -> Self {
-        Self::start(gateway, NEWCOMER_EVERY, async |hand| match hand.round % 2 {
-            0 => join_by_websocket(&hand).await.map(drop),
-            _ => join_by_polling(&hand).await.map(drop),
+    pub fn newcomers(gateway: SocketAddr, attackers: Attackers) -> Self {
+        let token = attackers.token_of(&json!({"sub": "newcomer"}));
+        Self::start(gateway, NEWCOMER_EVERY, move |hand| {
+            let hand = hand.with(token.clone());
+            async move {
+                match hand.round % 2 {
+                    0 => join_by_websocket(&hand).await.map(drop),
+                    _ => join_by_polling(&hand).await.map(drop),
+                }
+            }
         })
     }
 
@@ -111,5 +119,6 @@ impl Found {
 
 fn newcomer(gateway: SocketAddr, round: u64) -> Hand {
     let source = [127, 0, 2, 1 + (round % 200) as u8].into();
-    Hand { gateway, source, number: 0, round, random: fastrand::Rng::with_seed(round), notes: Arc::default() }
+    let random = fastrand::Rng::with_seed(round);
+    Hand { gateway, source, number: 0, round, random, notes: Arc::default(), credential: "".into() }
 }

@@ -8,12 +8,13 @@ use crate::{
     Failure,
     attacks::Attack,
     bars::Report,
+    credentials::Attackers,
     crew::Crew,
     gateway::{Configuration, Gateway, panics},
-    honest::{self, HISTORY, WATCHERS},
+    honest::{self, HISTORY},
     preload,
     probe::Probe,
-    trial::Trial,
+    trial::{Trial, http_client},
     watchdog::{CAP, Phase, Watchdog},
 };
 
@@ -44,6 +45,8 @@ const END: Duration = Duration::from_secs(20);
 
 /// What a run is run with.
 pub struct Setting {
+    /// Who attacks.
+    pub attackers: Attackers,
     full: bool,
     seed: u64,
     /// The node's budget, in MiB.
@@ -53,14 +56,26 @@ pub struct Setting {
     calm: Duration,
     /// How many jobs of one large event there are.
     jobs: usize,
+    watchers: usize,
 }
 
 impl Setting {
-    pub fn new(full: bool, seconds: Option<u64>, seed: u64) -> Self {
-        let (memory, quiet, attack, calm, jobs) =
-            if full { (256, 15, 120, 60, 2000) } else { (128, 4, 12, 10, 1000) };
+    pub fn new(attackers: Attackers, full: bool, seconds: Option<u64>, seed: u64) -> Self {
+        let (memory, quiet, attack, calm, jobs, watchers) = match (attackers.are_known(), full) {
+            (false, true) => (256, 15, 120, 60, 2000, 50),
+            (false, false) => (128, 4, 12, 10, 1000, 50),
+            (true, true) => (256, 15, 60, 60, 500, 500),
+            (true, false) => (128, 3, 8, 3, 200, 100),
+        };
         let [quiet, attack, calm] = [quiet, seconds.unwrap_or(attack), calm].map(Duration::from_secs);
-        Self { full, seed, memory, quiet, attack, calm, jobs }
+        Self { attackers, full, seed, memory, quiet, attack, calm, jobs, watchers }
+    }
+
+    /// What the 99th percentile may be, by its quiet self.
+    fn bound_of_p99(&self, quiet: Duration) -> Duration {
+        // Beside one client alone everybody else is as quick.
+        let grace = if self.attackers.are_known() { Duration::ZERO } else { GRACE };
+        2 * quiet + grace
     }
 
     async fn gateway(&self, folder: &Path) -> Result<Gateway, Failure> {
@@ -69,7 +84,8 @@ impl Setting {
             ("JOBCAST_LIMITS__MEMORY", format!("{}MiB", self.memory)),
             ("JOBCAST_HISTORY__MAX_EVENTS", HISTORY.to_string()),
         ];
-        let variables = variables.map(|(name, value)| (name.to_owned(), value)).to_vec();
+        let variables = variables.into_iter().chain(self.attackers.variables());
+        let variables = variables.map(|(name, value)| (name.to_owned(), value)).collect();
         Gateway::start(Configuration { variables, folder: folder.to_owned(), name: "gateway".to_owned() })
             .await
     }
@@ -91,16 +107,17 @@ pub async fn run(attacks: &[&'static Attack], setting: &Setting) -> Result<Repor
     let folder = tempfile::Builder::new().prefix("jobcast-abuse-").tempdir()?;
     let mut gateway = setting.gateway(folder.path()).await?;
     let random = fastrand::Rng::with_seed(setting.seed);
-    preload::publish(gateway.address(), setting.jobs, random).await?;
+    let http = http_client(setting.attackers.publishers_key());
+    preload::publish(gateway.address(), &http, setting.jobs, random).await?;
     if !gateway.lives() {
         return Err("the gateway has not survived the preload".into());
     }
     let mut run = Run {
         setting,
         watchdog: Watchdog::start(gateway.id()),
-        trial: honest::begin(gateway.address(), setting.seed).await?,
+        trial: honest::begin(gateway.address(), setting.watchers, setting.attackers, setting.seed).await?,
         health: Probe::health(gateway.address()),
-        newcomers: Probe::newcomers(gateway.address()),
+        newcomers: Probe::newcomers(gateway.address(), setting.attackers),
         gateway,
         report: Report::default(),
     };
@@ -147,16 +164,16 @@ impl Run<'_> {
     }
 
     async fn attack(&mut self, attacks: &[&'static Attack]) {
-        let Setting { full, seed, attack, .. } = *self.setting;
+        let Setting { attackers, full, seed, attack, watchers, .. } = *self.setting;
         let hands: usize = attacks.iter().map(|attack| attack.hands(full)).sum();
         self.report.title = format!(
-            "{} attacks, {hands} hands, {WATCHERS} watchers, {attack:?}, limits.memory {} MiB, SEED={seed}",
+            "{} attacks, by {attackers:?}, {hands} hands, {watchers} watchers, {attack:?}, limits.memory {} MiB, SEED={seed}",
             attacks.len(),
             self.setting.memory
         );
         self.enter(Phase::Attack);
         let begun = Instant::now();
-        let crew = Crew::set_out(self.gateway.address(), attacks, full, seed);
+        let crew = Crew::set_out(self.gateway.address(), attacks, attackers, full, seed);
         while begun.elapsed() < attack && self.gateway.lives() {
             sleep(Duration::from_millis(100)).await;
         }
@@ -174,7 +191,7 @@ impl Run<'_> {
         let bound = self.setting.memory + idle + SLACK;
         let p99 = self.quantile(Phase::Attack, 0.99);
         let (p50, bound_p99) =
-            (self.quantile(Phase::Attack, 0.5), 2 * self.quantile(Phase::Quiet, 0.99) + GRACE);
+            (self.quantile(Phase::Attack, 0.5), self.setting.bound_of_p99(self.quantile(Phase::Quiet, 0.99)));
         let (asked, unanswered) = self.health.counts();
         let (came, shut_out) = self.newcomers.counts();
         let (slowest, slowest_in) = (self.health.slowest(), self.newcomers.slowest());

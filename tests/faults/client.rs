@@ -41,6 +41,8 @@ pub struct Endpoint {
     pub addresses: Vec<SocketAddr>,
     /// The client's own address, where it is not the system's choice.
     pub source: Option<IpAddr>,
+    /// The token that it shows, where the gateway asks for one.
+    pub token: Option<String>,
     /// Whether the network is there at all, for clients that lose it by themselves.
     pub network: Option<watch::Receiver<bool>>,
     /// Whether it reads, for one that stops now and then, and has hardly any buffer.
@@ -170,7 +172,12 @@ impl Client {
                 match wire::read(&text) {
                     Some(Packet::Open { silence: told }) => {
                         silence = told;
-                        socket.send(Message::text(wire::join(self.id.as_deref()))).await?;
+                        socket
+                            .send(Message::text(wire::join(
+                                self.id.as_deref(),
+                                self.endpoint.token.as_deref(),
+                            )))
+                            .await?;
                     }
                     Some(Packet::Joined) => break,
                     Some(Packet::Ping) => socket.send(Message::text(wire::PONG)).await?,

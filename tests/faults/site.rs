@@ -147,7 +147,7 @@ pub fn at(gateways: &[Gateway]) -> impl Fn(usize) -> Endpoint {
 
 /// Waits until a gateway says that it is ready, or is not. Answers how long that took.
 pub async fn readiness(gateway: SocketAddr, ready: bool, patience: Duration) -> Result<Duration, Failure> {
-    let (http, begun) = (http_client(), Instant::now());
+    let (http, begun) = (http_client(None), Instant::now());
     loop {
         let asked =
             http.get(format!("http://{gateway}/readyz")).timeout(Duration::from_secs(15)).send().await;

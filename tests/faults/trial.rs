@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use reqwest::header::{HeaderName, HeaderValue};
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -131,6 +132,8 @@ pub struct Setup {
 /// A trial that runs.
 pub struct Trial {
     pub context: Arc<Context>,
+    /// What publishers publish with, and histories are read with.
+    pub http: reqwest::Client,
     setup: Setup,
     watchers: JoinSet<View>,
     publishers: JoinSet<()>,
@@ -156,6 +159,7 @@ impl Trial {
         };
         Self {
             context: Arc::new(context),
+            http: http_client(None),
             watchers: JoinSet::new(),
             publishers: JoinSet::new(),
             random: fastrand::Rng::with_seed(setup.seed),
@@ -203,10 +207,14 @@ impl Trial {
             forgetful: expectation == Expectation::LostTail,
             owners,
         };
-        let http = http_client();
         for job in 0..jobs {
-            let publisher =
-                Publisher::new(job, style.clone(), http.clone(), self.context.clone(), self.random.u64(..));
+            let publisher = Publisher::new(
+                job,
+                style.clone(),
+                self.http.clone(),
+                self.context.clone(),
+                self.random.u64(..),
+            );
             self.publishers.spawn(publisher.run());
         }
     }
@@ -232,7 +240,8 @@ impl Trial {
     pub async fn finish(mut self) -> Result<Verdict, Failure> {
         self.end_publishing().await?;
         let Setup { ref gateways, history_cap, expectation, .. } = self.setup;
-        verdict::check_histories(&self.context.ledger, gateways, history_cap, expectation).await?;
+        verdict::check_histories(&self.context.ledger, &self.http, gateways, history_cap, expectation)
+            .await?;
         self.catch_up().await;
         sleep(AFTERWARDS).await;
         self.context.signal.send_modify(|signal| signal.stop = true);
@@ -267,9 +276,13 @@ impl Trial {
     }
 }
 
-/// A client for a gateway's HTTP side.
-pub fn http_client() -> reqwest::Client {
-    reqwest::Client::builder().no_proxy().build().expect("a client without options")
+/// A client for a gateway's HTTP side, which shows a key if it has one.
+pub fn http_client(key: Option<&str>) -> reqwest::Client {
+    let header =
+        |key| (HeaderName::from_static("x-api-key"), HeaderValue::from_str(key).expect("a key is ASCII"));
+    let headers = key.map(header).into_iter().collect();
+    let client = reqwest::Client::builder().no_proxy().default_headers(headers);
+    client.build().expect("a client of few options")
 }
 
 /// The rooms of a watcher.

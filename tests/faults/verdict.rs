@@ -10,7 +10,7 @@ use crate::{
     Failure,
     ledger::{Ledger, TOLD},
     ranges::Ranges,
-    trial::{Context, Expectation, http_client},
+    trial::{Context, Expectation},
     view::{Counts, JobView, View},
     wire::{JobEvent, digest},
 };
@@ -162,15 +162,15 @@ struct History {
 /// saw. Differences go to the ledger.
 pub async fn check_histories(
     ledger: &Ledger,
+    http: &reqwest::Client,
     gateways: &[SocketAddr],
     cap: usize,
     expectation: Expectation,
 ) -> Result<(), Failure> {
-    let http = http_client();
     for job in 0..ledger.jobs() {
         let (id, gateway) = (ledger.id(job), gateways[job % gateways.len()]);
         let url = format!("http://{gateway}/api/jobs/{id}/history?limit={cap}");
-        let history: History = match read(&http, &url).await {
+        let history: History = match read(http, &url).await {
             Ok(text) => serde_json::from_str(&text)?,
             Err(failure) => {
                 ledger.history_differs(format!("history: {failure}"));

@@ -150,12 +150,11 @@ pub fn digest(text: &str) -> u64 {
     hasher.finish()
 }
 
-/// Joins the namespace, under a name of the client's own if it has one.
-pub fn join(client_id: Option<&str>) -> String {
-    match client_id {
-        Some(id) => format!("40/jobs,{}", json!({"clientId": id})),
-        None => "40/jobs,{}".to_owned(),
-    }
+/// Joins the namespace, under a name of the client's own and with a token if it has them.
+pub fn join(client_id: Option<&str>, token: Option<&str>) -> String {
+    let members = [("clientId", client_id), ("token", token)];
+    let members = members.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    format!("40/jobs,{}", json!(BTreeMap::from_iter(members)))
 }
 
 pub const PONG: &str = "3";

@@ -207,6 +207,6 @@ macro_rules! driven {
 }
 
 driven! {
-    array_batches client_frames config drafts entries ids line_batches log_references members messages notices packets
-    positions publish_answers records requests rooms server_frames
+    array_batches claims client_frames config credentials drafts entries ids key_sets line_batches log_references members
+    messages notices packets positions publish_answers records requests rooms server_frames tokens
 }

@@ -5,6 +5,7 @@
 mod answer;
 mod bars;
 mod cli;
+mod credential;
 mod digits;
 mod drive;
 mod error;
@@ -84,8 +85,8 @@ fn run_one(one: &One) -> Result<(), Error> {
     if stage.pids().len() < scenario.nodes() {
         return Err(format!("this load takes {} processes", scenario.nodes()).into());
     }
-    for (pid, address) in stage.pids().iter().zip(stage.addresses()) {
-        eprintln!("pid {pid}, http://{address}");
+    for (pid, server) in stage.pids().iter().zip(stage.servers()) {
+        eprintln!("pid {pid}, http://{}", server.address);
     }
     let figures = scenario.run(&mut stage, one.knobs())?;
     let line: Vec<_> =

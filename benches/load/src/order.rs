@@ -23,8 +23,9 @@ impl Topic {
         (nth % u64::from(self.jobs)) as u32
     }
 
-    /// Writes the call that publishes the events from the `first` on, so many of them, sent at this time.
-    pub fn put_call(&self, call: &mut Vec<u8>, first: u64, events: usize, sent: u64) {
+    /// Writes the call that publishes the events from the `first` on, so many of them, sent at this time. `header` is one
+    /// more line of its head, or nothing.
+    pub fn put_call(&self, call: &mut Vec<u8>, header: &str, first: u64, events: usize, sent: u64) {
         let mut body = Vec::with_capacity(events * 160 + 2);
         let path = if events == 1 {
             self.put_event(&mut body, None, first, sent);
@@ -39,7 +40,7 @@ impl Topic {
         };
         let _ = write!(
             call,
-            "POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            "POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n{header}Content-Length: {}\r\n\r\n",
             body.len()
         );
         call.append(&mut body);
@@ -65,7 +66,7 @@ mod tests {
 
     fn body(topic: &Topic, first: u64, events: usize) -> (String, serde_json::Value) {
         let mut call = Vec::new();
-        topic.put_call(&mut call, first, events, 1_234_567);
+        topic.put_call(&mut call, "", first, events, 1_234_567);
         let call = String::from_utf8(call).unwrap();
         let (head, body) = call.split_once("\r\n\r\n").unwrap();
         assert!(head.ends_with(&format!("Content-Length: {}", body.len())));

@@ -3,7 +3,6 @@
 mod connection;
 
 use std::io::ErrorKind;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token, Waker};
@@ -18,6 +17,7 @@ use crate::interrupt;
 use crate::latency::{Histogram, micros};
 use crate::order::Topic;
 use crate::proc::thread_cpu;
+use crate::stage::Server;
 use crate::tally::Numbers;
 use crate::wire::numbers;
 
@@ -76,6 +76,8 @@ pub struct Published {
 /// Publishes about one topic.
 pub struct Publisher {
     topic: Topic,
+    /// What shows the credential.
+    header: String,
     poll: Poll,
     complete: Complete,
     connections: Vec<Connection>,
@@ -91,15 +93,26 @@ const WAKER: Token = Token(usize::MAX);
 impl Publisher {
     /// Spreads at most so many connections over the servers. Each is opened when it is first needed, the ones used
     /// last being used first: so a generous number costs nothing, and what a clock sends need not wait for an answer.
-    pub fn new(servers: &[SocketAddr], connections: usize, topic: Topic) -> Result<Self, Error> {
+    pub fn new(servers: &[Server], connections: usize, topic: Topic) -> Result<Self, Error> {
         let poll = Poll::new()?;
         let complete = Complete::new(Waker::new(poll.registry(), WAKER)?);
         let connections: Vec<_> = (0..connections)
-            .map(|index| Connection::new(servers[index % servers.len()], Token(index)))
+            .map(|index| Connection::new(servers[index % servers.len()].address, Token(index)))
             .collect();
         let (idle, numbers) =
             ((0..connections.len()).rev().collect(), vec![Numbers::default(); topic.jobs as usize]);
-        Ok(Self { topic, poll, complete, connections, idle, next_event: 0, body: Vec::new(), numbers })
+        let header = servers.first().map(|server| server.credential.header()).unwrap_or_default();
+        Ok(Self {
+            topic,
+            header,
+            poll,
+            complete,
+            connections,
+            idle,
+            next_event: 0,
+            body: Vec::new(),
+            numbers,
+        })
     }
 
     /// What the swarm tells of the events that all watchers have.
@@ -160,9 +173,9 @@ impl Publisher {
             let Some(index) = self.idle.pop() else { break };
             let call = Call { first: self.next_event, events: phase.plan.batch, sent: Instant::now() };
             self.next_event += call.events as u64;
-            let topic = &self.topic;
+            let (topic, header) = (&self.topic, &self.header);
             self.connections[index].send(self.poll.registry(), call, |request| {
-                topic.put_call(request, call.first, call.events, sent);
+                topic.put_call(request, header, call.first, call.events, sent);
             })?;
         }
         Ok(Duration::from_millis(100))

@@ -1,17 +1,19 @@
 //! One watcher's connection: from the call to connect until it watches its room, and what it makes of packets.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::ops::Range;
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, Type};
 
+use crate::credential::Credential;
 use crate::latency::micros;
 use crate::names::Names;
 use crate::over::Over;
 use crate::room::Room;
+use crate::stage::Server;
 use crate::stats::Stats;
 use crate::wire::{self, Frame, Packet};
 
@@ -54,6 +56,8 @@ pub struct Socket {
     pub assignment: Assignment,
     pub state: State,
     stream: Option<TcpStream>,
+    /// What it shows.
+    credential: Credential,
     /// The beginning of a frame whose end is not there yet.
     rest: Vec<u8>,
     unsent: Vec<u8>,
@@ -66,24 +70,27 @@ pub struct Socket {
 impl Socket {
     /// A watcher that is not connected.
     pub fn new(assignment: Assignment) -> Self {
-        let (rest, unsent) = (Vec::new(), Vec::new());
-        Self { assignment, state: State::Away, stream: None, rest, unsent, set_out: None, replaying: 0 }
+        Self {
+            assignment,
+            state: State::Away,
+            stream: None,
+            credential: Credential::None,
+            rest: Vec::new(),
+            unsent: Vec::new(),
+            set_out: None,
+            replaying: 0,
+        }
     }
 
     /// Begins to connect, from one of the loopback addresses, so that ports do not run short.
-    pub fn dial(
-        &mut self,
-        registry: &Registry,
-        token: Token,
-        to: SocketAddr,
-        from: Ipv4Addr,
-    ) -> io::Result<()> {
+    pub fn dial(&mut self, registry: &Registry, token: Token, to: Server, from: Ipv4Addr) -> io::Result<()> {
         let socket = socket2::Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         socket.set_reuse_address(true)?;
         socket.bind(&SocketAddrV4::new(from, 0).into())?;
         self.set_out.get_or_insert_with(micros);
-        match socket.connect(&to.into()) {
+        self.credential = to.credential;
+        match socket.connect(&to.address.into()) {
             Err(error) if error.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {
                 return Err(error);
             }
@@ -238,7 +245,8 @@ impl Socket {
             Packet::Gap { from, to } => stats.gap(from, to),
             Packet::Open if self.state == State::Opening => {
                 self.state = State::Joining;
-                self.send_text(b"40/jobs,{}")?;
+                let join = self.credential.join(self.assignment.room, &stats.names);
+                self.send_text(join.as_bytes())?;
             }
             Packet::Joined if self.state == State::Joining => {
                 self.state = State::Subscribing;

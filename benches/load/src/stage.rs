@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::credential::Credential;
 use crate::error::Error;
 use crate::interrupt;
 use crate::proc::cpu_seconds;
@@ -22,7 +23,16 @@ pub struct Stage {
     redis: Option<Redis>,
     _folder: Option<TempDir>,
     pids: Vec<u32>,
-    addresses: Vec<SocketAddr>,
+    servers: Vec<Server>,
+}
+
+/// A server that is loaded.
+#[derive(Debug, Clone, Copy)]
+pub struct Server {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What it asks for.
+    pub credential: Credential,
 }
 
 /// Processor time so far, in seconds.
@@ -39,13 +49,8 @@ impl Stage {
     pub fn start(programs: &Programs, subject: Subject, nodes: usize, scratch: &Path) -> Result<Self, Error> {
         std::fs::create_dir_all(scratch)?;
         let folder = tempfile::Builder::new().prefix("run-").tempdir_in(scratch)?;
-        let mut stage = Self {
-            processes: Vec::new(),
-            redis: None,
-            _folder: None,
-            pids: Vec::new(),
-            addresses: Vec::new(),
-        };
+        let mut stage =
+            Self { processes: Vec::new(), redis: None, _folder: None, pids: Vec::new(), servers: Vec::new() };
         for node in 0..nodes {
             let own = folder.path().join(format!("node-{node}"));
             std::fs::create_dir(&own)?;
@@ -61,7 +66,7 @@ impl Stage {
             let address =
                 address.trim_end_matches('/').parse().map_err(|_| format!("listens on “{address}”"))?;
             stage.pids.push(process.pid());
-            stage.addresses.push(address);
+            stage.servers.push(Server { address, credential: subject.credential() });
             stage.processes.push(process);
         }
         stage._folder = Some(folder);
@@ -70,13 +75,14 @@ impl Stage {
 
     /// A server on this machine that somebody else started.
     pub fn attach(pid: u32, port: u16) -> Self {
-        let addresses = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, port))];
-        Self { processes: Vec::new(), redis: None, _folder: None, pids: vec![pid], addresses }
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let servers = vec![Server { address, credential: Credential::None }];
+        Self { processes: Vec::new(), redis: None, _folder: None, pids: vec![pid], servers }
     }
 
-    /// Where the servers listen.
-    pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+    /// The servers, in the order of their processes.
+    pub fn servers(&self) -> &[Server] {
+        &self.servers
     }
 
     /// The servers' processes.

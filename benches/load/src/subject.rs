@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use clap::ValueEnum;
 use serde::Deserialize;
 
+use crate::credential::Credential;
 use crate::error::Error;
 
 /// A server under test.
@@ -18,6 +19,10 @@ pub enum Subject {
     JobcastRedis,
     /// Jobcast with its embedded store in memory.
     JobcastMemory,
+    /// Jobcast with its embedded store on disk, where publishers and watchers have an API key.
+    JobcastKey,
+    /// Jobcast with its embedded store on disk, where they have tokens.
+    JobcastToken,
     /// A NestJS gateway with history in Redis.
     Nestjs,
     /// Bare socket.io on Node.
@@ -34,6 +39,15 @@ impl Subject {
     /// Its name on the command line and in tables.
     pub fn name(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
+    /// What it asks for.
+    pub fn credential(self) -> Credential {
+        match self {
+            Subject::JobcastKey => Credential::Key,
+            Subject::JobcastToken => Credential::Token,
+            _ => Credential::None,
+        }
     }
 }
 
@@ -63,7 +77,9 @@ impl Programs {
     /// `nodes` is how many processes of it there will be.
     pub fn recipe(&self, subject: Subject, folder: &std::path::Path, nodes: usize) -> Result<Recipe, Error> {
         let mut recipe = match subject {
-            Subject::Jobcast => self.jobcast().env("JOBCAST_STORE__PATH", folder.join("data")),
+            Subject::Jobcast | Subject::JobcastKey | Subject::JobcastToken => {
+                self.jobcast().env("JOBCAST_STORE__PATH", folder.join("data"))
+            }
             Subject::JobcastMemory => self.jobcast().env("JOBCAST_STORE__PATH", ":memory:"),
             Subject::JobcastRedis => self.jobcast().with_redis(),
             Subject::Nestjs | Subject::Node | Subject::Bun => self.opponent(&subject.name())?,
@@ -77,7 +93,7 @@ impl Programs {
             // So that a config.toml of the working directory is not read.
             recipe.command.current_dir(folder);
         }
-        recipe.command.stdout(Stdio::piped());
+        recipe.command.envs(subject.credential().variables()).stdout(Stdio::piped());
         Ok(recipe)
     }
 

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token};
@@ -12,6 +12,7 @@ use crate::interrupt;
 use crate::names::Names;
 use crate::over::Over;
 use crate::socket::{Assignment, Socket, State};
+use crate::stage::Server;
 use crate::stats::Stats;
 
 /// Everything is read into one buffer of this size; no frame may be larger.
@@ -28,7 +29,7 @@ pub struct Swarm {
     poll: Poll,
     events: Events,
     buffer: Vec<u8>,
-    servers: Vec<SocketAddr>,
+    servers: Vec<Server>,
     sockets: Vec<Socket>,
     /// Who is to connect next.
     queue: VecDeque<usize>,
@@ -46,7 +47,7 @@ pub struct Swarm {
 
 impl Swarm {
     /// Watchers that are not connected yet.
-    pub fn new(names: Names, servers: Vec<SocketAddr>, assignments: Vec<Assignment>) -> Result<Self, Error> {
+    pub fn new(names: Names, servers: Vec<Server>, assignments: Vec<Assignment>) -> Result<Self, Error> {
         let mut stats = Stats::new(names);
         assignments.iter().for_each(|assignment| stats.add_watcher(assignment.jobs.clone()));
         Ok(Self {

@@ -7,6 +7,10 @@ use super::text;
 /// What stands for a secret.
 const SECRET: &str = "hunter2";
 
+/// The keys that hold secrets.
+const SECRETS: [&str; 5] =
+    ["redis.url", "auth.secret", "auth.previous_secret", "auth.jwks_url", "auth.api_keys"];
+
 /// A file that is read has possible values, and an error names the file and a line of it.
 pub fn config(bytes: &[u8]) {
     let Some(text) = text(bytes) else { return };
@@ -29,13 +33,20 @@ pub fn config(bytes: &[u8]) {
     }
     // A value of a key that holds secrets, of whatever type and however malformed.
     let quoted = serde_json::to_string(&format!("{SECRET}{text}")).expect("a text can be written");
-    for value in [&quoted, &format!("[{quoted}]"), &format!("[[{quoted}]]"), &format!("{{ a = {quoted} }}")] {
-        for end in ["", "\"", "\n]"] {
-            let Err(error) = read_toml("file.toml", &format!("[redis]\nurl = {value}{end}\n")) else {
-                continue;
-            };
-            let error = error.to_string();
-            assert!(!error.contains(SECRET), "an error shows a secret: {error}");
+    let values =
+        ["@", "[@]", "[[@]]", "{ a = @ }", "[{ name = \"ci\", sha256 = @ }]", "[{ name = \"ci\", key = @ }]"];
+    for value in values.map(|value| value.replace('@', &quoted)) {
+        for key in SECRETS {
+            for end in ["", "\"", "\n]"] {
+                assert_hidden(&format!("{key} = {value}{end}\n"));
+            }
         }
+    }
+}
+
+fn assert_hidden(file: &str) {
+    if let Err(error) = read_toml("file.toml", file) {
+        let error = error.to_string();
+        assert!(!error.contains(SECRET), "an error shows a secret: {error}");
     }
 }

@@ -7,6 +7,7 @@ mod frames;
 mod json;
 mod stores;
 mod text;
+mod tokens;
 
 pub use self::{
     config::config,
@@ -15,19 +16,23 @@ pub use self::{
     json::{drafts, members},
     stores::{entries, log_references, messages, notices, publish_answers, records},
     text::{ids, positions, rooms},
+    tokens::{claims, credentials, key_sets, tokens},
 };
 
 /// What is asserted of bytes.
 pub type Target = fn(&[u8]);
 
 /// All targets by name. Each has a folder in `tests/fuzz/corpus`.
-pub const TARGETS: [(&str, Target); 18] = [
+pub const TARGETS: [(&str, Target); 22] = [
     ("array_batches", array_batches),
+    ("claims", claims),
     ("client_frames", client_frames),
     ("config", config),
+    ("credentials", credentials),
     ("drafts", drafts),
     ("entries", entries),
     ("ids", ids),
+    ("key_sets", key_sets),
     ("line_batches", line_batches),
     ("log_references", log_references),
     ("members", members),
@@ -40,6 +45,7 @@ pub const TARGETS: [(&str, Target); 18] = [
     ("requests", requests),
     ("rooms", rooms),
     ("server_frames", server_frames),
+    ("tokens", tokens),
 ];
 
 /// The most bytes of an error that a user sees, whatever was sent.

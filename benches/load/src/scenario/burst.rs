@@ -37,10 +37,10 @@ impl Scenario for Burst {
         let names = Names::fresh();
         let assignment = |_| Assignment { server: 0, room: Room::Job(0), jobs: 0..1 };
         let mut swarm =
-            Swarm::new(names.clone(), stage.addresses().to_vec(), (0..WATCHERS).map(assignment).collect())?;
+            Swarm::new(names.clone(), stage.servers().to_vec(), (0..WATCHERS).map(assignment).collect())?;
         swarm.connect_all(CONNECTING, CONNECT)?;
         let topic = Topic { names, jobs: 1, jobs_per_user: None };
-        let mut publisher = Publisher::new(stage.addresses(), self.connections, topic)?;
+        let mut publisher = Publisher::new(stage.servers(), self.connections, topic)?;
         swarm.stats.follow(Frontier::new(WATCHERS, publisher.complete()));
 
         let until = Until::Elapsed(knobs.warm_up());

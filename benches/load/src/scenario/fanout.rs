@@ -84,11 +84,11 @@ impl Scenario for Fanout {
         let names = Names::fresh();
         let assignment = |n| Assignment { server: n % self.nodes, room: Room::Job(0), jobs: 0..1 };
         let assignments = (0..self.watchers).map(assignment).collect();
-        let mut swarm = Swarm::new(names.clone(), stage.addresses().to_vec(), assignments)?;
+        let mut swarm = Swarm::new(names.clone(), stage.servers().to_vec(), assignments)?;
         swarm.connect_all(CONNECTING, CONNECT)?;
         let connections = if self.rate.is_some() { PACED_CONNECTIONS } else { CONNECTIONS };
         let topic = Topic { names, jobs: 1, jobs_per_user: None };
-        let mut publisher = Publisher::new(&stage.addresses()[..1], connections, topic)?;
+        let mut publisher = Publisher::new(&stage.servers()[..1], connections, topic)?;
         swarm.stats.follow(Frontier::new(self.watchers as u32, publisher.complete()));
 
         let first = Plan { pace: Pace::Answers, batch: 1, until: Until::Events(1) };

@@ -36,7 +36,7 @@ impl Scenario for Idle {
             Assignment { server: 0, room: Room::Job(job), jobs: job..job + 1 }
         };
         let mut swarm =
-            Swarm::new(Names::fresh(), stage.addresses().to_vec(), (0..watchers).map(assignment).collect())?;
+            Swarm::new(Names::fresh(), stage.servers().to_vec(), (0..watchers).map(assignment).collect())?;
         let pid = stage.pids()[0];
         let before = memory(pid)?;
         swarm.connect_all(CONNECTING, CONNECT)?;

@@ -52,10 +52,10 @@ impl Scenario for Nodes {
 
     fn run(&self, stage: &mut Stage, knobs: Knobs) -> Result<Vec<Figure>, Error> {
         let names = Names::fresh();
-        let mut swarm = Swarm::new(names.clone(), stage.addresses().to_vec(), self.assignments())?;
+        let mut swarm = Swarm::new(names.clone(), stage.servers().to_vec(), self.assignments())?;
         swarm.connect_all(CONNECTING, CONNECT)?;
         let topic = Topic { names, jobs: JOBS, jobs_per_user: None };
-        let mut publisher = Publisher::new(stage.addresses(), CONNECTIONS, topic)?;
+        let mut publisher = Publisher::new(stage.servers(), CONNECTIONS, topic)?;
 
         let measured = as_fast_as_answered(stage, &mut swarm, &mut publisher, 1, knobs)?;
 

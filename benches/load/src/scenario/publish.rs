@@ -26,9 +26,9 @@ impl Scenario for Publish {
 
     fn run(&self, stage: &mut Stage, knobs: Knobs) -> Result<Vec<Figure>, Error> {
         let names = Names::fresh();
-        let mut swarm = Swarm::new(names.clone(), stage.addresses().to_vec(), Vec::new())?;
+        let mut swarm = Swarm::new(names.clone(), stage.servers().to_vec(), Vec::new())?;
         let topic = Topic { names, jobs: self.jobs, jobs_per_user: None };
-        let mut publisher = Publisher::new(stage.addresses(), self.connections, topic)?;
+        let mut publisher = Publisher::new(stage.servers(), self.connections, topic)?;
 
         let measured = as_fast_as_answered(stage, &mut swarm, &mut publisher, self.batch, knobs)?;
 

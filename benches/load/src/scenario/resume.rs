@@ -167,13 +167,13 @@ fn watchers_that_return(
         Assignment { server: 0, room, jobs: first..first + count }
     };
     let mut swarm =
-        Swarm::new(names.clone(), stage.addresses().to_vec(), (0..watchers).map(assignment).collect())?;
+        Swarm::new(names.clone(), stage.servers().to_vec(), (0..watchers).map(assignment).collect())?;
     swarm.connect_all(CONNECTING, CONNECT)?;
     swarm.stats.serving = Histogram::default();
     swarm.stats.resuming = true;
     swarm.faithful = true;
     let topic = Topic { names, jobs: JOBS, jobs_per_user };
-    Ok((swarm, Publisher::new(stage.addresses(), PACED_CONNECTIONS, topic)?))
+    Ok((swarm, Publisher::new(stage.servers(), PACED_CONNECTIONS, topic)?))
 }
 
 fn everybody_is_back(swarm: &mut Swarm) -> Result<(), Error> {

@@ -66,10 +66,10 @@ impl Scenario for Rooms {
     fn run(&self, stage: &mut Stage, knobs: Knobs) -> Result<Vec<Figure>, Error> {
         let names = Names::fresh();
         let assignments = (0..WATCHERS).map(|watcher| self.assignment(watcher)).collect();
-        let mut swarm = Swarm::new(names.clone(), stage.addresses().to_vec(), assignments)?;
+        let mut swarm = Swarm::new(names.clone(), stage.servers().to_vec(), assignments)?;
         swarm.connect_all(CONNECTING, CONNECT)?;
         let topic = Topic { names, jobs: WATCHERS, jobs_per_user: self.of_users.then_some(JOBS_PER_USER) };
-        let mut publisher = Publisher::new(stage.addresses(), self.connections, topic)?;
+        let mut publisher = Publisher::new(stage.servers(), self.connections, topic)?;
 
         let measured = as_fast_as_answered(stage, &mut swarm, &mut publisher, self.batch, knobs)?;
 

@@ -34,7 +34,7 @@ impl Scenario for Storm {
     fn run(&self, stage: &mut Stage, knobs: Knobs) -> Result<Vec<Figure>, Error> {
         let assignment = |n| Assignment { server: 0, room: Room::Job(n), jobs: n..n + 1 };
         let mut swarm =
-            Swarm::new(Names::fresh(), stage.addresses().to_vec(), (0..self.wave).map(assignment).collect())?;
+            Swarm::new(Names::fresh(), stage.servers().to_vec(), (0..self.wave).map(assignment).collect())?;
         self.waves(&mut swarm, knobs.warm_up())?;
         stage.rest(SETTLE)?;
 
