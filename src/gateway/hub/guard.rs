@@ -107,8 +107,7 @@ impl Hub {
     }
 
     fn guard_of(&mut self, job: &JobId) -> Option<&mut Guard> {
-        let guard = self.rooms.get_mut(&Room::Job(job.clone()))?.guard.as_deref_mut()?;
-        (!guard.members.is_empty()).then_some(guard)
+        self.rooms.get_mut(&Room::Job(job.clone()))?.guard.as_deref_mut()
     }
 
     fn judge(&mut self, job: &JobId, owner: &Owner, members: &[SessionKey]) {
@@ -126,7 +125,10 @@ impl Hub {
         if !self.leave(key, room) {
             return;
         }
-        let Some(session) = self.sessions.get(key) else { return };
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        if session.joining > 0 {
+            session.put_out.push(room.clone());
+        }
         let client = session.outlet.client().cloned();
         let user = session.pass.identity.user().cloned();
         self.put_out.push(PutOut { connection: session.connection, client, user, room: room.clone() });
@@ -142,9 +144,9 @@ impl Hub {
 impl Guard {
     pub fn remove(&mut self, key: SessionKey) {
         self.members.swap_remove(&key);
-        if self.members.is_empty() {
-            // It is not kept up to date while nobody needs it.
-            self.newest = None;
-        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
     }
 }

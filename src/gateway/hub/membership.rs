@@ -86,6 +86,9 @@ impl Hub {
     fn end_join(&mut self, key: SessionKey, room: &Room) {
         if let Some(session) = self.sessions.get_mut(key) {
             session.joining -= 1;
+            if session.joining == 0 {
+                session.put_out = Vec::new();
+            }
             let has_waited = std::mem::take(&mut session.answering);
             if has_waited && !(session.cursors.is_empty() && session.notices.is_empty()) {
                 self.catch_ups_due.push((key, CatchUpReason::Joined));
@@ -98,10 +101,11 @@ impl Hub {
 
     /// Completes joining: everything after the start reaches the session from here on, once and in order, and nothing
     /// before. A session that is in the room already goes back to the start if that was asked for, and skips nothing.
-    /// Says whether it is newly in the room.
+    /// Says whether it is newly in the room. One that was put out of it meanwhile stays out.
     pub fn start(&mut self, key: SessionKey, room: &Room, start: Start, admitted: Admitted) -> bool {
+        let may = self.sessions.get(key).is_some_and(|session| !session.put_out.contains(room));
         self.end_join(key, room);
-        if !self.sessions.contains_key(key) {
+        if !may {
             self.remove_if_empty(room);
             return false;
         }
@@ -126,6 +130,7 @@ impl Hub {
             state.members.insert(key);
         }
         self.guard(key, room, admitted);
+        self.remove_if_empty(room);
         newly
     }
 
@@ -170,8 +175,14 @@ impl Hub {
         self.remove_if_empty(room);
     }
 
-    /// Forgets a room that nobody is in, and its live edge.
+    /// Forgets a room that nobody is in, with its live edge, and a guard that nobody needs.
     fn remove_if_empty(&mut self, room: &Room) {
+        if let Some(state) = self.rooms.get_mut(room)
+            && state.joining == 0
+            && state.guard.as_ref().is_some_and(|guard| guard.is_empty())
+        {
+            state.guard = None;
+        }
         let is_empty = |state: &super::RoomState| state.members.is_empty() && state.joining == 0;
         if self.rooms.get(room).is_some_and(is_empty) {
             self.rooms.remove(room);

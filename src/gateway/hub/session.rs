@@ -99,6 +99,8 @@ pub struct SessionState {
     pub rooms: Vec<Room>,
     /// How many rooms it is about to join.
     pub joining: usize,
+    /// Rooms that it was put out of meanwhile. What it joins there ends with that.
+    pub put_out: Vec<Room>,
     /// Whether it is told right now what it is about to get again. Everything else has to wait until then.
     pub answering: bool,
     /// The rooms that it is not at the live edge of. It catches up in this order: what fell behind first had every event
@@ -127,6 +129,7 @@ impl SessionState {
             pass,
             rooms: Vec::new(),
             joining: 0,
+            put_out: Vec::new(),
             answering: false,
             cursors: VecDeque::new(),
             passed: Passed::default(),

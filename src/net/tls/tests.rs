@@ -132,8 +132,14 @@ async fn what_is_decrypted_can_be_read_whatever_the_socket_has_and_so_can_the_en
 
 #[tokio::test]
 async fn what_is_no_tls_is_an_error() {
-    let (stream, client) =
-        connected(|mut client| client.sock.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap()).await;
+    let (begin, may_write) = mpsc::channel::<()>();
+    let (stream, client) = connected(move |mut client| {
+        // What comes with the end of the handshake would be part of it.
+        may_write.recv().unwrap();
+        client.sock.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    })
+    .await;
+    begin.send(()).unwrap();
     client.join().unwrap();
     let error = loop {
         poll_fn(|context| stream.poll_read_ready(context)).await.unwrap();

@@ -349,9 +349,11 @@ impl Model {
         };
         let watcher = &mut self.watchers[*watcher];
         let newly = self.hub.start(watcher.key, room, found, admitted);
-        let from = watcher.rooms.entry(room.clone()).or_insert(found.after);
-        if !newly && found.asked {
-            *from = found.after.min(*from);
+        if self.hub.is_in(watcher.key, room) {
+            let from = watcher.rooms.entry(room.clone()).or_insert(found.after);
+            if !newly && found.asked {
+                *from = found.after.min(*from);
+            }
         }
         self.joining.swap_remove(which);
     }
