@@ -146,7 +146,7 @@ pub async fn streams(mut hand: Hand) -> Result<(), Failure> {
 pub async fn takeovers(mut hand: Hand) -> Result<(), Failure> {
     let (name, whose) = match hand.random.bool() {
         true => (EVE.to_owned(), "own"),
-        false => (format!("watcher-{}", hand.random.u16(0..500)), "another's"),
+        false => (format!("watcher-{}", hand.random.u8(0..100)), "another's"),
     };
     let mut line = open(&hand).await?;
     line.send(&text(&format!(r#"40/jobs,{{"clientId":"{name}"}}"#))).await?;
