@@ -146,6 +146,21 @@ describeEachStoreAndCluster(
   { env },
 );
 
+it('a refresh that grants the same asks the store for none of the rooms', async (t) => {
+  const redis = await startRedis();
+  t.after(() => redis.stop());
+  const way = await startCuttable(t, redis.port);
+  const store = { redisUrl: `redis://127.0.0.1:${way.port}`, keyPrefix: uniqueId('refresh') };
+  const gateway = await startGateway({ store, env });
+  t.after(() => gateway.kill());
+  const watcher = await connectWith(t, gateway, { sub: 'ada' });
+  await watcher.subscribe({ jobId: uniqueId('pending') });
+  way.cut();
+  const refresh = (claims) => watcher.ask('auth:refresh', { token: token({ sub: 'ada', ...claims }) });
+  assert.equal((await refresh({})).success, true);
+  assert.equal((await refresh({ jobs: ['another'] })).error.code, 'unavailable');
+});
+
 describe('revocations', () => {
   let redis;
 

@@ -34,12 +34,16 @@ pub async fn sockets(hand: Hand) -> Result<(), Failure> {
 
 /// Jobs that have no event yet, as many as a client may watch and some more.
 pub async fn pending_jobs(mut hand: Hand) -> Result<(), Failure> {
-    let mut line = join(&hand).await?;
+    join_rooms(&mut hand).await?.hold(KEPT).await
+}
+
+async fn join_rooms(hand: &mut Hand) -> Result<Line, Failure> {
+    let mut line = join(hand).await?;
     for _ in 0..ROOMS {
-        line.send(&text(&subscription(&mut hand))).await?;
+        line.send(&text(&subscription(hand))).await?;
+        line.drain();
     }
-    line.drain();
-    line.hold(KEPT).await
+    Ok(line)
 }
 
 fn subscription(hand: &mut Hand) -> String {
@@ -47,7 +51,8 @@ fn subscription(hand: &mut Hand) -> String {
 }
 
 pub async fn comings_and_goings(hand: Hand) -> Result<(), Failure> {
-    flood(hand, |hand| {
+    let line = join(&hand).await?;
+    flood(hand, line, |hand| {
         let subscribe = subscription(hand);
         let packet = if hand.random.bool() {
             subscribe.clone()
@@ -60,15 +65,18 @@ pub async fn comings_and_goings(hand: Hand) -> Result<(), Failure> {
 }
 
 pub async fn histories(hand: Hand) -> Result<(), Failure> {
-    flood(hand, |hand| {
+    let line = join(&hand).await?;
+    flood(hand, line, |hand| {
         let job = preload::deep_job(&mut hand.random);
         text(&format!(r#"42/jobs,7["history:jobs",{{"jobId":"{job}","limit":{}}}]"#, hand.random.u8(1..5)))
     })
     .await
 }
 
-pub async fn refreshes(hand: Hand) -> Result<(), Failure> {
-    flood(hand, |hand| {
+/// Each good one has all rooms looked after.
+pub async fn refreshes(mut hand: Hand) -> Result<(), Failure> {
+    let line = join_rooms(&mut hand).await?;
+    flood(hand, line, |hand| {
         let token = match hand.random.u8(0..4) {
             0 => bad_token(&mut hand.random),
             _ => token(&claims_of_eve()),
@@ -79,8 +87,11 @@ pub async fn refreshes(hand: Hand) -> Result<(), Failure> {
 }
 
 /// Sends bursts of messages, and reads whatever comes.
-async fn flood(mut hand: Hand, message: impl Fn(&mut Hand) -> Vec<u8>) -> Result<(), Failure> {
-    let mut line = join(&hand).await?;
+async fn flood(
+    mut hand: Hand,
+    mut line: Line,
+    message: impl Fn(&mut Hand) -> Vec<u8>,
+) -> Result<(), Failure> {
     loop {
         for _ in 0..BURSTS[hand.number % BURSTS.len()] {
             let message = message(&mut hand);
@@ -135,7 +146,7 @@ pub async fn streams(mut hand: Hand) -> Result<(), Failure> {
 pub async fn takeovers(mut hand: Hand) -> Result<(), Failure> {
     let (name, whose) = match hand.random.bool() {
         true => (EVE.to_owned(), "own"),
-        false => (format!("watcher-{}", hand.random.u16(0..500)), "another's"),
+        false => (format!("watcher-{}", hand.random.u8(0..100)), "another's"),
     };
     let mut line = open(&hand).await?;
     line.send(&text(&format!(r#"40/jobs,{{"clientId":"{name}"}}"#))).await?;
