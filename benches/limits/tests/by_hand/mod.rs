@@ -30,7 +30,7 @@ pub struct Watcher(pub BufReader<TcpStream>);
 impl Watcher {
     pub fn connect(address: &str) -> Self {
         let mut stream = connect(address);
-        let request = "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n\
+        let request = "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
             Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
         stream.get_mut().write_all(request.as_bytes()).unwrap();
         let head = read_head(&mut stream);
@@ -105,7 +105,7 @@ impl Publisher {
 
     pub fn send(&mut self, path: &str, body: &str) {
         let length = body.len();
-        let request = format!("POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n{body}");
+        let request = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}");
         self.0.get_mut().write_all(request.as_bytes()).unwrap();
     }
 
