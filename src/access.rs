@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 pub use self::{
     pattern::{InvalidPattern, Pattern, Patterns},
-    revocation::{Pass, Revocation, Revocations, Subject},
+    revocation::{MAX_TOKEN_ID, Pass, Revocation, Revocations, Subject},
 };
 use crate::{
     error::{ApiError, ErrorCode},
@@ -111,14 +111,6 @@ impl Identity {
     pub fn user(&self) -> Option<&UserId> {
         match self {
             Identity::Token(token) => token.user.as_ref(),
-            Identity::Everybody | Identity::Key(_) => None,
-        }
-    }
-
-    /// The tenant of that user.
-    pub fn tenant(&self) -> Option<&TenantId> {
-        match self {
-            Identity::Token(token) => token.tenant.as_ref(),
             Identity::Everybody | Identity::Key(_) => None,
         }
     }

@@ -219,10 +219,7 @@ impl Gateway {
     /// A [`ApiError`]; with [`ErrorCode::Unavailable`] the outcome is unknown, and the call may be repeated under the
     /// same key. With [`ErrorCode::LimitReached`] too much waits for the store already (`limits.memory`).
     pub async fn publish(&self, draft: Draft, key: Option<IdempotencyKey>) -> Result<Published, ApiError> {
-        let mut outcomes = self.publish_all(vec![(draft, key)]).await;
-        outcomes
-            .pop()
-            .unwrap_or_else(|| Err(ApiError::new(ErrorCode::Unavailable, "the store gave no answer")))
+        self.publish_as(&Identity::Everybody, draft, key).await
     }
 
     /// Accepts events, each on its own, those of one job in the order given. The answers are in order.
@@ -471,8 +468,7 @@ impl Gateway {
             if let Some(user) = user {
                 self.0.user_rooms.give_back(&user);
             }
-            self.0.store.directory().leave(connection, client.as_ref(), &room);
-            self.0.store.uncover(&room);
+            self.forget(connection, client.as_ref(), &room);
         }
         for (key, reason) in due {
             catch_up::start(self, key, reason);

@@ -51,7 +51,7 @@ use self::{
     upgrade::UpgradeState,
 };
 use crate::{
-    access::{Identity, Pass},
+    access::Pass,
     auth::Authenticator,
     error::{ApiError, ErrorCode},
     gateway::{Gateway, Peer},
@@ -227,9 +227,6 @@ impl ConnectMiddleware {
         let parts = socket.req_parts();
         if let Some(pass) = parts.extensions.get::<Pass>() {
             return Ok(pass.clone());
-        }
-        if self.auth.is_open() {
-            return Ok(Identity::Everybody.into());
         }
         let pass = match token {
             Some(token) => self.auth.check(token).await?,

@@ -10,6 +10,9 @@ use crate::{
     timestamp::Timestamp,
 };
 
+/// How long a token's own id (`jti`) may be, in bytes.
+pub const MAX_TOKEN_ID: usize = 256;
+
 /// What a credential gives: an identity, and for how long.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pass {

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::Pass;
 use crate::{
-    access::{Identity, Pattern, Patterns, TokenGrant},
+    access::{Identity, MAX_TOKEN_ID, Pattern, Patterns, TokenGrant},
     timestamp::Timestamp,
 };
 
@@ -18,9 +18,6 @@ pub const PUBLISH: &str = "jobs:publish";
 
 /// How far the clocks of an issuer and of this node may be apart.
 const LEEWAY: Duration = Duration::from_secs(1);
-
-/// The longest `jti`, in bytes.
-const MAX_TOKEN_ID: usize = 256;
 
 /// What `iss` and `aud` must be.
 #[derive(Debug, Clone, Default)]

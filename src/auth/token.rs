@@ -121,7 +121,7 @@ impl TokenVerifier {
             return Err(Refusal::TooLarge(token.len()));
         }
         let digest: [u8; 32] = Sha256::digest(token).into();
-        let generation = self.jwks.as_ref().map_or(0, |jwks| jwks.current().generation);
+        let generation = self.generation();
         if let Some(known) = self.verified.get(&digest).filter(|known| known.generation == generation) {
             claims::check_end(known.pass.expires_at.unwrap_or_default(), now)?;
             return Ok(Pass::clone(&known.pass));

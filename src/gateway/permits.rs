@@ -4,7 +4,7 @@ use super::{Gateway, Publication, Published, hub::Admitted};
 use crate::{
     access::{Identity, Ownership, Watching, forbidden},
     error::{ApiError, ErrorCode},
-    event::Owner,
+    event::{Draft, IdempotencyKey, Owner},
     id::{ClientId, JobId},
     position::Position,
     room::Room,
@@ -12,10 +12,24 @@ use crate::{
 };
 
 impl Gateway {
+    /// As [`Gateway::publish`], on somebody's behalf, within what they may.
+    ///
+    /// # Errors
+    /// As [`Gateway::publish`] and [`Gateway::publish_all_as`].
+    pub async fn publish_as(
+        &self,
+        by: &Identity,
+        draft: Draft,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Published, ApiError> {
+        let no_answer = || Err(ApiError::new(ErrorCode::Unavailable, "the store gave no answer"));
+        self.publish_all_as(by, vec![(draft, key)]).await.pop().unwrap_or_else(no_answer)
+    }
+
     /// As [`Gateway::publish_all`], on somebody's behalf: what they may not publish is refused with
     /// [`ErrorCode::Forbidden`], the rest is accepted. All of it is refused with [`ErrorCode::RateLimited`] or
     /// [`ErrorCode::TooLarge`] where it is more than they may publish in a second.
-    pub async fn publish_as(
+    pub async fn publish_all_as(
         &self,
         by: &Identity,
         publications: Vec<Publication>,
@@ -92,8 +106,7 @@ impl Gateway {
 
     /// Whose a job is, by its newest event; `None` for one that has none.
     async fn owner(&self, job: &JobId) -> Result<Option<(Position, Owner)>, ApiError> {
-        let newest = self.asked(self.0.store.latest(std::slice::from_ref(job)).await)?.pop();
-        Ok(newest.as_ref().map(owner_of))
+        Ok(self.job(job).await?.as_ref().map(owner_of))
     }
 
     /// Whether somebody may use a name for a record. Of the same identity the newest connection takes a record over.

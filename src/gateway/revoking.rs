@@ -69,7 +69,7 @@ impl Gateway {
             return;
         }
         let revoked = {
-            let revocations = self.revocations().clone();
+            let revocations = self.revocations();
             self.hub(|hub| hub.sessions_of(|pass| revocations.revoke(pass)))
         };
         for key in revoked {

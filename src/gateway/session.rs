@@ -112,6 +112,12 @@ impl Gateway {
         self.0.store.publish_directory().await
     }
 
+    /// Takes back that a connection was counted into a room, and one cover of the room.
+    pub(super) fn forget(&self, connection: Connection, client: Option<&ClientId>, room: &Room) {
+        self.0.store.directory().leave(connection, client, room);
+        self.0.store.uncover(room);
+    }
+
     fn record(&self, peer: Peer, pass: &Pass) -> ClientRecord {
         ClientRecord {
             client_id: peer.client_id,
@@ -261,8 +267,7 @@ impl Session {
 
     /// Takes back one [`Session::enter`] and one cover of the room.
     pub(super) fn forget(&self, room: &Room) {
-        self.gateway.0.store.directory().leave(self.connection, self.client(), room);
-        self.gateway.0.store.uncover(room);
+        self.gateway.forget(self.connection, self.client(), room);
     }
 }
 

@@ -133,7 +133,7 @@ async fn what_a_key_publishes_beyond_its_rate_is_refused_as_a_whole() {
     let options = GatewayOptions { publishes_per_second: Some(2), ..GatewayOptions::default() };
     let gateway = opened(options).await;
     let key = Identity::Key(Arc::new(KeyGrant { name: "k".to_owned(), jobs: None, tenants: None }));
-    let outcomes = gateway.publish_as(&key, vec![update(1), update(1), update(1)]).await;
+    let outcomes = gateway.publish_all_as(&key, vec![update(1), update(1), update(1)]).await;
     assert!(
         outcomes.len() == 3
             && outcomes
@@ -142,8 +142,8 @@ async fn what_a_key_publishes_beyond_its_rate_is_refused_as_a_whole() {
     );
     assert!(gateway.job(&"j".parse().unwrap()).await.unwrap().is_none());
     assert!(gateway.metrics_text().contains(r#"jobcast_limited_total{limit="publishes_per_second"} 1"#));
-    let outcomes = gateway.publish_as(&key, vec![update(1), update(1)]).await;
+    let outcomes = gateway.publish_all_as(&key, vec![update(1), update(1)]).await;
     assert!(outcomes.iter().all(Result::is_ok));
     let many = (0..100).map(|_| update(1)).collect();
-    assert!(gateway.publish_as(&Identity::Everybody, many).await.iter().all(Result::is_ok));
+    assert!(gateway.publish_all_as(&Identity::Everybody, many).await.iter().all(Result::is_ok));
 }

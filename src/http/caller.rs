@@ -28,9 +28,6 @@ impl FromRequestParts<Arc<HttpState>> for Caller {
         if let Some(pass) = parts.extensions.get::<Pass>() {
             return Ok(Self(pass.clone()));
         }
-        if state.auth.is_open() {
-            return Ok(Self(Identity::Everybody.into()));
-        }
         let pass = state.auth.authenticate(&parts.headers, parts.uri.query()).await?;
         let pass = pass.ok_or_else(|| {
             let message = "this needs a token or an API key; send it as Authorization: Bearer …";

@@ -33,12 +33,7 @@ async fn publish(
     let draft = Draft::read(kind, job, &body.members()?)?;
     // The body is a slice of the connection's read buffer. Dropping it lets the buffer be reused.
     drop(body);
-    let mut outcomes = state.gateway.publish_as(caller.identity(), vec![(draft, key)]).await;
-    outcomes.pop().unwrap_or_else(|| Err(no_answer())).map(Json)
-}
-
-fn no_answer() -> ApiError {
-    ApiError::new(ErrorCode::Unavailable, "the store gave no answer")
+    state.gateway.publish_as(caller.identity(), draft, key).await.map(Json)
 }
 
 macro_rules! publisher {
@@ -147,7 +142,7 @@ pub async fn batch(
             Err(error) => results.push(Some(Err(error))),
         }
     }
-    let outcomes = state.gateway.publish_as(caller.identity(), publications).await;
+    let outcomes = state.gateway.publish_all_as(caller.identity(), publications).await;
     if let Some(error) = failed_as_one(&outcomes) {
         return Err(error);
     }

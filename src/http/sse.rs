@@ -269,11 +269,11 @@ struct SseOutlet {
 
 /// The last event of a stream that ends for a reason.
 fn exception(error: &ApiError) -> Option<Event> {
-    written("exception", &error.exception())
+    written(Event::default().event("exception"), &error.exception())
 }
 
-fn written(name: &str, data: &impl Serialize) -> Option<Event> {
-    let event = Event::default().event(name).json_data(data);
+fn written(event: Event, data: &impl Serialize) -> Option<Event> {
+    let event = event.json_data(data);
     event.inspect_err(|error| tracing::error!(%error, "an event could not be written")).ok()
 }
 
@@ -310,12 +310,11 @@ impl SseOutlet {
             }
             Delivery::Gap(gap, room, position) => {
                 let id = if matches!(room, Room::Job(_)) { gap.to.to_string() } else { position.to_string() };
-                let event = Event::default().event("job:gap").id(id).json_data(gap);
-                event.inspect_err(|error| tracing::error!(%error, "a gap could not be written")).ok()
+                written(Event::default().event("job:gap").id(id), gap)
             }
             Delivery::Signal(Signal::PutOut(room)) => exception(&Signal::put_out(room)),
             Delivery::Signal(Signal::Expiring(expires_at)) => {
-                written("auth:expiring", &Expiring { expires_at: *expires_at })
+                written(Event::default().event("auth:expiring"), &Expiring { expires_at: *expires_at })
             }
             Delivery::Notice(_) => None,
         }

@@ -13,7 +13,7 @@ use super::{
     problem::Problem,
 };
 use crate::{
-    access::{Pattern, Patterns, Revocation, Subject, TokenGrant},
+    access::{MAX_TOKEN_ID, Pattern, Patterns, Revocation, Subject, TokenGrant},
     error::ApiError,
     id::{TenantId, UserId},
     json::Members,
@@ -23,9 +23,6 @@ use crate::{
 /// How long a token is good where that is not said, and how long it may be.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(15 * 60);
 const LIFETIMES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(24 * 3600));
-
-/// How long a token's own id may be, in bytes.
-const MAX_TOKEN_ID: usize = 256;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]

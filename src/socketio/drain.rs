@@ -41,8 +41,22 @@ pub struct ClosingPolls(Arc<watch::Sender<HashSet<String>>>);
 
 impl ClosingPolls {
     /// Closes a socket with its next poll that has no packets.
-    pub fn add(&self, socket: &SocketRef) {
+    fn add(&self, socket: &SocketRef) {
         self.0.send_modify(|sockets| _ = sockets.insert(socket.id.to_string()));
+    }
+
+    /// Ends a socket in order, after what it was sent and what `tell` sends it.
+    pub fn send_away(&self, socket: &SocketRef, tell: impl FnOnce()) {
+        match websocket(socket) {
+            Some(connection) => {
+                tell();
+                connection.end_reading();
+            }
+            None => {
+                self.add(socket);
+                tell();
+            }
+        }
     }
 
     fn has(&self, socket: &str) -> bool {
@@ -95,16 +109,11 @@ impl Sockets {
     }
 
     fn send_away(&self, socket: &SocketRef, reconnect_after: Duration) {
-        let connection = websocket(socket);
-        if connection.is_none() {
-            self.closing_polls.add(socket);
-        }
         let reconnect_after = u64::try_from(reconnect_after.as_millis()).unwrap_or(u64::MAX);
-        // A client with a full buffer notices the end of the connection anyway.
-        let _full = socket.emit(DRAINING_EVENT, &DrainingNotice { reconnect_after });
-        if let Some(connection) = connection {
-            connection.end_reading();
-        }
+        self.closing_polls.send_away(socket, || {
+            // A client with a full buffer notices the end of the connection anyway.
+            let _full = socket.emit(DRAINING_EVENT, &DrainingNotice { reconnect_after });
+        });
     }
 
     /// Ends all sockets as a restart does, so that clients reconnect. Takes at most `timeout`, and then aborts the

@@ -14,13 +14,10 @@ use super::{
     polling::{PollingSession, first_connection},
 };
 use crate::{
-    error::ApiError,
-    event::Gap,
     gateway::{CloseReason, Delivery, Expiring, Offer, Outlet, Signal},
     id::ClientId,
     net::{Connection, Limits, Outbox, Push},
-    position::{Position, RoomSet},
-    room::Room,
+    position::RoomSet,
     store::Arrival,
 };
 
@@ -178,40 +175,11 @@ impl SocketOutlet {
     }
 
     /// Takes an event of the gateway's own.
-    fn take_own(&self, name: &str, payload: &impl Serialize) -> Offer {
+    fn take_own(&self, name: &str, payload: &impl Serialize, positions: Option<&RawValue>) -> Offer {
         match to_raw_value(payload) {
-            Ok(argument) => self.take(&Packet::Event { name, argument: &argument, positions: None }),
+            Ok(argument) => self.take(&Packet::Event { name, argument: &argument, positions }),
             Err(error) => {
                 tracing::error!(%error, name, "an event could not be written");
-                Offer::Taken
-            }
-        }
-    }
-
-    /// Ends the connection, after what waits for it and the reason.
-    fn send_away(&self, error: &ApiError, socket: &SocketRef, transport: &Transport) {
-        // A client whose outbox is full notices the end of the connection anyway.
-        let _full = self.take_own("exception", &error.exception());
-        self.flush();
-        if socket.transport_type() == TransportType::Polling {
-            self.shared.closing_polls.add(socket);
-        }
-        if socket.transport_type() == TransportType::Websocket
-            && let Some(connection) = transport.connection()
-        {
-            connection.end_reading();
-        }
-    }
-
-    fn take_gap(&self, gap: &Gap, room: &Room, position: Position) -> Offer {
-        let positions = position.to_json(room);
-        match to_raw_value(gap) {
-            Ok(argument) => {
-                let (argument, positions) = (&*argument, positions.as_deref());
-                self.take(&Packet::Event { name: "job:gap", argument, positions })
-            }
-            Err(error) => {
-                tracing::error!(%error, "a gap could not be written");
                 Offer::Taken
             }
         }
@@ -243,15 +211,17 @@ impl Outlet for SocketOutlet {
             Delivery::Event(event, positions, rooms) => {
                 self.take_one(&Arrival { event: event.clone(), positions: *positions }, rooms)
             }
-            Delivery::Gap(gap, room, position) => self.take_gap(gap, room, position),
+            Delivery::Gap(gap, room, position) => {
+                self.take_own("job:gap", gap, position.to_json(room).as_deref())
+            }
             Delivery::Signal(Signal::PutOut(room)) => {
                 if let Some((socket, _)) = self.open.get().filter(|_| self.joins_rooms()) {
                     socket.leave(room.to_string());
                 }
-                self.take_own("exception", &Signal::put_out(room).exception())
+                self.take_own("exception", &Signal::put_out(room).exception(), None)
             }
             Delivery::Signal(Signal::Expiring(expires_at)) => {
-                self.take_own("auth:expiring", &Expiring { expires_at: *expires_at })
+                self.take_own("auth:expiring", &Expiring { expires_at: *expires_at }, None)
             }
             Delivery::Notice(notice) => {
                 let (name, argument) = (notice.name.as_str(), &*notice.data);
@@ -307,7 +277,11 @@ impl Outlet for SocketOutlet {
     fn close(&self, reason: CloseReason) {
         let Some((socket, transport)) = self.open.get() else { return };
         if reason.is_orderly() {
-            return self.send_away(&reason.error(), socket, transport);
+            return self.shared.closing_polls.send_away(socket, || {
+                // A client whose outbox is full notices the end of the connection anyway.
+                let _full = self.take_own("exception", &reason.error().exception(), None);
+                self.flush();
+            });
         }
         self.shared.closing_polls.take(socket.id.as_str());
         if let Some(session) = transport.polls() {

@@ -2,13 +2,12 @@
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
-import { launchBrowser } from './support/browser.mjs';
+import { launchBrowser, newPage } from './support/browser.mjs';
 import { startGateway } from './support/gateway.mjs';
 import { httpClient } from './support/http.mjs';
 import { apiKey, authSettings, bearer, token } from './support/tokens.mjs';
 import { uniqueId } from './support/waiting.mjs';
 
-const PATIENCE_MS = 20_000;
 const PHONE = { width: 360, height: 740 };
 
 const everything = apiKey('everything');
@@ -35,19 +34,11 @@ after(async () => {
 
 /** A page on the dashboard, and all that it has asked for. No credential may be in an address. */
 async function openPage(t, options) {
-  const context = await browser.newContext(options);
+  const page = await newPage(t, browser, options);
+  const context = page.context();
   const seen = [];
   context.on('request', (request) => seen.push(request));
-  const page = await context.newPage();
-  page.setDefaultTimeout(PATIENCE_MS);
-  const faults = [];
-  page.on('pageerror', (error) => faults.push(error.message));
-  page.on('console', (message) => {
-    if (/Content Security Policy|Trusted/i.test(message.text())) faults.push(message.text());
-  });
-  t.after(async () => {
-    await context.close();
-    assert.deepEqual(faults, []);
+  t.after(() => {
     const secret = /eyJ|jc_|token=/;
     assert.deepEqual(seen.map((request) => request.url()).filter((url) => secret.test(url)), []);
   });

@@ -2,12 +2,11 @@
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
-import { launchBrowser } from './support/browser.mjs';
+import { launchBrowser, newPage } from './support/browser.mjs';
 import { startGateway } from './support/gateway.mjs';
 import { httpClient } from './support/http.mjs';
 import { eventually, uniqueId } from './support/waiting.mjs';
 
-const PATIENCE_MS = 20_000;
 const DESKTOP = { width: 1440, height: 900 };
 const PHONE = { width: 360, height: 740 };
 
@@ -19,20 +18,9 @@ before(async () => {
 
 after(() => browser?.close());
 
-/** A page on the dashboard. It fails its test where a script threw or the content security policy refused something. */
+/** A page on the dashboard. */
 async function openPage(t, address, { viewport = DESKTOP, prepare, ...options } = {}) {
-  const context = await browser.newContext({ viewport, ...options });
-  const page = await context.newPage();
-  page.setDefaultTimeout(PATIENCE_MS);
-  const faults = [];
-  page.on('pageerror', (error) => faults.push(error.message));
-  page.on('console', (message) => {
-    if (/Content Security Policy|Trusted/i.test(message.text())) faults.push(message.text());
-  });
-  t.after(async () => {
-    await context.close();
-    assert.deepEqual(faults, []);
-  });
+  const page = await newPage(t, browser, { viewport, ...options });
   await prepare?.(page);
   await page.goto(address);
   return page;

@@ -3,19 +3,9 @@
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
 import { startGateway } from './support/gateway.mjs';
-import { assertProblem, httpClient, send } from './support/http.mjs';
+import { JSON_TYPE, POLLING, SOCKET_IO_UPGRADE, UPGRADE, assertProblem, httpClient, send } from './support/http.mjs';
 import { describeEachStore } from './support/stores.mjs';
 import { connect, uniqueId } from './support/clients.mjs';
-
-const POLLING = '/socket.io/?EIO=4&transport=polling';
-const SOCKET_IO_UPGRADE = '/socket.io/?EIO=4&transport=websocket';
-const UPGRADE = {
-  connection: 'Upgrade',
-  upgrade: 'websocket',
-  'sec-websocket-version': '13',
-  'sec-websocket-key': 'dGhlIHNhbXBsZSBub25jZQ==',
-};
-const JSON_TYPE = { 'content-type': 'application/json' };
 
 const FOREIGN = ['evil.example', 'localhost.evil.example', 'evil.localhost', 'user@localhost', 'localhost:port'];
 

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
 import { connect, connectByHand, send, uniqueId } from './support/clients.mjs';
+import { POLLING, SOCKET_IO_UPGRADE, UPGRADE } from './support/http.mjs';
 import { describeEachStore } from './support/stores.mjs';
 
 const FRIEND = 'http://localhost:5173';
@@ -13,14 +14,6 @@ const FOREIGN = [
   'http://localhost:5173.evil.example',
   'null',
 ];
-const POLLING = '/socket.io/?EIO=4&transport=polling';
-const SOCKET_IO_UPGRADE = '/socket.io/?EIO=4&transport=websocket';
-const UPGRADE = {
-  connection: 'Upgrade',
-  upgrade: 'websocket',
-  'sec-websocket-version': '13',
-  'sec-websocket-key': 'dGhlIHNhbXBsZSBub25jZQ==',
-};
 
 describeEachStore(
   'origins',

@@ -6,6 +6,16 @@ import { speak } from './trust.mjs';
 import { inTime } from './waiting.mjs';
 
 export const JSON_TYPE = { 'content-type': 'application/json' };
+/** The ways into Socket.IO, and what asks for a WebSocket. */
+export const POLLING = '/socket.io/?EIO=4&transport=polling';
+export const SOCKET_IO_UPGRADE = '/socket.io/?EIO=4&transport=websocket';
+export const UPGRADE = {
+  connection: 'Upgrade',
+  upgrade: 'websocket',
+  'sec-websocket-version': '13',
+  'sec-websocket-key': 'dGhlIHNhbXBsZSBub25jZQ==',
+};
+
 export const NDJSON_TYPE = { 'content-type': 'application/x-ndjson' };
 
 /**

@@ -105,7 +105,8 @@ impl Publisher {
 
     pub fn send(&mut self, path: &str, body: &str) {
         let length = body.len();
-        let request = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}");
+        let request =
+            format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}");
         self.0.get_mut().write_all(request.as_bytes()).unwrap();
     }
 
