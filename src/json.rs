@@ -1,6 +1,11 @@
 //! Untyped JSON: payloads keep every digit, lose their white space, and have a bounded depth.
 
-use std::{borrow::Cow, fmt, marker::PhantomData};
+use std::{
+    borrow::Cow,
+    fmt::{self, Display},
+    marker::PhantomData,
+    str::FromStr,
+};
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde_json::value::RawValue;
@@ -10,6 +15,9 @@ pub const MAX_DEPTH: usize = 128;
 
 /// The longest decimal text of a number that stands for a string, in characters: as long as an id may be.
 const MAX_DECIMAL: usize = 128;
+
+/// How many characters of a name are shown that is not known.
+const MAX_SHOWN: usize = 64;
 
 /// A JSON value that nests deeper than [`MAX_DEPTH`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -141,6 +149,12 @@ impl<'a> Members<'a> {
         self.0.iter().map(|(Name(name), _)| name.as_ref())
     }
 
+    /// The beginning of the first name that is not among those known.
+    pub fn unknown(&self, known: &[&str]) -> Option<String> {
+        let name = self.names().find(|name| !known.contains(name))?;
+        Some(name.chars().take(MAX_SHOWN).collect())
+    }
+
     /// The member of this name, unless absent or `null`.
     pub fn get(&self, name: &str) -> Option<&'a RawValue> {
         let last = self.0.iter().rev().find(|(Name(found), _)| found == name);
@@ -175,6 +189,15 @@ impl<'a> Members<'a> {
             },
             _ => self.text(name),
         }
+    }
+
+    /// What is written in the member of this name, which must be as [`Members::text_or_number`] has it.
+    ///
+    /// # Errors
+    /// The name, and the problem.
+    pub fn parsed<T: FromStr<Err: Display>>(&self, name: &str) -> Result<Option<T>, String> {
+        let text = self.text_or_number(name).map_err(|problem| format!("{name}: {problem}"))?;
+        text.map(|text| text.parse()).transpose().map_err(|error| format!("{name}: {error}"))
     }
 }
 

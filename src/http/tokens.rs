@@ -1,6 +1,6 @@
 //! Tokens over HTTP: backends get some for their browsers, administrators revoke some.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt::Display, str::FromStr, sync::Arc, time::Duration};
 
 use axum::{Json, extract::State};
 use serde::Serialize;
@@ -15,7 +15,6 @@ use super::{
 use crate::{
     access::{MAX_TOKEN_ID, Pattern, Patterns, Revocation, Subject, TokenGrant},
     error::ApiError,
-    id::{TenantId, UserId},
     json::Members,
     timestamp::Timestamp,
 };
@@ -60,8 +59,8 @@ pub async fn mint(
     let members = body.members()?;
     check_names(&members, &["sub", "tenantId", "jobs", "ttl"])?;
     let grant = TokenGrant {
-        user: id::<UserId>(&members, "sub")?,
-        tenant: id::<TenantId>(&members, "tenantId")?,
+        user: member(&members, "sub")?,
+        tenant: member(&members, "tenantId")?,
         jobs: patterns(&members)?,
         ..TokenGrant::default()
     };
@@ -96,33 +95,22 @@ pub async fn revoke(
     caller.identity().check_admin()?;
     let members = body.members()?;
     check_names(&members, &["sub", "jti", "tenantId", "before"])?;
-    let before = text(&members, "before")?.map(|text| text.parse()).transpose();
-    let before = before.map_err(|error| ApiError::invalid(format!("before: {error}")))?;
-    let before = before.unwrap_or_else(Timestamp::now);
+    let before = member(&members, "before")?.unwrap_or_else(Timestamp::now);
     state.gateway.revoke(caller.identity(), Revocation { subject: subject(&members)?, before }).await?;
     Ok(Json(Revoked { before }))
 }
 
 fn check_names(members: &Members<'_>, known: &[&str]) -> Result<(), ApiError> {
-    match members.names().find(|name| !known.contains(name)) {
+    match members.unknown(known) {
         Some(name) => {
-            let name: String = name.chars().take(64).collect();
             Err(ApiError::invalid(format!("{name}: is not known here; known are {}", known.join(", "))))
         }
         None => Ok(()),
     }
 }
 
-fn text(members: &Members<'_>, name: &str) -> Result<Option<String>, ApiError> {
-    members.text_or_number(name).map_err(|problem| ApiError::invalid(format!("{name}: {problem}")))
-}
-
-fn id<T: std::str::FromStr<Err: std::fmt::Display>>(
-    members: &Members<'_>,
-    name: &str,
-) -> Result<Option<T>, ApiError> {
-    let parse = |text: String| text.parse().map_err(|error| ApiError::invalid(format!("{name}: {error}")));
-    text(members, name)?.map(parse).transpose()
+fn member<T: FromStr<Err: Display>>(members: &Members<'_>, name: &str) -> Result<Option<T>, ApiError> {
+    members.parsed(name).map_err(ApiError::invalid)
 }
 
 fn patterns(members: &Members<'_>) -> Result<Patterns, ApiError> {
@@ -136,7 +124,7 @@ fn patterns(members: &Members<'_>) -> Result<Patterns, ApiError> {
 
 /// A span of time, or seconds as a number.
 fn lifetime(members: &Members<'_>) -> Result<Duration, ApiError> {
-    let Some(text) = text(members, "ttl")? else { return Ok(DEFAULT_LIFETIME) };
+    let Some(text) = member::<String>(members, "ttl")? else { return Ok(DEFAULT_LIFETIME) };
     let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     let lifetime = seconds.or_else(|| humantime::parse_duration(&text).ok());
     lifetime.filter(|lifetime| (LIFETIMES.0..=LIFETIMES.1).contains(lifetime)).ok_or_else(|| {
@@ -147,13 +135,13 @@ fn lifetime(members: &Members<'_>) -> Result<Duration, ApiError> {
 }
 
 fn subject(members: &Members<'_>) -> Result<Subject, ApiError> {
-    let token_id = text(members, "jti")?;
+    let token_id = member::<String>(members, "jti")?;
     if token_id.as_ref().is_some_and(|id| !(1..=MAX_TOKEN_ID).contains(&id.len())) {
         return Err(ApiError::invalid(format!("jti: must be 1 to {MAX_TOKEN_ID} bytes long")));
     }
     let subjects = [
-        id(members, "sub")?.map(Subject::Sub),
-        id(members, "tenantId")?.map(Subject::TenantId),
+        member(members, "sub")?.map(Subject::Sub),
+        member(members, "tenantId")?.map(Subject::TenantId),
         token_id.map(Subject::Jti),
     ];
     let mut given = subjects.into_iter().flatten();

@@ -133,8 +133,8 @@ const IDS: [&str; 3] = ["jobId", "userId", "tenantId"];
 fn read_members<'a>(payload: Option<&'a RawValue>, known: &[&str]) -> Result<Option<Members<'a>>, ApiError> {
     let Some(payload) = payload else { return Ok(None) };
     let members = Members::of(payload).map_err(|error| ApiError::invalid(format!("the payload {error}")))?;
-    if let Some(name) = members.names().find(|name| !known.contains(name)) {
-        let (name, known): (String, _) = (name.chars().take(64).collect(), known.join(", "));
+    if let Some(name) = members.unknown(known) {
+        let known = known.join(", ");
         return Err(ApiError::invalid(format!("{name}: is not known here; a payload may have {known}")));
     }
     Ok(Some(members))
@@ -142,9 +142,7 @@ fn read_members<'a>(payload: Option<&'a RawValue>, known: &[&str]) -> Result<Opt
 
 /// An identifier, written as text or as a number that stands for its decimal string, as in job events.
 fn id<T: FromStr<Err: Display>>(members: &Members<'_>, name: &str) -> Result<Option<T>, ApiError> {
-    let wrong = |problem: &dyn Display| ApiError::invalid(format!("{name}: {problem}"));
-    let text = members.text_or_number(name).map_err(|problem| wrong(&problem))?;
-    text.map(|text| text.parse()).transpose().map_err(|error| wrong(&error))
+    members.parsed(name).map_err(ApiError::invalid)
 }
 
 fn room(members: &Members<'_>) -> Result<Room, ApiError> {

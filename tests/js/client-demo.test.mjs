@@ -9,7 +9,7 @@ import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
 import { launchBrowser } from './support/browser.mjs';
 import { startGateway } from './support/gateway.mjs';
 import { httpClient } from './support/http.mjs';
-import { run, startProcess, temporaryFolder } from './support/processes.mjs';
+import { anyPort, run, startProcess, temporaryFolder } from './support/processes.mjs';
 import { eventually, uniqueId } from './support/waiting.mjs';
 
 const PATIENCE_MS = 20_000;
@@ -50,16 +50,6 @@ function canListen(port, host) {
     const server = createServer();
     server.once('error', (error) => settle(error.code === 'EADDRNOTAVAIL' || error.code === 'EAFNOSUPPORT'));
     server.listen({ port, host }, () => server.close(() => settle(true)));
-  });
-}
-
-function anyPort() {
-  return new Promise((settle) => {
-    const server = createServer();
-    server.listen(0, 'localhost', () => {
-      const { port } = server.address();
-      server.close(() => settle(port));
-    });
   });
 }
 

@@ -3,14 +3,13 @@
 
 import assert from 'node:assert/strict';
 import { readFileSync, symlinkSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { join, resolve } from 'node:path';
 import { after, before, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { launchBrowser } from './support/browser.mjs';
 import { binary } from './support/gateway.mjs';
 import { assertProblem, httpClient } from './support/http.mjs';
-import { run, startProcess, temporaryFolder } from './support/processes.mjs';
+import { anyPort, run, startProcess, temporaryFolder } from './support/processes.mjs';
 import { connect } from './support/socketio.mjs';
 import { bearer } from './support/tokens.mjs';
 import { trust } from './support/trust.mjs';
@@ -31,16 +30,6 @@ const path = (name) => join(folder, name);
 const lasting = [];
 let ports;
 let api;
-
-function freePort() {
-  return new Promise((settle) => {
-    const server = createServer();
-    server.listen(0, 'localhost', () => {
-      const { port } = server.address();
-      server.close(() => settle(port));
-    });
-  });
-}
 
 /** The ports are free ones, and what belongs to the system is in the folder. */
 const adapt = (text) =>
@@ -92,7 +81,7 @@ async function start(mention, ready) {
 }
 
 before(async () => {
-  const [gateway, app, proxy] = [await freePort(), await freePort(), await freePort()];
+  const [gateway, app, proxy] = [await anyPort(), await anyPort(), await anyPort()];
   ports = { gateway, app, proxy };
   const bin = temporaryFolder('bin');
   symlinkSync(binary(), join(bin, 'jobcast'));

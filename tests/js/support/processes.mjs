@@ -3,6 +3,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
+import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -124,6 +125,17 @@ export async function startProcess(command, args, { cwd, env, ready, deadline = 
     /** Waits until standard error matches: what a process logs arrives a moment after what it does. */
     logged: (pattern) => told.until(() => pattern.test(errors), `${pattern} in ${command}'s log`),
   };
+}
+
+/** A port of localhost that is free now, for a server that cannot pick one. */
+export function anyPort() {
+  return new Promise((settle) => {
+    const server = createServer();
+    server.listen(0, 'localhost', () => {
+      const { port } = server.address();
+      server.close(() => settle(port));
+    });
+  });
 }
 
 /** Runs a command to its end: `{code, stdout, stderr}`. */
